@@ -1,0 +1,139 @@
+"""Concept: what stage 1 learned of a target domain. One type for textual inversion and DreamBooth.
+
+On disk a concept is a folder that plain diffusers opens: ``learned_embeds.safetensors`` (``load_textual_inversion``),
+``pytorch_lora_weights.safetensors`` (``load_lora_weights``), ``unet/`` (``UNet2DConditionModel.from_pretrained``), and
+``concept.json``, which says what it is and which backbone it belongs to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tadp_da.errors import ArtefactError
+
+ROWS, LORA, UNET = "learned_embeds.safetensors", "pytorch_lora_weights.safetensors", "unet"
+_UNET_FILE = "diffusion_pytorch_model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concept:
+    """What was learned, and on what.
+
+    Attributes:
+        word: how the concept stands in a prompt; the first placeholder token for learned rows, the rare token for DreamBooth,
+            empty when nothing was learned.
+        domain: name of the domain whose images it was learned from.
+        backbone: fingerprint of the base it was learned on.
+        method: which personalizer made it, for records only: no code asks for it.
+        rows: new token-embedding rows ``(vectors, d)`` of ``word``, or None.
+        weights: UNet tensors that replace those of the base, by their names in the UNet's state dict.
+        lora: low-rank UNet tensors in the diffusers format (``unet.<module>.lora.down.weight``).
+        unet_config: configuration of the UNet, where ``weights`` are given.
+        settings: the personalizer's settings, for records.
+    """
+
+    word: str
+    domain: str
+    backbone: str
+    method: str
+    rows: Tensor | None = None
+    weights: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    lora: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    unet_config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Placeholder tokens of the learned rows, named as diffusers names them: ``word``, ``word_1``, ..."""
+        count = 0 if self.rows is None else self.rows.shape[0]
+        return tuple(self.word if i == 0 else f"{self.word}_{i}" for i in range(count))
+
+    @property
+    def prompt_word(self) -> str | None:
+        """What a prompt must hold for the whole concept to be named: every placeholder token, or the rare token; None for none."""
+        return " ".join(self.tokens) or self.word or None
+
+    @property
+    def fingerprint(self) -> str:
+        """blake2b over word, base and every tensor: equal exactly when installing gives the same model."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(json.dumps([self.word, self.backbone]).encode())
+        tensors = {**self.weights, **self.lora} | ({} if self.rows is None else {"rows": self.rows})
+        digest_tensors(digest, tensors)
+        return digest.hexdigest()
+
+    def only_word(self) -> Concept:
+        """The word without the weights (an ablation): what is said changes, the network does not."""
+        return dataclasses.replace(self, weights={}, lora={}, unet_config={})
+
+    def only_weights(self) -> Concept:
+        """The weights without the word (an ablation): the network changes, what is said does not."""
+        return dataclasses.replace(self, word="", rows=None)
+
+    def save(self, folder: Path) -> None:
+        """Write the folder; ``concept.json`` last."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        metadata = {"format": "pt"}
+        if self.rows is not None:
+            save_file({self.word: self.rows.detach().cpu().contiguous()}, folder / ROWS, metadata=metadata)
+        if self.lora:
+            save_file({k: v.detach().cpu().contiguous() for k, v in self.lora.items()}, folder / LORA, metadata=metadata)
+        if self.weights:
+            (folder / UNET).mkdir(exist_ok=True)
+            tensors = {k: v.detach().cpu().contiguous() for k, v in self.weights.items()}
+            save_file(tensors, folder / UNET / _UNET_FILE, metadata=metadata)
+            (folder / UNET / "config.json").write_text(json.dumps(dict(self.unet_config), indent=2), encoding="utf-8")
+        facts = {k: getattr(self, k) for k in ("word", "domain", "backbone", "method")}
+        facts |= {"settings": dict(self.settings), "fingerprint": self.fingerprint}
+        (folder / "concept.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Concept:
+        """Read a folder written by :meth:`save`.
+
+        Raises:
+            ArtefactError: when it is no concept, or its tensors are not those that were saved.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            facts = json.loads((folder / "concept.json").read_text(encoding="utf-8"))
+            rows = load_file(folder / ROWS)[facts["word"]] if (folder / ROWS).exists() else None
+            lora = load_file(folder / LORA) if (folder / LORA).exists() else {}
+            unet = folder / UNET / _UNET_FILE
+            weights = load_file(unet) if unet.exists() else {}
+            config = json.loads((folder / UNET / "config.json").read_text(encoding="utf-8")) if weights else {}
+        except (OSError, KeyError, ValueError, SafetensorError) as error:
+            raise ArtefactError(
+                f"not a readable concept: {error!r}", where=folder, fix="make it again: tadp-da personalize --help"
+            ) from error
+        kept = {k: facts[k] for k in ("word", "domain", "backbone", "method", "settings")}
+        concept = cls(rows=rows, weights=weights, lora=lora, unet_config=config, **kept)
+        if concept.fingerprint != facts["fingerprint"]:
+            raise ArtefactError(
+                "the concept's tensors are not those that were saved",
+                where=folder,
+                fix="delete the folder and make it again: tadp-da personalize --help",
+            )
+        return concept
+
+
+def digest_tensors(digest: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Feed names, shapes, types and bytes of the tensors, sorted by name, to a hashlib digest."""
+    import torch
+
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)

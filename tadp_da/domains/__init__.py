@@ -1,0 +1,79 @@
+"""Domains: where a data set's images and labels lie, and how it is spoken of. One file per data set; ``folder.py`` is your own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tadp_da.errors import DataError, UsageError
+from tadp_da.registry import Registry
+from tadp_da.types import Labeled, LabelSpace, Unlabeled, Wording
+
+
+@dataclass(frozen=True, kw_only=True)
+class Domain:
+    """One visual domain.
+
+    Attributes:
+        name: registry name, e.g. ``"camvid-dusk"``.
+        words: how captions may speak of it.
+        splits: split names; a domain that can serve as a target has ``"unlabeled"``.
+        images: ``(root, split)`` to the image files of a split in a fixed order.
+        labels: label space, or None for a domain of images only.
+        label: reads the label of one image file: ``uint8 (h, w)`` class ids for segmentation.
+        fetch: says where the data comes from and how the folder must look.
+    """
+
+    name: str
+    words: Wording = field(default_factory=Wording)
+    splits: tuple[str, ...]
+    images: Callable[[Path, str], tuple[Path, ...]]
+    labels: LabelSpace | None = None
+    label: Callable[[Path], Any] | None = None
+    fetch: str = ""
+
+    def unlabeled(self, root: Path, split: str = "unlabeled") -> Unlabeled:
+        """The images of a split, with no way to their labels.
+
+        Raises:
+            UsageError: when the domain has no such split.
+            DataError: when the split holds no image; the message says how to get the data.
+        """
+        if split not in self.splits:
+            raise UsageError(
+                f"domain {self.name!r} has no split {split!r}", fix=f"choose one of: {', '.join(self.splits)}"
+            )
+        paths = self.images(root, split)
+        if not paths:
+            raise DataError(f"no images in split {split!r} of {self.name!r}", where=root, fix=self.fetch)
+        return Unlabeled(domain=self.name, root=root, paths=paths)
+
+    def labeled(self, root: Path, split: str, captions: Mapping[str, str]) -> Labeled:
+        """The labelled images of a split with their captions by key.
+
+        Raises:
+            UsageError: when the domain has no labels, or no such split.
+            DataError: when an image has no caption; the message says how many, and how to make them.
+        """
+        if self.labels is None or self.label is None:
+            raise UsageError(f"domain {self.name!r} has no labels", fix="choose a labelled domain, or give masks")
+        images, read = self.unlabeled(root, split), self.label
+        missing = [key for i in range(len(images)) if (key := images.key(i)) not in captions]
+        if missing:
+            raise DataError(
+                f"{len(missing)} of {len(images)} images of {self.name!r} ({split}) have no caption",
+                where=missing[0],
+                fix=f"make them: tadp-da caption {root} --out captions.json",
+            )
+        return Labeled(
+            domain=self.name,
+            labels=self.labels,
+            images=images,
+            label=lambda i: read(images.paths[i]),
+            captions=captions,
+        )
+
+
+domains: Registry[Domain] = Registry("domain", "tadp_da.domains")

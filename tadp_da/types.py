@@ -1,0 +1,178 @@
+"""The types that every part of the house shares. Shape letters: b batch, h w pixels, u v latent cells, t tokens, d text width,
+k classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tadp_da.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+Task = Literal["segmentation", "detection", "depth"]
+Side = Literal["source", "target"]
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """What a label says.
+
+    Attributes:
+        task: the kind of label.
+        classes: class names in the order of their ids.
+        ignore: id of pixels that count neither in the loss nor in the score.
+        palette: one RGB colour per class, for overlays; empty for a generated one.
+    """
+
+    task: Task
+    classes: tuple[str, ...]
+    ignore: int = 255
+    palette: tuple[tuple[int, int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """What a backbone gives, known before any forward pass: heads are built from it.
+
+    Attributes:
+        channels: feature channels by stride in pixels, finest first.
+        attention: tokens of the attention maps by stride, for the strides that have maps.
+    """
+
+    channels: Mapping[int, int]
+    attention: Mapping[int, int]
+
+    def widths(self, *, maps: bool = True) -> dict[int, int]:
+        """Channels per stride with the attention maps concatenated behind the features (TADP, section 3.1)."""
+        return {s: c + (self.attention.get(s, 0) if maps else 0) for s, c in self.channels.items()}
+
+
+@dataclass
+class FeaturePyramid:
+    """One forward pass of a backbone.
+
+    Attributes:
+        features: ``stride -> (b, c, u, v)``, finest first.
+        attention: ``stride -> (b, t, u, v)``, probabilities over tokens averaged over heads and layers.
+    """
+
+    features: dict[int, Tensor]
+    attention: dict[int, Tensor]
+
+    def levels(self) -> dict[int, Tensor]:
+        """``stride -> (b, c + t, u, v)``: features with their maps behind them, as heads read them."""
+        import torch
+
+        return {
+            s: torch.cat([f, self.attention[s].to(f.dtype)], dim=1) if s in self.attention else f
+            for s, f in self.features.items()
+        }
+
+
+def open_image(path: Path) -> Image:
+    """The picture at ``path`` as RGB, turned as its EXIF says.
+
+    Raises:
+        DataError: when the file is missing, truncated or no picture.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except FileNotFoundError:
+        raise DataError("an image is missing", where=path, fix="check the data root") from None
+    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"cannot decode an image: {error}", where=path, fix="re-encode or remove the file") from None
+
+
+@dataclass(frozen=True)
+class Unlabeled(Sequence["Image"]):
+    """Images of a domain and nothing else: there is no label in the type, so stage 1 cannot peek.
+
+    Attributes:
+        domain: name of the domain, for messages and records.
+        root: folder that the keys are relative to.
+        paths: image files, in a fixed order.
+    """
+
+    domain: str
+    root: Path
+    paths: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return dataclasses.replace(self, paths=self.paths[index])
+        return open_image(self.paths[index])
+
+    def key(self, index: int) -> str:
+        """Path relative to the root with forward slashes: the key in caption files."""
+        return self.paths[index].relative_to(self.root).as_posix()
+
+
+@dataclass(frozen=True)
+class Example:
+    """One labelled image. ``target`` is what the domain's label space says: ``uint8 (h, w)`` class ids for segmentation."""
+
+    key: str
+    image: Image
+    target: Any
+    caption: str
+
+
+@dataclass(frozen=True)
+class Labeled(Sequence[Example]):
+    """Labelled, captioned images of a domain; files are opened when an example is taken.
+
+    Attributes:
+        domain: name of the domain.
+        labels: label space of ``target``.
+        images: the pictures.
+        label: reads the label of the i-th image.
+        captions: caption of each image by key.
+    """
+
+    domain: str
+    labels: LabelSpace
+    images: Unlabeled
+    label: Callable[[int], Any]
+    captions: Mapping[str, str] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            raise TypeError("slice the images before labels are attached, so that both stay in step")
+        key = self.images.key(index)
+        return Example(key=key, image=self.images[index], target=self.label(index), caption=self.captions[key])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wording:
+    """How a domain is spoken of: what caption strategies may say, kept with the domain so that strategies work for new ones.
+
+    Attributes:
+        medium: what the pictures are, e.g. ``"photo"`` or ``"painting"``.
+        style: the simple words for the domain, e.g. ``"dark night"``; empty for a plain domain.
+        nearby: phrase for a domain near this one (a control), e.g. ``"a foggy photo"``.
+        unrelated: phrase for a domain far from this one (a control), e.g. ``"a watercolor painting"``.
+        templates: strategy name to template where the domain's authors used their own words; a template holds
+            ``{caption}`` and, for learned concepts, ``{word}``.
+    """
+
+    medium: str = "photo"
+    style: str = ""
+    nearby: str = "a foggy photo"
+    unrelated: str = "a watercolor painting"
+    templates: Mapping[str, str] = field(default_factory=dict)

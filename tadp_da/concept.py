@@ -1,8 +1,9 @@
 """Concept: what stage 1 learned of a target domain. One type for textual inversion and DreamBooth.
 
-On disk a concept is a folder that plain diffusers opens: ``learned_embeds.safetensors`` (``load_textual_inversion``),
-``pytorch_lora_weights.safetensors`` (``load_lora_weights``), ``unet/`` (``UNet2DConditionModel.from_pretrained``), and
-``concept.json``, which says what it is and which backbone it belongs to.
+On disk a concept is a folder that plain diffusers opens: ``learned_embeds.safetensors``
+(``load_textual_inversion``), ``pytorch_lora_weights.safetensors`` (``load_lora_weights``), ``unet/``
+(``UNet2DConditionModel.from_pretrained``), and ``concept.json``, which says what it is and which backbone it
+belongs to.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ class Concept:
     """What was learned, and on what.
 
     Attributes:
-        word: how the concept stands in a prompt; the first placeholder token for learned rows, the rare token for DreamBooth,
-            empty when nothing was learned.
+        word: how the concept stands in a prompt; the first placeholder token for learned rows, the rare
+            token for DreamBooth, empty when nothing was learned.
         domain: name of the domain whose images it was learned from.
         backbone: fingerprint of the base it was learned on.
         method: which personalizer made it, for records only: no code asks for it.
@@ -58,8 +59,8 @@ class Concept:
 
     @property
     def prompt_word(self) -> str | None:
-        """What a prompt must hold for the whole concept to be named: every placeholder token, or the rare token; None for none."""
-        return " ".join(self.tokens) or self.word or None
+        """What a prompt must hold for the whole concept to be named: every placeholder token, or the rare
+        token; None for none.""" return " ".join(self.tokens) or self.word or None
 
     @property
     def fingerprint(self) -> str:
@@ -87,12 +88,18 @@ class Concept:
         if self.rows is not None:
             save_file({self.word: self.rows.detach().cpu().contiguous()}, folder / ROWS, metadata=metadata)
         if self.lora:
-            save_file({k: v.detach().cpu().contiguous() for k, v in self.lora.items()}, folder / LORA, metadata=metadata)
+            save_file(
+                {k: v.detach().cpu().contiguous() for k, v in self.lora.items()},
+                folder / LORA,
+                metadata=metadata,
+            )
         if self.weights:
             (folder / UNET).mkdir(exist_ok=True)
             tensors = {k: v.detach().cpu().contiguous() for k, v in self.weights.items()}
             save_file(tensors, folder / UNET / _UNET_FILE, metadata=metadata)
-            (folder / UNET / "config.json").write_text(json.dumps(dict(self.unet_config), indent=2), encoding="utf-8")
+            (folder / UNET / "config.json").write_text(
+                json.dumps(dict(self.unet_config), indent=2), encoding="utf-8"
+            )
         facts = {k: getattr(self, k) for k in ("word", "domain", "backbone", "method")}
         facts |= {"settings": dict(self.settings), "fingerprint": self.fingerprint}
         (folder / "concept.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -113,10 +120,14 @@ class Concept:
             lora = load_file(folder / LORA) if (folder / LORA).exists() else {}
             unet = folder / UNET / _UNET_FILE
             weights = load_file(unet) if unet.exists() else {}
-            config = json.loads((folder / UNET / "config.json").read_text(encoding="utf-8")) if weights else {}
+            config = (
+                json.loads((folder / UNET / "config.json").read_text(encoding="utf-8")) if weights else {}
+            )
         except (OSError, KeyError, ValueError, SafetensorError) as error:
             raise ArtefactError(
-                f"not a readable concept: {error!r}", where=folder, fix="make it again: tadp-da personalize --help"
+                f"not a readable concept: {error!r}",
+                where=folder,
+                fix="make it again: tadp-da personalize --help",
             ) from error
         kept = {k: facts[k] for k in ("word", "domain", "backbone", "method", "settings")}
         concept = cls(rows=rows, weights=weights, lora=lora, unet_config=config, **kept)

@@ -1,4 +1,5 @@
-"""Errors a person can act on: what was found, where, and what to do. The exit codes are a published contract."""
+"""Errors a person can act on: what was found, where, and what to do. The exit codes are a published
+contract."""
 
 from __future__ import annotations
 

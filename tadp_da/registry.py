@@ -66,7 +66,8 @@ class Registry(Generic[T]):
         except KeyError:
             hint = nearest(name, list(self._entries))
             raise UsageError(
-                f"unknown {self.kind} {name!r}{hint}", fix=f"choose one of: {', '.join(sorted(self._entries))}"
+                f"unknown {self.kind} {name!r}{hint}",
+                fix=f"choose one of: {', '.join(sorted(self._entries))}",
             ) from None
 
     def __iter__(self) -> Iterator[str]:

@@ -1,5 +1,5 @@
-"""The types that every part of the house shares. Shape letters: b batch, h w pixels, u v latent cells, t tokens, d text width,
-k classes.
+"""The types that every part of the house shares. Shape letters: b batch, h w pixels, u v latent cells, t
+tokens, d text width, k classes.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class FeatureSpec:
     attention: Mapping[int, int]
 
     def widths(self, *, maps: bool = True) -> dict[int, int]:
-        """Channels per stride with the attention maps concatenated behind the features (TADP, section 3.1)."""
-        return {s: c + (self.attention.get(s, 0) if maps else 0) for s, c in self.channels.items()}
+        """Channels per stride with the attention maps concatenated behind the features (TADP, section
+        3.1).""" return {s: c + (self.attention.get(s, 0) if maps else 0) for s, c in self.channels.items()}
 
 
 @dataclass
@@ -90,7 +90,9 @@ def open_image(path: Path) -> Image:
     except FileNotFoundError:
         raise DataError("an image is missing", where=path, fix="check the data root") from None
     except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot decode an image: {error}", where=path, fix="re-encode or remove the file") from None
+        raise DataError(
+            f"cannot decode an image: {error}", where=path, fix="re-encode or remove the file"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,8 @@ class Unlabeled(Sequence["Image"]):
 
 @dataclass(frozen=True)
 class Example:
-    """One labelled image. ``target`` is what the domain's label space says: ``uint8 (h, w)`` class ids for segmentation."""
+    """One labelled image. ``target`` is what the domain's label space says: ``uint8 (h, w)`` class ids for
+    segmentation."""
 
     key: str
     image: Image
@@ -155,12 +158,15 @@ class Labeled(Sequence[Example]):
         if isinstance(index, slice):
             raise TypeError("slice the images before labels are attached, so that both stay in step")
         key = self.images.key(index)
-        return Example(key=key, image=self.images[index], target=self.label(index), caption=self.captions[key])
+        return Example(
+            key=key, image=self.images[index], target=self.label(index), caption=self.captions[key]
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wording:
-    """How a domain is spoken of: what caption strategies may say, kept with the domain so that strategies work for new ones.
+    """How a domain is spoken of: what caption strategies may say, kept with the domain so that strategies
+    work for new ones.
 
     Attributes:
         medium: what the pictures are, e.g. ``"photo"`` or ``"painting"``.

@@ -14,7 +14,8 @@ from tadp_da.types import FeaturePyramid, FeatureSpec
 
 
 class DiffusionBackbone(Protocol):
-    """A text-to-image diffusion model read as a perception backbone (TADP, section 3.1). Every member is an ``nn.Module`` too."""
+    """A text-to-image diffusion model read as a perception backbone (TADP, section 3.1). Every member is an
+    ``nn.Module`` too."""
 
     spec: FeatureSpec
     unet: torch.nn.Module
@@ -34,7 +35,8 @@ class DiffusionBackbone(Protocol):
         """Most tokens that a prompt may hold, without the begin and end marks (75 for CLIP)."""
 
     def encode_image(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Pixels ``(b, 3, h, w)`` in [-1, 1] to scaled latents ``(b, 4, u, v)``; h and w must be multiples of the coarsest stride."""
+        """Pixels ``(b, 3, h, w)`` in [-1, 1] to scaled latents ``(b, 4, u, v)``; h and w must be multiples
+        of the coarsest stride."""
 
     def decode_image(self, latents: Tensor) -> Tensor:
         """Latents back to pixels in [-1, 1]."""
@@ -43,19 +45,32 @@ class DiffusionBackbone(Protocol):
         """The network's raw prediction (epsilon or v) for noisy latents."""
 
     def pyramid(self, pixels: Tensor, text: Tensor, *, attention: bool = True) -> FeaturePyramid:
-        """One pass on the clean latent. Sizes off the grid are padded and the pyramid is cropped back (ceil of size / stride)."""
+        """One pass on the clean latent. Sizes off the grid are padded and the pyramid is cropped back (ceil
+        of size / stride)."""
 
     def learn(self, word: str, like: str, vectors: int = 1) -> tuple[str, ...]:
-        """Add ``vectors`` new tokens named ``word``, ``word_1``, ... whose rows start as those of ``like``."""
+        """Add ``vectors`` new tokens named ``word``, ``word_1``, ... whose rows start as those of
+        ``like``."""
 
     def noise_loss(self, latents: Tensor, text: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean squared error of the denoising objective per sample, shape ``(b,)``; noise and timesteps from the generator (CPU)."""
+        """Mean squared error of the denoising objective per sample, shape ``(b,)``; noise and timesteps from
+        the generator (CPU)."""
 
     def install(self, concept: Concept) -> DiffusionBackbone:
-        """Put a concept's rows and weights in place (in place, returns self); refuses one made on another base."""
+        """Put a concept's rows and weights in place (in place, returns self); refuses one made on another
+        base."""
 
-    def sample(self, prompts: Sequence[str], *, seed: int, steps: int = 30, guidance: float = 3.0, size: tuple[int, int] | None = None) -> list[Any]:
-        """One PIL image per prompt through the diffusers pipeline; image i uses the generator of (seed, i)."""
+    def sample(
+        self,
+        prompts: Sequence[str],
+        *,
+        seed: int,
+        steps: int = 30,
+        guidance: float = 3.0,
+        size: tuple[int, int] | None = None,
+    ) -> list[Any]:
+        """One PIL image per prompt through the diffusers pipeline; image i uses the generator of (seed,
+        i)."""
 
 
 backbones: Registry[Any] = Registry("backbone", "tadp_da.backbones")

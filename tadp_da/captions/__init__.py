@@ -20,8 +20,8 @@ class Cue:
         side: whose image the caption belongs to.
         source: words of the source domain.
         target: words of the target domain.
-        word: the concept's word as it stands in a prompt (several vectors: several placeholder tokens separated by blanks), or
-            None when nothing was personalized.
+        word: the concept's word as it stands in a prompt (several vectors: several placeholder tokens
+            separated by blanks), or None when nothing was personalized.
         classes: class names of the task.
     """
 

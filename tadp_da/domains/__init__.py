@@ -1,4 +1,5 @@
-"""Domains: where a data set's images and labels lie, and how it is spoken of. One file per data set; ``folder.py`` is your own."""
+"""Domains: where a data set's images and labels lie, and how it is spoken of. One file per data set;
+``folder.py`` is your own."""
 
 from __future__ import annotations
 
@@ -58,7 +59,9 @@ class Domain:
             DataError: when an image has no caption; the message says how many, and how to make them.
         """
         if self.labels is None or self.label is None:
-            raise UsageError(f"domain {self.name!r} has no labels", fix="choose a labelled domain, or give masks")
+            raise UsageError(
+                f"domain {self.name!r} has no labels", fix="choose a labelled domain, or give masks"
+            )
         images, read = self.unlabeled(root, split), self.label
         missing = [key for i in range(len(images)) if (key := images.key(i)) not in captions]
         if missing:

@@ -1,4 +1,5 @@
-"""Heads: what reads a feature pyramid. A head brings its own loss, decision and score; benchmarks never ask for the task."""
+"""Heads: what reads a feature pyramid. A head brings its own loss, decision and score; benchmarks never ask
+for the task."""
 
 from __future__ import annotations
 
@@ -12,13 +13,14 @@ from tadp_da.types import FeaturePyramid
 
 
 class Score(Protocol):
-    """An accumulating metric. ``update`` takes one image's decision and truth at the truth's own resolution."""
+    """An accumulating metric. ``update`` takes one image's decision and truth at the truth's own
+    resolution."""
 
     def update(self, decision: Any, truth: Any) -> None: ...
 
     def compute(self) -> Mapping[str, Any]:
-        """Plain numbers: a main figure under ``"main"`` (in %), its name under ``"metric"``, per-class values under
-        ``"classes"`` (None where absent), ``"images"``: how many were scored."""
+        """Plain numbers: a main figure under ``"main"`` (in %), its name under ``"metric"``, per-class
+        values under ``"classes"`` (None where absent), ``"images"``: how many were scored."""
 
 
 class TaskHead(Protocol):

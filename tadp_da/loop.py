@@ -1,0 +1,277 @@
+"""One training loop for every stage: a generator of steps over accelerate, with exact resume.
+
+Randomness is a function of (seed, epoch, sample) for data and of (seed, step, position) for noise, never of
+a stream: a resumed run needs no generator state, and the number of workers changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as settings
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from tadp_da._checkpoint import Checkpoints
+from tadp_da.errors import Diverged, EnvironmentFault, UsageError
+from tadp_da.run import Run
+
+OptimizerName = Literal["adamw", "adamw8bit"]
+
+
+@settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class LoopSettings:
+    """How long and in what portions to train.
+
+    Attributes:
+        steps: optimizer steps.
+        batch: samples per forward pass and process.
+        accumulate: forward passes per step; a step sees ``batch * accumulate * processes`` samples.
+        clip: largest gradient norm, 0 for none.
+        workers: processes that prepare samples; changes speed only.
+        checkpoint_every: steps between checkpoints, 0 for none.
+    """
+
+    steps: Annotated[int, Field(ge=1)]
+    batch: Annotated[int, Field(ge=1)]
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    clip: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    workers: Annotated[int, Field(ge=0)] = 0
+    checkpoint_every: Annotated[int, Field(ge=0)] = 0
+
+
+class Examples(Protocol):
+    """A training set whose augmentation takes its random numbers from the generator it is given."""
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, index: int, rng: np.random.Generator) -> Any:
+        """Sample ``index``; ``rng`` is a function of (seed, epoch, index)."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What happened in one optimizer step; ``index`` counts from 1."""
+
+    index: int
+    steps: int
+    loss: float
+    grad_norm: float
+    lrs: tuple[float, ...]
+
+
+def constant(_step: int) -> float:
+    """The schedule that never changes the learning rate."""
+    return 1.0
+
+
+def mix(*numbers: int) -> int:
+    """A 63-bit seed from several numbers."""
+    text = ",".join(map(str, numbers)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1
+
+
+class _Plan(Sampler[list[tuple[int, int]]]):
+    """Which (epoch, index) each position of each micro-batch holds, as a pure function of the seed."""
+
+    def __init__(
+        self, size: int, settings: LoopSettings, seed: int, start: int, rank: int, world: int
+    ) -> None:
+        self.size, self.settings, self.seed = size, settings, seed
+        self.start, self.rank, self.world = start, rank, world
+        self._orders: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return (self.settings.steps - self.start) * self.settings.accumulate
+
+    def at(self, position: int) -> tuple[int, int]:
+        """(epoch, index) of the sample at this position of the whole run."""
+        epoch, offset = divmod(position, self.size)
+        if epoch not in self._orders:
+            self._orders = {epoch: np.random.default_rng([self.seed, epoch]).permutation(self.size)}
+        return epoch, int(self._orders[epoch][offset])
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        batch, group = self.settings.batch, self.settings.batch * self.world
+        for micro in range(
+            self.start * self.settings.accumulate, self.settings.steps * self.settings.accumulate
+        ):
+            first = micro * group + self.rank * batch
+            yield [self.at(first + i) for i in range(batch)]
+
+
+class _Fetch(Dataset[Any]):
+    def __init__(self, examples: Examples, seed: int) -> None:
+        self.examples, self.seed = examples, seed
+
+    def __getitem__(self, where: tuple[int, int]) -> Any:
+        epoch, index = where
+        return self.examples.fetch(index, np.random.default_rng([self.seed, epoch, index]))
+
+
+def _optimizer(name: OptimizerName, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    if name == "adamw":
+        return torch.optim.AdamW(groups)
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise EnvironmentFault(
+            f"optimizer adamw8bit needs bitsandbytes, which does not import here: {error}",
+            fix="pip install 'tadp-da[gpu]', or choose optimizer adamw",
+        ) from error
+    return AdamW8bit(groups)
+
+
+def fit(
+    objective: nn.Module,
+    groups: list[dict[str, Any]],
+    examples: Examples,
+    settings: LoopSettings,
+    run: Run,
+    *,
+    collate: Callable[[list[Any]], Any],
+    schedule: Callable[[int], float] = constant,
+    optimizer: OptimizerName = "adamw",
+    checkpoints: Path | None = None,
+) -> Iterator[Step]:
+    """Train ``objective`` in place, one step per item drawn from the iterator.
+
+    Args:
+        objective: ``objective(batch, generators)`` is a scalar loss; ``generators`` holds one CPU generator
+            per sample, and all noise must come from them. Moved to the run's device.
+        groups: optimizer groups with ``params`` and ``lr``; only these parameters change.
+        examples: the training set.
+        settings: steps and batches.
+        run: seed, device and precision.
+        collate: joins fetched samples to a batch; tensors in it (also in dicts, lists) are moved to the
+            device.
+        schedule: factor on every group's learning rate at each step, the first step being 0.
+        optimizer: AdamW, or its 8-bit form from bitsandbytes.
+        checkpoints: folder for checkpoints; training goes on from the newest complete one there.
+
+    Raises:
+        UsageError: when nothing can be trained.
+        Diverged: when a loss or gradient is not finite, or no gradient arrives at all.
+    """
+    trained = [p for group in groups for p in group["params"]]
+    if not trained or not any(p.requires_grad for p in trained):
+        raise UsageError(
+            "no parameter is trainable", fix="choose a backbone mode other than frozen, or train a head"
+        )
+    if len(examples) == 0:
+        raise UsageError("the training set is empty", fix="check the data root and the split")
+    # accelerate keeps one global state and refuses another precision in the same process; each fit is on its
+    # own
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(mixed_precision=run.precision, cpu=run.torch_device.type == "cpu")
+    base_lrs = [group["lr"] for group in groups]
+    model, optim = accelerator.prepare(objective, _optimizer(optimizer, groups))
+    keeper = Checkpoints(checkpoints, objective, trained, optim.optimizer) if checkpoints else None
+    start = keeper.restore() if keeper else 0
+    plan = _Plan(
+        len(examples), settings, run.seed, start, accelerator.process_index, accelerator.num_processes
+    )
+    loader = DataLoader(
+        _Fetch(examples, run.seed),
+        batch_sampler=plan,
+        collate_fn=collate,
+        num_workers=settings.workers,
+        persistent_workers=False,
+    )
+    batches = iter(loader)
+    for index in range(start, settings.steps):
+        lrs = [lr * schedule(index) for lr in base_lrs]
+        for group, lr in zip(optim.param_groups, lrs, strict=True):
+            group["lr"] = lr
+        seeds = _Noise(run.seed, index, settings, accelerator.process_index, accelerator.num_processes)
+        loss, norm = _advance(accelerator, model, optim, batches, settings, seeds, trained)
+        _check(loss, norm, index)
+        step = Step(index + 1, settings.steps, loss, norm, tuple(lrs))
+        due = settings.checkpoint_every and (
+            step.index % settings.checkpoint_every == 0 or step.index == settings.steps
+        )
+        if keeper and due and accelerator.is_main_process:
+            keeper.save(step.index)
+        yield step
+
+
+@dataclass(frozen=True)
+class _Noise:
+    """Generators for the samples of one step, numbered through micro-batches and processes."""
+
+    seed: int
+    step: int
+    settings: LoopSettings
+    rank: int
+    world: int
+
+    def generators(self, micro: int) -> list[torch.Generator]:
+        batch = self.settings.batch
+        first = (micro * self.world + self.rank) * batch
+        return [torch.Generator().manual_seed(mix(self.seed, self.step, first + i)) for i in range(batch)]
+
+
+def _advance(
+    accelerator: Accelerator,
+    model: nn.Module,
+    optim: Any,
+    batches: Iterator[Any],
+    settings: LoopSettings,
+    noise: _Noise,
+    trained: Sequence[nn.Parameter],
+) -> tuple[float, float]:
+    """One optimizer step; mean loss over all processes and the gradient norm before clipping."""
+    total = torch.zeros((), device=accelerator.device)
+    for micro in range(settings.accumulate):
+        batch = _to(next(batches), accelerator.device)
+        last = micro + 1 == settings.accumulate
+        with nullcontext() if last else accelerator.no_sync(model), accelerator.autocast():
+            loss = model(batch, noise.generators(micro))
+        accelerator.backward(loss / settings.accumulate)
+        total += loss.detach().float() / settings.accumulate
+    limit = settings.clip or math.inf
+    norm = accelerator.clip_grad_norm_(trained, limit)
+    optim.step()
+    optim.zero_grad()
+    return float(accelerator.reduce(total, "mean")), float(norm if norm is not None else 0.0)
+
+
+def _check(loss: float, norm: float, index: int) -> None:
+    if not math.isfinite(loss) or not math.isfinite(norm):
+        raise Diverged(
+            f"loss {loss} with gradient norm {norm} is not finite",
+            where=f"step {index + 1}",
+            fix="lower the learning rate, clip gradients, or use precision bf16 instead of fp16",
+        )
+    if index == 0 and norm == 0.0:
+        raise Diverged(
+            "no gradient reaches the trainable parameters",
+            where="step 1",
+            fix="check that the labels are not all ignored and that the trained part is used",
+        )
+
+
+def _to(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {k: _to(v, device) for k, v in batch.items()}
+    if isinstance(batch, list | tuple) and not hasattr(batch, "_fields"):
+        return type(batch)(_to(v, device) for v in batch)
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        return dataclasses.replace(
+            batch, **{f.name: _to(getattr(batch, f.name), device) for f in dataclasses.fields(batch)}
+        )
+    return batch

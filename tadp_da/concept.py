@@ -60,7 +60,8 @@ class Concept:
     @property
     def prompt_word(self) -> str | None:
         """What a prompt must hold for the whole concept to be named: every placeholder token, or the rare
-        token; None for none.""" return " ".join(self.tokens) or self.word or None
+        token; None for none."""
+        return " ".join(self.tokens) or self.word or None
 
     @property
     def fingerprint(self) -> str:

@@ -67,7 +67,8 @@ class Run:
     @contextmanager
     def progress(self, total: int, description: str) -> Iterator[Advance]:
         """A progress bar on a terminal, one line at the end elsewhere. Call the yielded function once per
-        unit with a short note.""" import sys
+        unit with a short note."""
+        import sys
 
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

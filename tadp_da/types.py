@@ -51,7 +51,8 @@ class FeatureSpec:
 
     def widths(self, *, maps: bool = True) -> dict[int, int]:
         """Channels per stride with the attention maps concatenated behind the features (TADP, section
-        3.1).""" return {s: c + (self.attention.get(s, 0) if maps else 0) for s, c in self.channels.items()}
+        3.1)."""
+        return {s: c + (self.attention.get(s, 0) if maps else 0) for s, c in self.channels.items()}
 
 
 @dataclass

@@ -24,7 +24,13 @@ class Score(Protocol):
 
 
 class TaskHead(Protocol):
-    """Built by ``heads[name](spec: FeatureSpec, labels: LabelSpace, **settings)``; an ``nn.Module``."""
+    """Built by ``heads[name](spec: FeatureSpec, labels: LabelSpace, **settings)``; an ``nn.Module``.
+
+    Attributes:
+        maps: whether it reads attention maps, so that a backbone captures them only where they are used.
+    """
+
+    maps: bool
 
     def forward(self, pyramid: FeaturePyramid, size: tuple[int, int]) -> Any:
         """Raw outputs for images of ``size`` (h, w); for segmentation logits ``(b, k, h, w)``."""

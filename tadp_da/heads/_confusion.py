@@ -1,0 +1,99 @@
+"""Segmentation score from one confusion matrix over all images. A shared helper, not a plug-in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from tadp_da.errors import DataError
+from tadp_da.types import LabelSpace
+
+
+class ConfusionScore:
+    """Mean intersection over union, per-class IoU and pixel accuracy, all in %.
+
+    Counted over the pixels of all images together (mmsegmentation's mIoU, TADP section 4), at the resolution of
+    the truth. A class that is in no truth and in no decision is absent: its IoU is None and it does not enter the
+    mean.
+
+    Args:
+        labels: names and ids of the classes; pixels with ``labels.ignore`` do not count.
+    """
+
+    def __init__(self, labels: LabelSpace) -> None:
+        from torchmetrics.classification import MulticlassConfusionMatrix
+
+        self.labels, self.images = labels, 0
+        # The arguments are checked below, once per image and with a message that a person can act on.
+        self.matrix = MulticlassConfusionMatrix(
+            num_classes=len(labels.classes), ignore_index=labels.ignore, validate_args=False
+        )
+
+    def update(self, decision: Any, truth: Any) -> None:
+        """Count one image: two integer arrays ``(h, w)`` of class ids.
+
+        Raises:
+            DataError: when the sizes differ or a true id is neither a class nor the ignore id.
+        """
+        decision, truth = np.asarray(decision), np.asarray(truth)
+        if decision.shape != truth.shape:
+            raise DataError(
+                f"a decision of size {decision.shape} cannot be scored against a label of size {truth.shape}",
+                where=f"image {self.images} of this score",
+                fix="predict at the label's own resolution, or check that image and label belong together",
+            )
+        check_ids(truth, self.labels, where=f"image {self.images} of this score")
+        self.matrix.update(
+            torch.from_numpy(decision.astype(np.int64)).reshape(1, -1),
+            torch.from_numpy(truth.astype(np.int64)).reshape(1, -1),
+        )
+        self.images += 1
+
+    def compute(self) -> dict[str, Any]:
+        """``main`` (mIoU), ``metric``, ``classes`` (IoU or None by name), ``pixel_accuracy``, ``counted`` (classes
+        in the mean), ``images`` and ``confusion`` (rows: truth, columns: decision, in pixels).
+
+        Raises:
+            DataError: when no labelled pixel was counted.
+        """
+        confusion = self.matrix.confmat.double().cpu()
+        hits, total = confusion.diagonal(), confusion.sum()
+        if total == 0:
+            raise DataError(
+                f"nothing to score: {self.images} images without a single labelled pixel",
+                fix=f"give labels that use other ids than ignore ({self.labels.ignore})",
+            )
+        union = confusion.sum(0) + confusion.sum(1) - hits
+        iou = {
+            name: None if u == 0 else 100 * float(h / u)
+            for name, h, u in zip(self.labels.classes, hits, union, strict=True)
+        }
+        present = [value for value in iou.values() if value is not None]
+        return {
+            "main": sum(present) / len(present),
+            "metric": "mIoU",
+            "classes": iou,
+            "pixel_accuracy": 100 * float(hits.sum() / total),
+            "counted": len(present),
+            "images": self.images,
+            "confusion": confusion.long().tolist(),
+        }
+
+
+def check_ids(mask: np.ndarray, labels: LabelSpace, *, where: object) -> None:
+    """Refuse a mask that holds an id which is neither a class nor ``labels.ignore``.
+
+    Raises:
+        DataError: naming the ids, how many pixels have them, and what to do.
+    """
+    counts = np.bincount(mask.reshape(-1).astype(np.int64), minlength=256)
+    strange = [i for i in np.flatnonzero(counts).tolist() if i >= len(labels.classes) and i != labels.ignore]
+    if strange:
+        raise DataError(
+            f"label ids {strange} ({int(counts[strange].sum())} pixels) are no classes: "
+            f"expected 0 to {len(labels.classes) - 1}, or {labels.ignore} for ignore",
+            where=where,
+            fix="map the ids to the label space, or list every class",
+        )

@@ -1,0 +1,137 @@
+"""Index masks: one class id per pixel, read as stored and checked before anything is trained or scored on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tadp_da.errors import DataError
+from tadp_da.types import LabelSpace
+
+Mask = NDArray[np.uint8]
+Values = NDArray[np.uint8 | np.uint16]
+_EXIF_ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)
+_INDEX_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
+
+
+def read_mask(
+    path: Path, labels: LabelSpace, *, image: Path | None = None, mapping: Mapping[int, int] | None = None
+) -> Mask:
+    """The class ids of one mask file, ``uint8 (h, w)``.
+
+    A palette file ("P") gives its indices: its colours say nothing. EXIF turns are not applied to masks, they
+    are to be stored as the picture is displayed.
+
+    Args:
+        path: a one-channel picture, best a PNG.
+        labels: classes and the ignore id; any other value is refused.
+        image: the picture that the mask belongs to; its displayed size must be the mask's.
+        mapping: stored value to class id (or ignore id), for files that number otherwise; values that it does
+            not name are refused.
+
+    Raises:
+        DataError: the file is missing or no index mask, a value is no class, or the sizes differ.
+    """
+    values = _indices(path)
+    if image is not None:
+        _check_size(path, values.shape, image)
+    if mapping is not None:
+        values = _mapped(path, values, mapping)
+    _check_values(path, values, labels)
+    return values.astype(np.uint8)
+
+
+def displayed_size(path: Path) -> tuple[int, int]:
+    """(height, width) of a picture after its EXIF turn, from the file's header alone.
+
+    Raises:
+        DataError: when the file is missing or no picture.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
+    except FileNotFoundError:
+        raise DataError("an image is missing", where=path, fix="check the data root") from None
+    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"cannot decode an image: {error}", where=path, fix="re-encode or remove the file"
+        ) from None
+    return (width, height) if turned else (height, width)
+
+
+def _indices(path: Path) -> Values:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            if image.mode not in _INDEX_MODES:
+                raise DataError(
+                    f"a mask is a {image.mode} picture, expected one channel of class ids",
+                    where=path,
+                    fix="save class ids instead of colours: an 8-bit grey or palette PNG, one value per class",
+                )
+            if image.format == "JPEG":
+                raise DataError(
+                    "a mask is a JPEG, which changes ids", where=path, fix="export masks as 8-bit PNG"
+                )
+            stored = np.asarray(image)
+    except FileNotFoundError:
+        raise DataError(
+            "a mask is missing", where=path, fix="give every labelled image a mask of the same name"
+        ) from None
+    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"cannot decode a mask: {error}", where=path, fix="re-encode or remove the file and its image"
+        ) from None
+    # Mode "1" gives booleans, "I" 32 bits; what is no 16-bit number is no class id either and ends as 65535.
+    return stored if stored.dtype == np.uint8 else np.clip(stored, -1, 2**16 - 1).astype(np.uint16)
+
+
+def _check_size(path: Path, shape: tuple[int, ...], image: Path) -> None:
+    expected = displayed_size(image)
+    if shape != expected:
+        raise DataError(
+            f"a mask is {shape[1]}x{shape[0]} pixels, its image {expected[1]}x{expected[0]}",
+            where=f"{path} and {image}",
+            fix="export the mask at the size of its image; resize masks with nearest-neighbour only",
+        )
+
+
+def _mapped(path: Path, values: Values, mapping: Mapping[int, int]) -> Values:
+    found = np.flatnonzero(np.bincount(values.reshape(-1)))
+    if unknown := [int(v) for v in found if int(v) not in mapping]:
+        raise DataError(
+            f"a mask holds {_counted(values, unknown)}, which the mapping does not name",
+            where=path,
+            fix="add the value to the mapping, with the class id or the ignore id it stands for",
+        )
+    table = np.zeros(int(found.max()) + 1, dtype=np.uint16)
+    table[found] = [mapping[int(v)] for v in found]
+    return table[values]
+
+
+def _check_values(path: Path, values: Values, labels: LabelSpace) -> None:
+    count = len(labels.classes)
+    found = np.flatnonzero(np.bincount(values.reshape(-1)))
+    wrong = [int(v) for v in found if v >= count and v != labels.ignore]
+    if not wrong:
+        return
+    fix = f"name {max(wrong) + 1} classes, or turn the value into a class id or {labels.ignore} (ignore)"
+    if count == 19 and max(wrong) <= 33:
+        fix = "it looks like Cityscapes labelIds: use the *_labelTrainIds.png files, or give a mapping"
+    raise DataError(
+        f"a mask holds {_counted(values, wrong)}; expected 0 to {count - 1}, or {labels.ignore} for ignore",
+        where=path,
+        fix=fix,
+    )
+
+
+def _counted(values: Values, wanted: list[int]) -> str:
+    parts = [f"value {v} in {int((values == v).sum())} pixels" for v in wanted[:3]]
+    return ", ".join(parts) + (f" and {len(wanted) - 3} more values" if len(wanted) > 3 else "")

@@ -1,0 +1,177 @@
+"""Bring your own: a domain of folders of pictures and, where there are labels, parallel folders of index masks."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tadp_da.domains import Domain
+from tadp_da.domains._files import SUFFIXES, pictures
+from tadp_da.domains._masks import Mask, read_mask
+from tadp_da.errors import DataError, UsageError
+from tadp_da.types import LabelSpace, Wording
+
+Folders = Path | Mapping[str, Path]
+
+
+def folder_domain(
+    name: str,
+    *,
+    images: Folders,
+    masks: Folders | None = None,
+    classes: Sequence[str] = (),
+    palette: Sequence[tuple[int, int, int]] = (),
+    ignore: int = 255,
+    mapping: Mapping[int, int] | None = None,
+    words: Wording | None = None,
+) -> Domain:
+    """A domain of your own pictures (jpg, jpeg, png, webp, bmp in either case, sub-folders too).
+
+    The folders are given as they lie on disk; the ``root`` that is later given to :meth:`Domain.unlabeled` must hold
+    them, because the keys of caption files are paths relative to it.
+
+    Args:
+        name: for messages and records.
+        images: one folder per split; a single folder is the split ``train`` with masks, ``unlabeled`` without.
+        masks: folders of the splits that have labels. A mask belongs to the picture of the same relative path, endings
+            left out: ``a/b.JPG`` goes with ``a/b.png``.
+        classes: class names in the order of their ids; needed with masks.
+        palette: a colour per class for pictures of masks, or none.
+        ignore: id of pixels that count neither in training nor in a score.
+        mapping: stored value to class id, for masks that number otherwise.
+        words: how captions may speak of the domain.
+
+    Raises:
+        UsageError: when the settings contradict each other.
+    """
+    alone = "train" if masks else "unlabeled"
+    image_folders = {alone: images} if isinstance(images, Path) else dict(images)
+    mask_folders = {"train": masks} if isinstance(masks, Path) else dict(masks or {})
+    labels = LabelSpace(task="segmentation", classes=tuple(classes), ignore=ignore, palette=tuple(palette))
+    _check_settings(name, image_folders, mask_folders, labels)
+    own = _Folders(
+        images={split: _whole(path) for split, path in image_folders.items()},
+        masks={split: _whole(path) for split, path in mask_folders.items()},
+        labels=labels,
+        mapping=mapping,
+    )
+    return Domain(
+        name=name,
+        words=words or Wording(),
+        splits=tuple(image_folders),
+        images=own.list_images,
+        labels=labels if mask_folders else None,
+        label=own.read_label if mask_folders else None,
+        fetch=f"put pictures ({', '.join(s[1:] for s in SUFFIXES)}) into "
+        + ", ".join(f"{path} ({split})" for split, path in image_folders.items()),
+    )
+
+
+@dataclass(frozen=True)
+class _Folders:
+    images: Mapping[str, Path]
+    masks: Mapping[str, Path]
+    labels: LabelSpace
+    mapping: Mapping[int, int] | None
+
+    def list_images(self, root: Path, split: str) -> tuple[Path, ...]:
+        folder = self.images[split]
+        if not folder.is_relative_to(_whole(root)):
+            raise UsageError(
+                f"the images of split {split!r} lie outside the root {root}",
+                where=folder,
+                fix="give a root that holds every folder of the domain",
+            )
+        found = pictures(folder)
+        if found and split in self.masks:
+            _check_pairs(folder, found, self.masks[split])
+        below = folder.relative_to(_whole(root))
+        return tuple(root / below / path.relative_to(folder) for path in found)
+
+    def read_label(self, image: Path) -> Mask:
+        image = _whole(image)
+        holding = [split for split in self.masks if image.is_relative_to(self.images[split])]
+        if not holding:
+            raise DataError(
+                "an image lies in no labelled split",
+                where=image,
+                fix=f"labelled are: {', '.join(self.masks)}",
+            )
+        split = max(holding, key=lambda s: len(self.images[s].parts))  # of nested folders the inner one
+        wanted = self.masks[split] / _stem(image, self.images[split])
+        usual = wanted.with_name(f"{wanted.name}.png")
+        candidates = [usual] if usual.is_file() else pictures(wanted.parent, deep=False)
+        for path in candidates:
+            if path.with_suffix("") == wanted:
+                return read_mask(path, self.labels, image=image, mapping=self.mapping)
+        raise DataError("an image has no mask", where=image, fix=f"add {usual} or remove the image")
+
+
+def _check_pairs(folder: Path, found: Iterable[Path], masks: Path) -> None:
+    """Refuse pictures and masks that do not pair one to one. By names only: no mask is opened."""
+    by_image, by_mask = _by_stem(folder, found), _by_stem(masks, pictures(masks))
+    for place, group in ((folder, by_image), (masks, by_mask)):
+        if twice := sorted(stem for stem, paths in group.items() if len(paths) > 1):
+            raise DataError(
+                f"{len(twice)} names stand for several files, e.g. "
+                + " and ".join(path.name for path in group[twice[0]]),
+                where=place,
+                fix="keep one file per name: images and masks are paired by name without ending",
+            )
+    for there, here, what, other in (
+        (by_mask, by_image, "images have no mask", masks),
+        (by_image, by_mask, "masks have no image", folder),
+    ):
+        if alone := sorted(here.keys() - there.keys()):
+            raise DataError(
+                f"{len(alone)} of {len(here)} {what}: {', '.join(alone[:3])}{', ...' if len(alone) > 3 else ''}",
+                where=other,
+                fix="name image and mask alike but for the ending, sub-folders too; or remove what has no partner",
+            )
+
+
+def _by_stem(folder: Path, paths: Iterable[Path]) -> dict[str, list[Path]]:
+    groups = defaultdict(list)
+    for path in paths:
+        groups[_stem(path, folder)].append(path)
+    return groups
+
+
+def _stem(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).with_suffix("").as_posix()
+
+
+def _whole(path: Path) -> Path:
+    """The path from the file system's root, dots resolved, links kept: keys must not depend on where links lead."""
+    return Path(os.path.abspath(path))
+
+
+def _check_settings(
+    name: str, images: Mapping[str, Path], masks: Mapping[str, Path], labels: LabelSpace
+) -> None:
+    if unknown := sorted(masks.keys() - images.keys()):
+        raise UsageError(
+            f"domain {name!r} has masks for {', '.join(unknown)} but no images",
+            fix=f"give masks for: {', '.join(images)}",
+        )
+    count = len(labels.classes)
+    if masks and not 2 <= count <= 255:
+        raise UsageError(
+            f"domain {name!r} has masks and {count} class names",
+            fix="name 2 to 255 classes in the order of their ids in the masks",
+        )
+    if len(set(labels.classes)) < count:
+        raise UsageError(f"domain {name!r} names a class twice", fix="give every class a name of its own")
+    if not count <= labels.ignore <= 255 and count:
+        raise UsageError(
+            f"the ignore id {labels.ignore} of domain {name!r} is a class or no byte",
+            fix=f"choose one from {count} to 255",
+        )
+    if labels.palette and len(labels.palette) != count:
+        raise UsageError(
+            f"domain {name!r} has {len(labels.palette)} colours for {count} classes",
+            fix="give one colour per class, or none",
+        )

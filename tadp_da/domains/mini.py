@@ -1,0 +1,184 @@
+"""The drawn world as domains: plain day as the source, every other look as a target. Drawn into the root on first use.
+
+    <root>/mini-night/test/images/00000.png     128x128, the picture in its look
+    <root>/mini-night/test/labels/00000.png     class ids
+    <root>/mini-night/test/captions.json        the true captions, as BLIP-2's are kept: {key: {"captions": [text]}}
+
+Scenes of different splits are different scenes. ``val`` and ``test`` show the same scenes in every domain, so that
+looks can be compared; the target's ``train`` and ``unlabeled`` scenes are neither the source's nor each other's. The
+target's ``val`` is for reports only: nothing may be chosen by it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tadp_da.domains import Domain, domains
+from tadp_da.domains._masks import Mask, read_mask
+from tadp_da.errors import DataError, EnvironmentFault
+from tadp_da.mini.styles import LOOKS, Look, render
+from tadp_da.mini.world import CLASSES, PALETTE, Scene, draw_scene
+from tadp_da.types import LabelSpace, Wording
+
+LABELS = LabelSpace(task="segmentation", classes=CLASSES, palette=PALETTE)
+COUNTS = {"train": 600, "val": 100, "test": 200, "unlabeled": 300}
+SIZE = (128, 128)
+SOURCE = "day"
+CAPTIONS = "captions.json"
+
+_NAMES = {"city-night": "mini-night", "night": "mini-seen-night"}
+"""The held-out night is *the* night; the one that pretraining saw says so."""
+
+_COMMON_WORLDS = {"val": 7_000_001, "test": 7_000_002}
+_SOURCE_WORLDS = _COMMON_WORLDS | {"train": 7_000_003, "unlabeled": 7_000_004}
+_TARGET_WORLDS = _COMMON_WORLDS | {"train": 7_000_005, "unlabeled": 7_000_006}
+"""World seeds, far from those that models are pretrained with."""
+
+_CHANGED = 2.0  # mean grey levels; libraries may round a pixel differently, another world differs by tens
+
+
+def domain_name(look: str) -> str:
+    """Registry name of the domain of a look, e.g. ``"mini-manga"``."""
+    return _NAMES.get(look, f"mini-{look}")
+
+
+def draw(root: Path, look: str, split: str, *, count: int | None = None) -> Path:
+    """Draw a split, unless it stands, and return its folder. The folder appears whole or not at all.
+
+    Args:
+        root: data root; the domain's folder is made in it.
+        look: a name in ``styles.LOOKS``.
+        split: one of ``COUNTS``.
+        count: scenes to draw, for all of the split None.
+
+    Raises:
+        DataError: when what stands was drawn by another version of the world, or with another count.
+        EnvironmentFault: when the root cannot be written.
+    """
+    count = COUNTS[split] if count is None else count
+    place = root / domain_name(look) / split
+    try:
+        if not place.exists():
+            _draw_all(root, place, look, split, count)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"cannot draw {count} pictures: {error}",
+            where=place,
+            fix="give a root that can be written, with 100 MB free",
+        ) from error
+    _check_drawn(place, look, split, count)
+    return place
+
+
+def _draw_all(root: Path, place: Path, look: str, split: str, count: int) -> None:
+    fresh = place.with_name(f".{place.name}.{os.getpid()}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    captions = {}
+    try:
+        (fresh / "images").mkdir(parents=True)
+        (fresh / "labels").mkdir()
+        for index in _tracked(count, f"drawing {place.parent.name} {split}"):
+            scene, picture = _scene(look, split, index)
+            name = f"{index:05d}.png"
+            _save(picture, fresh / "images" / name)
+            _save(scene.mask, fresh / "labels" / name)
+            captions[(place / "images" / name).relative_to(root).as_posix()] = {"captions": [scene.caption]}
+        (fresh / CAPTIONS).write_text(json.dumps(captions, indent=1) + "\n", encoding="utf-8")
+        try:
+            fresh.replace(place)
+        except OSError:
+            if not place.exists():  # another process was first: what it drew is the same
+                raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _scene(look: str, split: str, index: int) -> tuple[Scene, NDArray[np.uint8]]:
+    seed = (_SOURCE_WORLDS if look == SOURCE else _TARGET_WORLDS)[split]
+    scene = draw_scene(seed, index, size=SIZE)
+    return scene, render(scene, look, seed, index)
+
+
+def _check_drawn(place: Path, look: str, split: str, count: int) -> None:
+    """Compare the count and the first picture and mask with what would be drawn now."""
+    from PIL import Image
+
+    found = sum(1 for _ in (place / "images").glob("*.png"))
+    fix = f"delete {place}; it will be drawn anew"
+    if found != count or not (place / CAPTIONS).exists():
+        raise DataError(f"a drawn split holds {found} pictures, expected {count}", where=place, fix=fix)
+    scene, picture = _scene(look, split, 0)
+    for folder, expected in (("images", picture), ("labels", scene.mask)):
+        with Image.open(place / folder / "00000.png") as image:
+            stored = np.asarray(image)
+        if stored.shape != expected.shape or np.abs(stored - expected.astype(float)).mean() > _CHANGED:
+            raise DataError(f"{folder} were drawn by another version of the world", where=place, fix=fix)
+
+
+def _tracked(count: int, description: str) -> Iterable[int]:
+    from rich.console import Console
+    from rich.progress import track
+
+    if not sys.stderr.isatty():
+        return range(count)
+    return track(range(count), description=description, console=Console(stderr=True), transient=True)
+
+
+def _save(values: NDArray[np.uint8], path: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(values).save(path, compress_level=1)
+
+
+def _images(look: str, root: Path, split: str) -> tuple[Path, ...]:
+    return tuple(sorted((draw(root, look, split) / "images").glob("*.png")))
+
+
+def _label(image: Path) -> Mask:
+    return read_mask(image.parent.parent / "labels" / image.name, LABELS, image=image)
+
+
+def _words(look: Look) -> Wording:
+    """The look's own words, the paper's templates (TADP, appendix D; protocol of its code) and two wrong domains."""
+    if look.name == SOURCE:
+        return Wording(medium=look.medium)
+    painted = look.medium in ("painting", "drawing")
+    templates = {"simple": look.templates[0]}
+    if painted:
+        templates |= dict.fromkeys(
+            ("textual-inversion", "dreambooth"), "a {word} style painting of {caption}"
+        )
+    elif "night" in look.name:
+        templates["textual-inversion"] = "a dark {word} photo of {caption}"
+        templates["dreambooth"] = "a dashcam photo of {caption} at {word} night"
+    near = {"foggy": "a rainy photo", "comic": "a watercolor painting"}
+    return Wording(
+        medium=look.medium,
+        style=look.style,
+        nearby=near.get(look.style, "a comic style painting" if painted else "a foggy photo"),
+        unrelated="a dashcam photo" if painted else "a watercolor painting",
+        templates=templates,
+    )
+
+
+for _look in LOOKS.values():
+    domains.add(domain_name(_look.name))(
+        Domain(
+            name=domain_name(_look.name),
+            words=_words(_look),
+            splits=tuple(COUNTS),
+            images=partial(_images, _look.name),
+            labels=LABELS,
+            label=_label,
+            fetch="nothing to fetch: pictures are drawn into the root on first use; give a root that can be written",
+        )
+    )

@@ -54,7 +54,9 @@ class Canvas:
         if part is not None:
             self._mark.polygon(points, fill=self.ident * 256 + part)
 
-    def rect(self, u0: float, v0: float, u1: float, v1: float, colour: RGB, part: int | None = PART_NONE) -> None:
+    def rect(
+        self, u0: float, v0: float, u1: float, v1: float, colour: RGB, part: int | None = PART_NONE
+    ) -> None:
         """A filled rectangle between two corners in any order."""
         if u0 > u1:
             u0, u1 = u1, u0
@@ -64,14 +66,18 @@ class Canvas:
         if part is not None:
             self._mark.rectangle((u0, v0, u1, v1), fill=self.ident * 256 + part)
 
-    def oval(self, u: float, v: float, ru: float, rv: float, colour: RGB, part: int | None = PART_NONE) -> None:
+    def oval(
+        self, u: float, v: float, ru: float, rv: float, colour: RGB, part: int | None = PART_NONE
+    ) -> None:
         """A filled ellipse around (u, v) with the given half axes."""
         corners = (u - ru, v - rv, u + ru, v + rv)
         self._paint.ellipse(corners, fill=colour)
         if part is not None:
             self._mark.ellipse(corners, fill=self.ident * 256 + part)
 
-    def stroke(self, points: Sequence[Point], width: float, colour: RGB, part: int | None = PART_NONE) -> None:
+    def stroke(
+        self, points: Sequence[Point], width: float, colour: RGB, part: int | None = PART_NONE
+    ) -> None:
         """A thick polyline."""
         thick = max(1, round(width))
         self._paint.line(points, fill=colour, width=thick, joint="curve")

@@ -6,17 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from tadp_da.mini._ground import smooth_noise
 from tadp_da.mini.world import Scene
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 SKY, BUILDING, ROAD, WALK, GREEN, POLE, CAR, PERSON = range(8)
-
-__all__ = [
-    "BUILDING", "CAR", "F32", "GREEN", "PERSON", "POLE", "ROAD", "SKY", "U8", "WALK", "blur", "colour", "edges", "grain",
-    "grey", "outlines", "to_float", "to_uint8", "unit", "smooth_noise",
-]  # fmt: skip
 
 
 def unit(scene: Scene) -> float:
@@ -26,7 +20,7 @@ def unit(scene: Scene) -> float:
 
 def to_float(image: U8) -> F32:
     """Bytes to 0..1."""
-    return image.astype(np.float32) * np.float32(1 / 255)
+    return np.multiply(image, np.float32(1 / 255), dtype=np.float32)
 
 
 def to_uint8(x: F32) -> U8:
@@ -36,12 +30,12 @@ def to_uint8(x: F32) -> U8:
 
 def colour(red: float, green: float, blue: float) -> F32:
     """A colour given in 0..255 as a (3,) vector in 0..1."""
-    return np.asarray((red, green, blue), np.float32) / 255
+    return np.asarray((red / 255, green / 255, blue / 255), np.float32)
 
 
 def grey(x: F32) -> F32:
     """Luminance (h, w)."""
-    return x @ np.asarray((0.299, 0.587, 0.114), np.float32)
+    return np.asarray(x @ np.asarray((0.299, 0.587, 0.114), np.float32), np.float32)
 
 
 def grain(rng: np.random.Generator, x: F32, strength: float, chroma: float = 0.0) -> F32:

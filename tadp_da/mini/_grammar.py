@@ -10,7 +10,12 @@ import numpy as np
 NUMBERS = ("no", "a", "two", "three", "four", "five", "six")
 NOUNS = {"car": ("car", "cars"), "person": ("person", "people"), "tree": ("tree", "trees")}
 PLACES: dict[tuple[bool, bool], tuple[str, ...]] = {
-    (True, True): ("a street between buildings", "a city street", "a road between buildings", "a street in a city"),
+    (True, True): (
+        "a street between buildings",
+        "a city street",
+        "a road between buildings",
+        "a street in a city",
+    ),
     (True, False): ("a street with buildings on the left", "a road with buildings on the left"),
     (False, True): ("a street with buildings on the right", "a road with buildings on the right"),
     (False, False): ("a road through a park", "a road between green fields", "a street in a park"),

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from tadp_da.mini._layout import FAR, Plan
+from tadp_da.mini._layout import FAR, Camera, Plan
 
 SKY, BUILDING, ROAD, WALK, GREEN = 0, 1, 2, 3, 4
 """Idents of stuff equal the class ids; things (cars, trees, single buildings, ...) get idents from 8 on."""
@@ -19,7 +19,7 @@ def smooth_noise(rng: np.random.Generator, height: int, width: int, cells: float
     scale = cells / min(height, width)
     rows, columns = max(2, round(height * scale)), max(2, round(width * scale / across))
     grid = Image.fromarray(rng.standard_normal((rows, columns), dtype=np.float32))
-    return np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC)) * np.float32(1.25)
+    return np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC), np.float32) * np.float32(1.25)
 
 
 def draw_sky(rng: np.random.Generator, plan: Plan, height: int, width: int) -> F32:
@@ -29,7 +29,8 @@ def draw_sky(rng: np.random.Generator, plan: Plan, height: int, width: int) -> F
         grey = np.asarray((176, 186, 198), np.float32)
         top, low = 0.2 * top + 0.8 * grey, 0.3 * low + 0.7 * np.asarray((214, 218, 222), np.float32)
     t = np.clip(np.arange(height, dtype=np.float32) / plan.camera.horizon, 0, 1)[:, None, None] ** 1.2
-    sky = np.broadcast_to(top * (1 - t) + low * t, (height, width, 3)).copy()
+    sky = np.empty((height, width, 3), np.float32)
+    sky[:] = top * (1 - t) + low * t
     if plan.cloud:
         small = 4
         rows, columns = max(8, int(plan.camera.horizon / small)), width // small
@@ -42,7 +43,9 @@ def draw_sky(rng: np.random.Generator, plan: Plan, height: int, width: int) -> F
             for puff in range(6):
                 x = u + (puff - 2.5) / 2.5 * wide * 0.62
                 r = wide * rng.uniform(0.16, 0.34) * (1.25 - abs(puff - 2.5) / 3.4)
-                pen.ellipse((x - r * 1.3, v - r * 0.8, x + r * 1.3, v + r * 0.45), fill=int(rng.uniform(180, 255)))
+                pen.ellipse(
+                    (x - r * 1.3, v - r * 0.8, x + r * 1.3, v + r * 0.45), fill=int(rng.uniform(180, 255))
+                )
         image = image.filter(ImageFilter.GaussianBlur(0.8 * span * 2)).resize(
             (width, rows * small), Image.Resampling.BICUBIC
         )
@@ -58,7 +61,7 @@ def draw_sky(rng: np.random.Generator, plan: Plan, height: int, width: int) -> F
 
 def _shadows(plan: Plan, height: int, width: int) -> F32:
     """Light left on the ground (h, w) in 0..1: cast shadows of things, soft blobs under them."""
-    quarter = 0.5
+    quarter = 0.5  # of the canvas: shadows are soft anyway
     image = Image.new("L", (int(width * quarter), int(height * quarter)), 255)
     pen = ImageDraw.Draw(image)
     cam, deep = plan.camera.scaled(quarter), (0.86 if plan.cloud == 1.0 else 0.6)
@@ -68,29 +71,41 @@ def _shadows(plan: Plan, height: int, width: int) -> F32:
             near, far, half = a.z - 0.15, a.z + 3.5, a.wide / 2
             shift = sx * a.tall * 0.9
             left, right = a.x - half + min(0, shift), a.x + half + max(0, shift)
-            quad = [cam.at(left, 0, near), cam.at(right, 0, near), cam.at(right, 0, far), cam.at(left, 0, far)]
+            quad = [
+                cam.at(left, 0, near),
+                cam.at(right, 0, near),
+                cam.at(right, 0, far),
+                cam.at(left, 0, far),
+            ]
             pen.polygon(quad, fill=int(255 * deep * 0.8))
             continue
+        x, z = a.x, a.z
         if plan.cloud < 1.0:
-            ends = a.x + sx * a.tall * 0.9, max(2.0, a.z + sz * a.tall * 0.6 + 0.3)
-            foot = 0.12 if a.kind in ("tree", "pole") else 0.2
-            tip = a.wide * (0.12 if a.kind == "tree" else 0.3)
-            pen.polygon([cam.at(a.x - foot, 0, a.z), cam.at(a.x + foot, 0, a.z),
-                         cam.at(ends[0] + tip, 0, ends[1]), cam.at(ends[0] - tip, 0, ends[1])],
-                        fill=int(255 * deep))  # fmt: skip
-        else:
-            ends = a.x, a.z
-        if a.kind in ("tree", "person"):
-            u, v = cam.at(*(ends if a.kind == "tree" else (a.x, a.z))[:1], 0, ends[1] if a.kind == "tree" else a.z)
-            ru = cam.focal * a.wide * (0.42 if a.kind == "tree" else 0.6) / a.z
-            pen.ellipse((u - ru, v - ru * 0.3, u + ru, v + ru * 0.3), fill=int(255 * deep))
+            x, z = a.x + sx * a.tall * 0.9, max(2.0, a.z + sz * a.tall * 0.6 + 0.3)
+            foot, tip = 0.2 - 0.08 * (a.kind != "person"), a.wide * (0.12 if a.kind == "tree" else 0.3)
+            outline = [
+                cam.at(a.x - foot, 0, a.z),
+                cam.at(a.x + foot, 0, a.z),
+                cam.at(x + tip, 0, z),
+                cam.at(x - tip, 0, z),
+            ]
+            pen.polygon(outline, fill=int(255 * deep))
+        if a.kind == "tree":
+            _blob(pen, cam, x, z, a.wide * 0.42, deep)
+        elif a.kind == "person":
+            _blob(pen, cam, a.x, a.z, a.wide * 0.6, deep)
     image = image.filter(ImageFilter.GaussianBlur(0.4 * plan.unit * quarter + 0.3)).resize((width, height))
-    return np.asarray(image, np.float32) / 255
+    return np.asarray(image, np.float32) * np.float32(1 / 255)
 
 
-def draw_ground(
-    rng: np.random.Generator, plan: Plan, rgb: F32, ident: NDArray[np.int32]
-) -> None:
+def _blob(pen: ImageDraw.ImageDraw, cam: Camera, x: float, z: float, radius: float, light: float) -> None:
+    """A flat ellipse of shadow on the ground."""
+    u, v = cam.at(x, 0, z)
+    r = cam.focal * radius / z
+    pen.ellipse((u - r, v - r * 0.3, u + r, v + r * 0.3), fill=int(255 * light))
+
+
+def draw_ground(rng: np.random.Generator, plan: Plan, rgb: F32, ident: NDArray[np.int32]) -> None:
     """Paint road, sidewalks and verges below the horizon into ``rgb`` and ``ident``, in place."""
     height, width = ident.shape
     cam = plan.camera
@@ -108,26 +123,25 @@ def draw_ground(
     lut = np.zeros((8, 3), np.float32)
     for key, name in ((ROAD, "road"), (WALK, "walk"), (GREEN, "grass")):
         lut[key] = plan.tones[name]
-    colour = lut[kind]
     light = np.ones_like(x)
-    # Slabs of the sidewalk, a bright kerb with a dark gutter, worn wheel tracks.
-    pixel = z / np.float32(cam.focal)
-    joint = ((z % 1.4) < np.maximum(0.07, 0.0)) & ~on_road & ~green & (z < 22)
-    light -= 0.12 * joint
-    kerb = np.abs(off - plan.road - 0.09) < np.maximum(0.09, pixel * 0.8)
-    light += 0.16 * kerb
-    light -= 0.22 * (np.abs(off - plan.road + 0.08) < np.maximum(0.07, pixel * 0.7))
-    light -= 0.05 * (np.abs((off % (plan.road)) - plan.road * 0.5) < 0.25) * on_road
-    mown = (np.floor(off * 0.6) % 2) * 0.05
-    light -= mown * green
-    colour *= light[..., None]
+    pixel = z * np.float32(1 / cam.focal)
+    # Slabs of the sidewalk, a bright kerb with a dark gutter, worn wheel tracks, mown stripes.
+    light[~on_road & ~green & (z < 22) & (z % np.float32(1.4) < 0.07)] = 0.88
+    light[np.abs(off - np.float32(plan.road + 0.09)) < np.maximum(0.09, pixel * 0.8)] = 1.16
+    light[np.abs(off - np.float32(plan.road - 0.08)) < np.maximum(0.07, pixel * 0.7)] = 0.78
+    light[np.abs(off - np.float32(plan.road * 0.5)) < 0.25] -= np.float32(0.05)
+    light[green & (off % np.float32(3.2) < 1.6)] -= np.float32(0.05)
+    colour = lut[kind] * light[..., None]
     _markings(plan, x, z, pixel, colour)
-    dusk = _shadows(plan, height, width)[first:]
-    colour *= (1 - (1 - dusk[..., None]) * np.asarray((1.0, 0.97, 0.86), np.float32))
+    dusk = 1 - _shadows(plan, height, width)[first:, :, None]
     grain = smooth_noise(rng, height - first, width, 40.0, 2.5)
-    colour += (grain * np.where(green, np.float32(5), np.float32(2.2)))[..., None]
-    haze = np.clip(z / FAR, 0, 1)[..., None] * 0.45
-    colour += (np.asarray(plan.tones["haze"], np.float32) - colour) * haze
+    grain *= np.asarray((0, 0, 2.2, 2.2, 5.0), np.float32)[kind]
+    haze = np.minimum(z / np.float32(FAR), 1)[..., None] * np.float32(0.45)
+    for channel, depth in enumerate((1.0, 0.97, 0.86)):  # shadows are a little blue: the sky lights them
+        plane = colour[..., channel]
+        plane *= 1 - dusk[..., 0] * np.float32(depth)
+        plane += grain
+        plane += (np.float32(plan.tones["haze"][channel]) - plane) * haze[..., 0]
     rgb[first:] = colour
     ident[first:] = kind
 
@@ -135,10 +149,10 @@ def draw_ground(
 def _markings(plan: Plan, x: F32, z: F32, pixel: F32, colour: F32) -> None:
     """Lane lines and a crosswalk, painted into ``colour`` in place."""
     thick = np.maximum(0.075, pixel * 0.9)
-    dash = ((z + 1.0) % 4.4) < 2.3
+    dash = ((z + 1) % np.float32(4.4)) < 2.3
     centre = np.abs(x) < thick
     if plan.lines == 1:
-        centre = (np.abs(np.abs(x) - 0.16) < thick * 0.8)
+        centre = np.abs(np.abs(x) - 0.16) < thick * 0.8
         dash = np.ones_like(dash)
     paint = centre & dash
     if plan.lines >= 2:
@@ -148,6 +162,6 @@ def _markings(plan: Plan, x: F32, z: F32, pixel: F32, colour: F32) -> None:
         zone = (z > plan.crosswalk - 0.5) & (z < plan.crosswalk + 2.2)
         paint &= ~zone
         bars = (z > plan.crosswalk) & (z < plan.crosswalk + 1.8) & (np.abs(x) < plan.road - 0.35)
-        bars &= ((x + 40) % 0.95) < 0.5
+        bars &= ((x + 40) % np.float32(0.95)) < 0.5
         colour[bars] = (236, 236, 232)
     colour[paint] = white

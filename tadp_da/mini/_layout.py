@@ -28,7 +28,14 @@ CLOTHES: tuple[RGB, ...] = (
     (214, 48, 56), (40, 96, 190), (244, 200, 50), (250, 250, 250), (120, 60, 150), (30, 150, 130), (240, 128, 48),
     (52, 56, 66), (236, 120, 160), (90, 140, 60),
 )  # fmt: skip
-TROUSERS: tuple[RGB, ...] = ((40, 48, 80), (54, 50, 48), (96, 84, 70), (30, 32, 38), (70, 90, 120), (130, 40, 50))
+TROUSERS: tuple[RGB, ...] = (
+    (40, 48, 80),
+    (54, 50, 48),
+    (96, 84, 70),
+    (30, 32, 38),
+    (70, 90, 120),
+    (130, 40, 50),
+)
 SKINS: tuple[RGB, ...] = ((242, 204, 174), (224, 172, 132), (176, 122, 84), (118, 76, 52))
 HAIRS: tuple[RGB, ...] = ((40, 28, 22), (96, 60, 30), (196, 150, 80), (20, 20, 24), (150, 70, 40))
 
@@ -114,9 +121,13 @@ class Plan:
 
 def pick(rng: np.random.Generator, options: tuple[RGB, ...], spread: float = 14.0) -> RGB:
     """A colour from ``options``, moved a little, so that no two scenes share an exact palette."""
-    base = options[int(rng.integers(len(options)))]
-    moved = np.clip(np.asarray(base) + rng.normal(0, spread, 3), 8, 252)
-    return int(moved[0]), int(moved[1]), int(moved[2])
+    red, green, blue = options[int(rng.integers(len(options)))]
+    a, b, c = rng.standard_normal(3).tolist()
+    return (
+        min(252, max(8, int(red + spread * a))),
+        min(252, max(8, int(green + spread * b))),
+        min(252, max(8, int(blue + spread * c))),
+    )
 
 
 def _camera(rng: np.random.Generator, height: int, width: int, unit: float) -> Camera:
@@ -148,6 +159,19 @@ def _buildings(rng: np.random.Generator, side: int, x: float) -> list[Building]:
     return out
 
 
+_PAINTS: dict[str, tuple[tuple[RGB, ...], float]] = {
+    "car": (CAR_PAINTS, 14.0),
+    "person": (CLOTHES, 14.0),
+    "tree": (LEAVES, 8.0),
+    "pole": (((74, 78, 84), (60, 84, 78), (96, 94, 92), (66, 70, 92)), 5.0),
+}
+
+
+def _between(rng: np.random.Generator, near: float, far: float) -> float:
+    """A distance for which the size on screen is spread evenly, a little towards the large ones."""
+    return float(1 / (1 / near + (1 / far - 1 / near) * rng.random() ** 1.15))
+
+
 def _candidate(rng: np.random.Generator, kind: str, plan: Plan) -> Actor:
     """One random thing of this kind at a random place where such things stand."""
     cam, side = plan.camera, (1 if rng.random() < 0.5 else -1)
@@ -156,15 +180,19 @@ def _candidate(rng: np.random.Generator, kind: str, plan: Plan) -> Actor:
     facing, variant, phase = -side, int(rng.integers(6)), float(rng.random())
     if kind == "car":
         wide, tall = float(rng.uniform(1.7, 2.0)), float(rng.uniform(1.35, 1.75))
-        z = float(rng.uniform(max(near, metre * wide / 58), metre * wide / 20.5))
+        z = _between(rng, max(near, metre * wide / 58), metre * wide / 17.5)
         lane = plan.road * 0.5 if rng.random() < 0.6 else plan.road - 1.05
         x = side * (lane + float(rng.uniform(-0.12, 0.12)))
     elif kind == "person":
         tall = float(rng.uniform(1.75, 2.1))
         wide = tall * float(rng.uniform(0.34, 0.4))
-        z = float(rng.uniform(max(near, metre * tall / 45), metre * tall / 18.5))
+        far = metre * tall / 18.5
+        z = _between(rng, max(near, metre * tall / 45), far)
         if plan.crosswalk > 0 and rng.random() < 0.45:
-            x, z = float(rng.uniform(-plan.road, plan.road)), plan.crosswalk + float(rng.uniform(0.4, 1.4))
+            x, z = (
+                float(rng.uniform(-plan.road, plan.road)),
+                min(far, plan.crosswalk + float(rng.uniform(0.4, 1.4))),
+            )
         elif rng.random() < 0.2:
             x = float(rng.uniform(-plan.road, plan.road))
         else:
@@ -172,14 +200,15 @@ def _candidate(rng: np.random.Generator, kind: str, plan: Plan) -> Actor:
         facing = 1 if rng.random() < 0.5 else -1
     elif kind == "tree":
         tall, wide = float(rng.uniform(3.6, 6.2)), float(rng.uniform(2.2, 3.4))
-        z = float(rng.uniform(max(near + 1, 8.0), 19.0))
+        z = float(rng.uniform(max(near + 1, 8.0), 22.0))
         deep = plan.verge[0 if side < 0 else 1]
-        x = side * (plan.road + plan.walk + float(rng.uniform(-0.2, max(0.3, min(deep, 3.5)))))
+        x = side * (plan.road + plan.walk + float(rng.uniform(-0.2, max(0.3, min(deep, 6.0)))))
     else:
         tall = float(rng.uniform(3.9, 5.6)) if variant < 3 else float(rng.uniform(2.7, 3.5))
         wide, z = 0.26, float(rng.uniform(max(near + 0.5, 6.5), 16.0))
         x = side * (plan.road + float(rng.uniform(0.2, 0.5)))
-    paint = pick(rng, {"car": CAR_PAINTS, "tree": LEAVES, "person": CLOTHES}.get(kind, ((74, 78, 84),)))
+    paints, spread = _PAINTS[kind]
+    paint = pick(rng, paints, spread)
     u0, v1 = cam.at(x - wide / 2, 0, z)
     u1, v0 = cam.at(x + wide / 2, tall, z)
     return Actor(kind, x, z, tall, wide, variant, paint, pick(rng, TROUSERS), pick(rng, SKINS, 6),
@@ -207,16 +236,16 @@ def _fits(new: Actor, placed: list[Actor], height: int, width: int) -> bool:
 
 
 def _clearance(a: Actor, b: Actor) -> float:
-    return 5.0 if "car" in (a.kind, b.kind) else 0.8
+    return 4.4 if "car" in (a.kind, b.kind) else 0.8
 
 
 def _actors(rng: np.random.Generator, plan: Plan, height: int, width: int) -> tuple[Actor, ...]:
     placed: list[Actor] = []
-    odds = {"car": (0.2, 0.3, 0.24, 0.16, 0.1), "person": (0.2, 0.28, 0.24, 0.16, 0.12),
-            "pole": (0.16, 0.3, 0.26, 0.18, 0.1), "tree": (0.18, 0.24, 0.24, 0.2, 0.14)}  # fmt: skip
+    odds = {"car": (0.16, 0.26, 0.22, 0.2, 0.16), "person": (0.18, 0.26, 0.24, 0.18, 0.14),
+            "pole": (0.16, 0.3, 0.26, 0.18, 0.1), "tree": (0.16, 0.22, 0.22, 0.2, 0.2)}  # fmt: skip
     for kind, chances in odds.items():
         for _ in range(int(rng.choice(5, p=chances))):
-            for _ in range(10):
+            for _ in range(14):
                 new = _candidate(rng, kind, plan)
                 if _fits(new, placed, height, width):
                     placed.append(new)
@@ -228,10 +257,12 @@ def make_plan(rng: np.random.Generator, height: int, width: int) -> Plan:
     """Decide everything about a scene for a canvas of ``height`` x ``width`` pixels."""
     unit = min(height, width) / 128
     camera = _camera(rng, height, width, unit)
-    road, walk = float(rng.uniform(2.5, 3.5)), float(rng.uniform(1.5, 2.3))
+    road, walk = float(rng.uniform(2.5, 3.7)), float(rng.uniform(1.6, 2.7))
     kinds = ((True, True), (True, True), (True, False), (False, True), (False, False))
     built = kinds[int(rng.integers(len(kinds)))]
-    verge = tuple(float(rng.uniform(0.0, 1.4)) if b and rng.random() < 0.6 else 0.0 if b else 40.0 for b in built)
+    verge = tuple(
+        float(rng.uniform(0.0, 1.4)) if b and rng.random() < 0.6 else 0.0 if b else 40.0 for b in built
+    )
     buildings: list[Building] = []
     for side, has, strip in zip((-1, 1), built, verge, strict=True):
         if has:

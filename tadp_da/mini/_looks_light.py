@@ -7,9 +7,24 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from tadp_da.mini._canvas import PART_GLASS, PART_HEAD, PART_LAMP, PART_SIGNAL, PART_TAIL, PART_WINDOW
 from tadp_da.mini._effects import (
-    BUILDING, CAR, F32, GREEN, PERSON, ROAD, SKY, U8, WALK, blur, colour, grain, grey, smooth_noise, to_float,
-    to_uint8, unit,
+    BUILDING,
+    CAR,
+    F32,
+    GREEN,
+    PERSON,
+    ROAD,
+    SKY,
+    U8,
+    WALK,
+    blur,
+    colour,
+    grain,
+    grey,
+    to_float,
+    to_uint8,
+    unit,
 )  # fmt: skip
+from tadp_da.mini._ground import smooth_noise
 from tadp_da.mini.world import Scene
 
 
@@ -30,7 +45,7 @@ def _shift(scene: Scene) -> F32:
 def night(scene: Scene, rng: np.random.Generator) -> U8:
     """A moonlit night: blue, dim, even; some pale windows and small lamps."""
     x = to_float(scene.image)
-    light = np.float32(rng.uniform(0.26, 0.46))
+    light = np.float32(rng.uniform(0.3, 0.52))
     tint = np.asarray((0.52, 0.68, 1.0), np.float32) * (1 + rng.normal(0, 0.05, 3).astype(np.float32))
     keep = np.float32(rng.uniform(0.35, 0.65))
     x = (x * keep + grey(x)[..., None] * (1 - keep)) * tint * light
@@ -58,22 +73,24 @@ def _illumination(scene: Scene, rng: np.random.Generator) -> F32:
     cam, z = scene.camera, np.minimum(scene.depth, 80.0)
     x = (np.arange(width, dtype=np.float32)[None] - np.float32(cam.cx)) * z / np.float32(cam.focal)
     x -= np.float32(0.5 * cam.curve) * z * z
-    y = np.float32(cam.height) - (np.arange(height, dtype=np.float32)[:, None] - np.float32(cam.horizon)) * z / np.float32(
-        cam.focal)  # fmt: skip
+    below = np.arange(height, dtype=np.float32)[:, None] - np.float32(cam.horizon)
+    y = np.float32(cam.height) - below * z / np.float32(cam.focal)
     side = 1 if rng.random() < 0.5 else -1
-    unseen = [(side * 3.4, 5.0, float(rng.uniform(1, 5))), (-side * 3.6, 5.0, float(rng.uniform(17, 26))),
-              (side * 3.6, 5.0, float(rng.uniform(30, 44)))]  # fmt: skip
+    unseen = [(side * 3.4, 5.0, float(rng.uniform(1, 5))), (-side * 4.6, 6.0, float(rng.uniform(9, 16))),
+              (side * 3.6, 5.0, float(rng.uniform(24, 38)))]  # fmt: skip
     light = np.zeros((height, width), np.float32)
-    for lx, ly, lz in [*scene.lamps, *unseen]:
+    strength = [np.float32(44)] * len(scene.lamps) + [np.float32(16 if scene.lamps else 30)] * len(unseen)
+    for (lx, ly, lz), power in zip([*scene.lamps, *unseen], strength, strict=True):
         dx, dy, dz = x - np.float32(lx), y - np.float32(ly), z - np.float32(lz)
-        light += np.float32(9.0) / (dx * dx + dy * dy * np.float32(0.6) + dz * dz * np.float32(0.8) + np.float32(4.0))
+        far = dx * dx + dy * dy * np.float32(0.35) + dz * dz * np.float32(0.8) + np.float32(1.2)
+        light += power / far / (1 + far * np.float32(0.07))
     for lx, _, lz in scene.headlights:
         ahead = np.float32(lz) - z
         cone = np.exp(-((x - np.float32(lx)) ** 2) / (0.6 + 0.25 * np.maximum(ahead, 0) ** 1.5))
         light += np.where((ahead > -0.2) & (y < 1.0), 0.9 * cone * np.exp(-np.maximum(ahead, 0) / 4.5), 0)
     # The camera's own car lights the road in front of it.
-    light += 0.35 * np.exp(-((x / 2.2) ** 2)) * np.exp(-z / 9.0)
-    return light
+    light += np.float32(0.4) * np.exp(-((x / np.float32(2.2)) ** 2) - z / 9)
+    return np.asarray(light, np.float32)
 
 
 def city_night(scene: Scene, rng: np.random.Generator) -> U8:
@@ -82,11 +99,11 @@ def city_night(scene: Scene, rng: np.random.Generator) -> U8:
     s = unit(scene)
     light = _illumination(scene, rng)
     sodium = colour(255, 168, 82)
-    base = x ** 1.25 * 0.55 + grey(x)[..., None] * 0.25
-    ambient = np.asarray((0.085, 0.078, 0.10), np.float32) * np.float32(rng.uniform(0.85, 1.2))
-    out = base * (ambient + np.minimum(light, 1.5)[..., None] * sodium * np.float32(rng.uniform(0.5, 0.68)))
+    base = x**1.25 * 0.55 + grey(x)[..., None] * 0.25
+    ambient = np.asarray((0.112, 0.104, 0.128), np.float32) * np.float32(rng.uniform(0.85, 1.2))
+    out = base * (ambient + np.minimum(light, 3.0)[..., None] * sodium * np.float32(rng.uniform(0.5, 0.68)))
     t = _shift(scene)[..., None]
-    glow = colour(10, 9, 16) * (1 - t) + colour(58, 38, 34) * t ** 2
+    glow = colour(10, 9, 16) * (1 - t) + colour(58, 38, 34) * t**2
     sky = (scene.mask == SKY)[..., None]
     out = np.where(sky, glow + x * 0.02, out)
     # Wet-looking sheen of facades under the city's glow keeps walls and leaves apart from the sky.
@@ -102,7 +119,11 @@ def city_night(scene: Scene, rng: np.random.Generator) -> U8:
     lamps[part == PART_TAIL] = colour(255, 26, 20)
     lamps[part == PART_SIGNAL] = to_float(scene.image)[part == PART_SIGNAL]
     strong = lamps * ((part > 0) & (part < PART_WINDOW))[..., None]
-    out = np.maximum(out, lamps * 0.92) + blur(strong, 2.0 * s) * 1.2 + blur(strong, 7.0 * s) * 1.6
+    out = (
+        np.maximum(out, lamps * 0.92)
+        + blur(strong, 1.8 * s) * 1.6
+        + blur(blur(strong, 3.0 * s) * 4, 5.0 * s) * 0.9
+    )
     out += blur(lamps, 1.4 * s) * 0.25
     if rng.random() < 0.6:
         drift = max(1, round(s))
@@ -120,7 +141,11 @@ def fog(scene: Scene, rng: np.random.Generator) -> U8:
     drift = 1 + 0.22 * smooth_noise(rng, height, width, 3.0, 2.5)
     clear = np.exp(-np.maximum(scene.depth - 2.0, 0) / reach * np.maximum(drift, 0.3))
     clear = np.maximum(clear, 0.07)[..., None].astype(np.float32)
-    air = colour(204, 208, 212) * np.float32(rng.uniform(0.84, 1.1)) * (1 + rng.normal(0, 0.015, 3).astype(np.float32))
+    air = (
+        colour(204, 208, 212)
+        * np.float32(rng.uniform(0.84, 1.1))
+        * (1 + rng.normal(0, 0.015, 3).astype(np.float32))
+    )
     keep = np.float32(rng.uniform(0.5, 0.8))
     x = x * keep + grey(x)[..., None] * (1 - keep)
     return to_uint8(grain(rng, x * clear + air * (1 - clear), float(rng.uniform(0.004, 0.014))))
@@ -133,7 +158,9 @@ def _mirror(scene: Scene, x: F32) -> F32:
     foot = scene.camera.horizon
     source = np.clip((2 * foot - rows).astype(np.int64), 0, height - 1)
     picture = x[source]
-    return (picture + np.roll(picture, 2, 0) + np.roll(picture, -2, 0) + np.roll(picture, 4, 0)) * np.float32(0.25)
+    return (picture + np.roll(picture, 2, 0) + np.roll(picture, -2, 0) + np.roll(picture, 4, 0)) * np.float32(
+        0.25
+    )
 
 
 def rain(scene: Scene, rng: np.random.Generator) -> U8:
@@ -141,7 +168,7 @@ def rain(scene: Scene, rng: np.random.Generator) -> U8:
     x = to_float(scene.image)
     height, width = scene.mask.shape
     s = unit(scene)
-    dim = np.float32(rng.uniform(0.48, 0.7))
+    dim = np.float32(rng.uniform(0.56, 0.8))
     x = (x * 0.5 + grey(x)[..., None] * 0.5) * dim * colour(236, 246, 255)
     t = _shift(scene)[..., None]
     clouds = smooth_noise(rng, height, width, 4.0, 2.0)[..., None] * 0.035
@@ -160,7 +187,9 @@ def rain(scene: Scene, rng: np.random.Generator) -> U8:
     slant = rng.uniform(-0.35, 0.35)
     for _ in range(int(rng.uniform(60, 170) * width * height / (128 * 128 * s))):
         u, v, long = rng.uniform(0, width), rng.uniform(-5, height), rng.uniform(4, 11) * s
-        pen.line((u, v, u + slant * long, v + long), fill=int(rng.uniform(50, 150)), width=max(1, round(s * 0.7)))
+        pen.line(
+            (u, v, u + slant * long, v + long), fill=int(rng.uniform(50, 150)), width=max(1, round(s * 0.7))
+        )
     x += to_float(np.asarray(streaks))[..., None] * 0.62
     return to_uint8(grain(rng, x, 0.01))
 
@@ -175,9 +204,10 @@ def snow(scene: Scene, rng: np.random.Generator) -> U8:
     x = np.where((mask == SKY)[..., None], colour(176, 186, 202) * (1 - t) + colour(218, 222, 228) * t, x)
     patch = smooth_noise(rng, height, width, 9.0, 2.5)
     fine = rng.standard_normal((height, width), dtype=np.float32)
-    cover = np.asarray((0.0, 0.06, 0.52, 0.86, 0.6, 0.05, 0.03, 0.0), np.float32)[mask]
+    cover = np.asarray((0.0, 0.06, 0.5, 0.86, 0.76, 0.05, 0.03, 0.0), np.float32)[mask]
     cover = cover * np.float32(rng.uniform(0.75, 1.1)) + np.where(
-        cover > 0.3, 0.2 * patch + np.where(mask == GREEN, 0.18, 0.04) * fine, 0)
+        cover > 0.3, 0.2 * patch + np.where(mask == GREEN, 0.11, 0.04) * fine, 0
+    )
     # Snow lies on everything that has open air above it.
     open_air = np.zeros((height, width), np.bool_)
     for step in range(1, max(2, round(2 * s)) + 1):
@@ -209,7 +239,9 @@ def sunset(scene: Scene, rng: np.random.Generator) -> U8:
     middle = colour(226, 104, 96)
     sky = np.where(t < 0.55, top + (middle - top) * t / 0.55, middle + (low - middle) * (t - 0.55) / 0.45)
     u, v = rng.uniform(0.15, 0.85) * width, scene.camera.horizon - rng.uniform(4, 26) * unit(scene)
-    far = np.hypot(np.arange(width, dtype=np.float32)[None] - u, np.arange(height, dtype=np.float32)[:, None] - v)
+    far = np.hypot(
+        np.arange(width, dtype=np.float32)[None] - u, np.arange(height, dtype=np.float32)[:, None] - v
+    )
     far = (far / unit(scene))[..., None].astype(np.float32)
     cloud = np.clip(grey(to_float(scene.image)) - 0.72, 0, 0.25)[..., None] * 1.4
     sun = np.clip(1.5 - far / 6.0, 0, 1)

@@ -5,14 +5,24 @@ from __future__ import annotations
 import numpy as np
 
 from tadp_da.mini._canvas import (
-    PART_GLASS, PART_HEAD, PART_LAMP, PART_NONE, PART_SIGNAL, PART_SKIN, PART_TAIL, PART_WHEEL, PART_WINDOW,
-    Canvas, blend, shade,
+    PART_GLASS,
+    PART_HEAD,
+    PART_LAMP,
+    PART_NONE,
+    PART_SIGNAL,
+    PART_SKIN,
+    PART_TAIL,
+    PART_WHEEL,
+    PART_WINDOW,
+    Canvas,
+    blend,
+    shade,
 )  # fmt: skip
 from tadp_da.mini._layout import RGB, Actor, Building, Camera, Plan
 
 
 def _window_code(rng: np.random.Generator) -> int:
-    return int(rng.integers(PART_WINDOW, 256))
+    return PART_WINDOW + int(rng.random() * (256 - PART_WINDOW))
 
 
 def draw_skyline(c: Canvas, rng: np.random.Generator, plan: Plan, idents: tuple[int, int]) -> None:
@@ -51,7 +61,7 @@ def draw_skyline(c: Canvas, rng: np.random.Generator, plan: Plan, idents: tuple[
 
 def _wood(c: Canvas, rng: np.random.Generator, plan: Plan, side: int) -> None:
     """A hedge or low wood along the far side of a park."""
-    cam, s = plan.camera, plan.unit
+    cam = plan.camera
     leaf, edge = plan.tones["leaf"], plan.road + plan.walk + float(rng.uniform(5, 9))
     for k in range(13):
         z = 56 - 3.6 * k
@@ -61,7 +71,6 @@ def _wood(c: Canvas, rng: np.random.Generator, plan: Plan, side: int) -> None:
         tone = shade(blend(leaf, plan.tones["haze"], min(0.4, z / 110)), float(rng.uniform(0.85, 1.05)))
         c.oval(u, v - r * 0.4, r * 1.5, r * 0.75, shade(tone, 0.82))
         c.oval(u - r * 0.2 + plan.sun[0] * -r * 0.2, v - r * 0.55, r * 1.2, r * 0.55, tone, None)
-    del s
 
 
 def draw_building(c: Canvas, rng: np.random.Generator, plan: Plan, b: Building) -> None:
@@ -77,11 +86,17 @@ def draw_building(c: Canvas, rng: np.random.Generator, plan: Plan, b: Building) 
     def on_facade(z: float, y: float) -> tuple[float, float]:
         return cam.at(x, y, z)
 
-    c.poly([cam.at(x, 0, b.z0), cam.at(outer, 0, b.z0), cam.at(outer, b.tall, b.z0), cam.at(x, b.tall, b.z0)], front)
+    c.poly(
+        [cam.at(x, 0, b.z0), cam.at(outer, 0, b.z0), cam.at(outer, b.tall, b.z0), cam.at(x, b.tall, b.z0)],
+        front,
+    )
     if b.roof:
         ridge, tiles = b.tall + 2.2, blend((150, 74, 56), plan.tones["haze"], fade)
         middle = side * (b.x + 3.4)
-        c.poly([cam.at(x, b.tall, b.z0), cam.at(2 * middle - x, b.tall, b.z0), cam.at(middle, ridge, b.z0)], front)
+        c.poly(
+            [cam.at(x, b.tall, b.z0), cam.at(2 * middle - x, b.tall, b.z0), cam.at(middle, ridge, b.z0)],
+            front,
+        )
         c.poly([cam.at(x - side * 0.3, b.tall - 0.1, b.z0), cam.at(x - side * 0.3, b.tall - 0.1, b.z1),
                 cam.at(middle, ridge, b.z1), cam.at(middle, ridge, b.z0)], shade(tiles, lit))  # fmt: skip
     c.poly([on_facade(b.z0, 0), on_facade(b.z1, 0), on_facade(b.z1, b.tall), on_facade(b.z0, b.tall)], wall)
@@ -90,7 +105,10 @@ def draw_building(c: Canvas, rng: np.random.Generator, plan: Plan, b: Building) 
         base = 2.5
         _shop(c, cam, b, x, blend(b.shop, plan.tones["haze"], fade), glass, trim)
     else:
-        c.poly([on_facade(b.z0, 0), on_facade(b.z1, 0), on_facade(b.z1, 0.5), on_facade(b.z0, 0.5)], shade(wall, 0.8))
+        c.poly(
+            [on_facade(b.z0, 0), on_facade(b.z1, 0), on_facade(b.z1, 0.5), on_facade(b.z0, 0.5)],
+            shade(wall, 0.8),
+        )
     if not b.roof:
         c.poly([on_facade(b.z0, b.tall - 0.45), on_facade(b.z1, b.tall - 0.45), on_facade(b.z1, b.tall),
                 on_facade(b.z0, b.tall)], trim)  # fmt: skip
@@ -160,12 +178,22 @@ def draw_car(c: Canvas, plan: Plan, a: Actor) -> None:
     c.poly([side(z0, 0.22), side(z1, 0.22), side(z1, belt), side(z0, belt)], dark)
     for zw in (z0 + 0.65, z1 - 0.65):
         (u, v), r = side(zw, 0.3), 0.33 * cam.focal / zw
-        c.oval(u, v, max(1.2, abs(side(zw - 0.33, 0)[0] - side(zw + 0.33, 0)[0]) / 2), r, (26, 26, 30), PART_WHEEL)
+        c.oval(
+            u,
+            v,
+            max(1.2, abs(side(zw - 0.33, 0)[0] - side(zw + 0.33, 0)[0]) / 2),
+            r,
+            (26, 26, 30),
+            PART_WHEEL,
+        )
     c.poly(slab(a.x - half, a.x + half, belt, z0, z1), shade(body, 1.12))
     tuck = 0.16
     inner = a.x + (flank - a.x) * (1 - tuck)
     ca, cb = (z0 + 0.35, z1 - 1.1) if a.facing < 0 else (z0 + 1.0, z1 - 0.3)
-    c.poly([side(ca, belt), side(cb, belt), cam.at(inner, a.tall, cb - 0.3), cam.at(inner, a.tall, ca + 0.3)], dark)
+    c.poly(
+        [side(ca, belt), side(cb, belt), cam.at(inner, a.tall, cb - 0.3), cam.at(inner, a.tall, ca + 0.3)],
+        dark,
+    )
     c.poly([side(ca + 0.25, belt + 0.06), side(cb - 0.2, belt + 0.06), cam.at(inner, a.tall - 0.08, cb - 0.4),
             cam.at(inner, a.tall - 0.08, ca + 0.45)], shade(glass, 0.8), PART_GLASS)  # fmt: skip
     lo, hi = a.x - half * (1 - tuck), a.x + half * (1 - tuck)
@@ -202,7 +230,9 @@ def _car_end(c: Canvas, cam: Camera, a: Actor, belt: float, half: float) -> None
     if front:
         c.rect(u0 + wide * 0.3, v0 + tall * 0.26, u0 + wide * 0.7, v0 + tall * 0.44, (40, 42, 48))
     else:
-        c.rect(u0 + wide * 0.04, v0 + tall * 0.47, u1 - wide * 0.04, v0 + tall * 0.52, shade(a.paint, 0.75), None)
+        c.rect(
+            u0 + wide * 0.04, v0 + tall * 0.47, u1 - wide * 0.04, v0 + tall * 0.52, shade(a.paint, 0.75), None
+        )
     c.rect(u0 + wide * 0.38, v0 + tall * 0.54, u0 + wide * 0.62, v0 + tall * 0.66, (244, 244, 236), None)
 
 
@@ -225,7 +255,11 @@ def draw_person(c: Canvas, plan: Plan, a: Actor) -> None:
                 (u - 0.2 * h, v - 0.2 * h)], a.second)  # fmt: skip
     arm = max(2.0, 0.085 * h)
     swing = stride * 0.6
-    c.stroke([(u - w * 0.36, neck + 0.06 * h), (u - w * 0.46 - swing * 0.2, hip + 0.02 * h)], arm, shade(a.paint, 0.74))
+    c.stroke(
+        [(u - w * 0.36, neck + 0.06 * h), (u - w * 0.46 - swing * 0.2, hip + 0.02 * h)],
+        arm,
+        shade(a.paint, 0.74),
+    )
     if a.variant == 3:
         c.rect(u - f * 0.26 * h, neck + 0.03 * h, u - f * 0.05 * h, hip - 0.08 * h, shade(a.hair, 0.9))
     c.poly([(u - w * 0.4, neck + 0.02 * h), (u - w * 0.2, neck - 0.02 * h), (u + w * 0.2, neck - 0.02 * h),
@@ -272,7 +306,9 @@ def draw_tree(c: Canvas, rng: np.random.Generator, plan: Plan, a: Actor) -> None
     c.oval(u, cv, r * slim * 0.75, rv * 0.75, shade(a.paint, 0.88))
     for _ in range(9):
         du, dv = rng.uniform(-0.62, 0.62) * r * slim, rng.uniform(-0.66, 0.5) * rv
-        tone = shade(a.paint, 0.92 + 0.25 * (du / r * light - dv / rv) * 0.7 + float(rng.uniform(-0.05, 0.05)))
+        tone = shade(
+            a.paint, 0.92 + 0.25 * (du / r * light - dv / rv) * 0.7 + float(rng.uniform(-0.05, 0.05))
+        )
         q = float(rng.uniform(0.16, 0.3))
         c.oval(u + du, cv + dv, r * slim * q, rv * q, tone, None)
 
@@ -302,7 +338,9 @@ def draw_pole(c: Canvas, plan: Plan, a: Actor) -> None:
         on = int(a.phase * 3)
         for k, bright in enumerate(((238, 40, 36), (250, 186, 40), (50, 210, 100))):
             lamp: RGB = bright if k == on else shade(bright, 0.32)
-            c.oval(u, top + h * (0.2 + 0.3 * k), w * 0.62, h * 0.12, lamp, PART_SIGNAL if k == on else PART_NONE)
+            c.oval(
+                u, top + h * (0.2 + 0.3 * k), w * 0.62, h * 0.12, lamp, PART_SIGNAL if k == on else PART_NONE
+            )
     else:
         r = max(0.48 * px, half * 1.8)
         middle = top + r * 0.6

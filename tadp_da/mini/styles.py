@@ -34,12 +34,23 @@ class Look:
     render: Renderer
 
 
-def _look(name: str, medium: str, style: str, render: Renderer, *templates: str, held_out: bool = False) -> Look:
+def _look(
+    name: str, medium: str, style: str, render: Renderer, *templates: str, held_out: bool = False
+) -> Look:
     return Look(name, held_out, medium, style, templates, render)
 
 
-_NIGHT = ("a dark night photo of {caption}", "{caption} at night", "a photo of {caption} at night", "a night photo of {caption}")
-_WATERCOLOR = ("a watercolor painting of {caption}", "{caption} in watercolor", "a watercolor style painting of {caption}")
+_NIGHT = (
+    "a dark night photo of {caption}",
+    "{caption} at night",
+    "a photo of {caption} at night",
+    "a night photo of {caption}",
+)
+_WATERCOLOR = (
+    "a watercolor painting of {caption}",
+    "{caption} in watercolor",
+    "a watercolor style painting of {caption}",
+)
 _COMIC = ("a comic style painting of {caption}", "a comic drawing of {caption}", "{caption} in a comic")
 
 LOOKS: dict[str, Look] = {
@@ -63,8 +74,8 @@ LOOKS: dict[str, Look] = {
         _look("city-night", "photo", "dark night", light.city_night, *_NIGHT, held_out=True),
         _look("aquarelle", "painting", "watercolor", art.aquarelle, *_WATERCOLOR, held_out=True),
         _look("manga", "painting", "comic", art.manga, *_COMIC, held_out=True),
-        _look("thermal", "image", "thermal", art.thermal, "a thermal image of {caption}", "{caption} in a thermal image",
-              held_out=True),
+        _look("thermal", "image", "thermal", art.thermal, "a thermal image of {caption}",
+              "{caption} in a thermal image", held_out=True),
     )
 }  # fmt: skip
 """All looks by name, pretraining looks first."""
@@ -87,7 +98,9 @@ def corpus() -> Iterator[str]:
         yield f"a {look.style} {look.medium} of a street"
 
 
-def contact_sheet(seed: int = 0, size: tuple[int, int] = (128, 128), columns: int = 8, gap: int = 4) -> NDArray[np.uint8]:
+def contact_sheet(
+    seed: int = 0, size: tuple[int, int] = (128, 128), columns: int = 8, gap: int = 4
+) -> NDArray[np.uint8]:
     """Masks in the first row, then one row per look; ``columns`` scenes of ``size`` (height, width) per row."""
     scenes = [draw_scene(seed, index, size) for index in range(columns)]
     palette = np.asarray(PALETTE, np.uint8)

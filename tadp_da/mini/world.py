@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tadp_da.mini._canvas import Canvas
 from tadp_da.mini._grammar import NOUNS, make_caption, parse_counts
-from tadp_da.mini._ground import SKY, draw_ground, draw_sky, smooth_noise
+from tadp_da.mini._ground import SKY, draw_ground, draw_sky
 from tadp_da.mini._layout import FAR, Actor, Camera, Plan, make_plan
 from tadp_da.mini._things import draw_building, draw_car, draw_person, draw_pole, draw_skyline, draw_tree
 
@@ -24,7 +24,8 @@ CLASSES = ("sky", "building", "road", "sidewalk", "vegetation", "pole", "car", "
 """Class names; the id of a class in a mask is its place here."""
 
 PALETTE = (
-    (70, 130, 180), (86, 86, 96), (128, 64, 128), (244, 35, 232), (107, 142, 35), (220, 200, 60), (0, 0, 160), (220, 20, 60),
+    (70, 130, 180), (86, 86, 96), (128, 64, 128), (244, 35, 232), (107, 142, 35), (220, 200, 60), (0, 0, 160),
+    (220, 20, 60),
 )  # fmt: skip
 """Colours of the classes in pictures of masks."""
 
@@ -79,15 +80,15 @@ def _check(size: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def _paint(rng: np.random.Generator, plan: Plan, canvas: Canvas) -> tuple[list[int], list[tuple[Actor, int, bool]]]:
-    """Paint all things far to near. Classes by ident, and for each actor (actor, ident, wholly unusable?)."""
+def _paint(rng: np.random.Generator, plan: Plan, canvas: Canvas) -> tuple[list[int], list[tuple[Actor, int]]]:
+    """Paint all things far to near. Returns the class of every ident, and (actor, ident) for the countable things."""
     classes = [*range(FIRST_THING), 1, 4]
     draw_skyline(canvas, rng, plan, (FIRST_THING, FIRST_THING + 1))
     for building in plan.buildings:
         canvas.ident = len(classes)
         classes.append(1)
         draw_building(canvas, rng, plan, building)
-    seen = []
+    placed = []
     for actor in plan.actors:
         canvas.ident = len(classes)
         classes.append(_KINDS[actor.kind])
@@ -99,11 +100,11 @@ def _paint(rng: np.random.Generator, plan: Plan, canvas: Canvas) -> tuple[list[i
             draw_tree(canvas, rng, plan, actor)
         else:
             draw_pole(canvas, plan, actor)
-        seen.append((actor, canvas.ident, canvas))
-    return classes, [(a, i, True) for a, i, _ in seen]
+        placed.append((actor, canvas.ident))
+    return classes, placed
 
 
-def _depth(plan: Plan, camera: Camera, ident: NDArray[np.int32], actors: list[tuple[Actor, int, bool]]
+def _depth(plan: Plan, camera: Camera, ident: NDArray[np.int32], actors: list[tuple[Actor, int]]
            ) -> NDArray[np.float32]:  # fmt: skip
     """Metres per pixel: the ground by its plane, things by their distance, facades between their two ends."""
     height, width = ident.shape
@@ -112,7 +113,7 @@ def _depth(plan: Plan, camera: Camera, ident: NDArray[np.int32], actors: list[tu
     top = int(ident.max()) + 1
     table = np.full(max(top, FIRST_THING + 2), FAR, np.float32)
     table[SKY] = SKY_DEPTH
-    for actor, number, _ in actors:
+    for actor, number in actors:
         if number < top:
             table[number] = actor.z
     depth = table[ident]
@@ -129,15 +130,15 @@ def _depth(plan: Plan, camera: Camera, ident: NDArray[np.int32], actors: list[tu
 
 
 def _boxes(
-    plan: Plan, ident: NDArray[np.int32], whole: NDArray[np.int64], actors: list[tuple[Actor, int, bool]]
+    ident: NDArray[np.int32], actors: list[tuple[Actor, int]]
 ) -> tuple[tuple[Box, ...], dict[str, int]]:
     """Boxes and counts of what can be seen: at least 40 % of its pixels and 20 of them at 128 x 128."""
     counts = dict.fromkeys(NOUNS, 0)
     boxes = []
     least = 20 * (min(ident.shape) / 128) ** 2
-    for (actor, number, _), full in zip(actors, whole, strict=True):
+    for actor, number in actors:
         rows, columns = np.nonzero(ident == number)
-        if len(rows) < max(least, 0.4 * full):
+        if len(rows) < max(least, 0.4 * _nominal(actor)):
             continue
         boxes.append(Box(_KINDS[actor.kind], (float(columns.min()), float(rows.min()),
                                               float(columns.max() + 1), float(rows.max() + 1))))  # fmt: skip
@@ -146,10 +147,12 @@ def _boxes(
     return tuple(boxes), counts
 
 
-def _texture(rng: np.random.Generator, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _texture(
+    rng: np.random.Generator, image: NDArray[np.uint8], mask: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
     """Leaf, asphalt and wall texture by class, and the faintest sensor grain."""
     height, width = mask.shape
-    strength = np.asarray((0.6, 2.4, 2.4, 2.4, 9.0, 2.0, 1.0, 1.0), np.float32)[mask]
+    strength = np.asarray((0.5, 1.8, 2.0, 2.0, 8.0, 1.5, 0.8, 0.8), np.float32)[mask]
     noise = rng.standard_normal((height, width), dtype=np.float32)
     return np.clip(image + (noise * strength)[..., None], 0, 255).astype(np.uint8)
 
@@ -168,20 +171,21 @@ def draw_scene(seed: int, index: int, size: tuple[int, int] = (128, 128)) -> Sce
     mask = np.asarray(classes, np.uint8)[ident]
     camera = plan.camera.scaled(0.5)
     depth = _depth(plan, camera, ident, actors)
-    whole = np.asarray([_nominal(a, camera) for a, _, _ in actors], np.int64)
-    boxes, counts = _boxes(plan, ident, whole, actors)
+    boxes, counts = _boxes(ident, actors)
     tall = sum(b.tall > 9 for b in plan.buildings[-6:]) >= 4
     cloudy = plan.cloud == 1.0
     caption = make_caption(rng, counts, plan.built, tall, cloudy, plan.crosswalk > 0)
     lamps = tuple(
-        (a.x - (1.15 if a.x > 0 else -1.15), a.tall, a.z) for a in plan.actors if a.kind == "pole" and a.variant < 3
+        (a.x - (1.15 if a.x > 0 else -1.15), a.tall, a.z)
+        for a in plan.actors
+        if a.kind == "pole" and a.variant < 3
     )
     beams = tuple((a.x, 0.6, a.z) for a in plan.actors if a.kind == "car" and a.facing > 0)
     return Scene(_texture(rng, image, mask), mask, depth, boxes, caption, counts, ident, part, camera, lamps, beams,
                  cloudy)  # fmt: skip
 
 
-def _nominal(a: Actor, camera: Camera) -> float:
+def _nominal(a: Actor) -> float:
     """Roughly the pixels of an actor that nothing hides."""
     fill = {"car": 0.85, "person": 0.55, "tree": 0.5, "pole": 0.8}[a.kind]
     return fill * (a.box[2] - a.box[0]) * (a.box[3] - a.box[1]) / 4

@@ -7,7 +7,7 @@ stout so that they survive the 4x smaller latent grid of a small diffusion model
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -116,7 +116,7 @@ class Plan:
     light: float
     tones: dict[str, RGB]
     buildings: tuple[Building, ...]
-    actors: tuple[Actor, ...] = field(default=())
+    actors: tuple[Actor, ...] = ()
 
 
 def pick(rng: np.random.Generator, options: tuple[RGB, ...], spread: float = 14.0) -> RGB:
@@ -282,4 +282,4 @@ def make_plan(rng: np.random.Generator, height: int, width: int) -> Plan:
     sun = (float(rng.uniform(-0.9, 0.9)), float(rng.uniform(-0.25, 0.5)))
     plan = Plan(camera, unit, road, walk, (verge[0], verge[1]), built, int(rng.integers(4)), crosswalk, cloud, sun,
                 float(rng.uniform(0.92, 1.06)), tones, tuple(sorted(buildings, key=lambda b: -b.z0)))  # fmt: skip
-    return Plan(**{**plan.__dict__, "actors": _actors(rng, plan, height, width)})
+    return replace(plan, actors=_actors(rng, plan, height, width))

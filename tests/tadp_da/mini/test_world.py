@@ -101,6 +101,12 @@ def test_counts_boxes_and_caption_agree() -> None:
                 assert parse_counts(template.format(caption=s.caption)) == s.counts, s.caption
 
 
+def test_nothing_that_can_be_seen_is_left_out_of_the_boxes(scenes: list[Scene]) -> None:
+    for s in scenes:
+        things = {int(i) for i in np.unique(s.ident[s.mask >= CLASSES.index("pole")])}
+        assert len(things) == sum(b.label >= CLASSES.index("pole") for b in s.boxes)
+
+
 def test_parse_counts_reads_numbers_and_absences() -> None:
     assert parse_counts("a night photo of a street with two cars, a person and no trees") == {
         "car": 2, "person": 1, "tree": 0,

@@ -1,0 +1,205 @@
+"""The common course of stage 1: look at the samples, train, record every step, look again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from personalize._denoising import Batch, NoisePrediction, Views, collate
+from personalize._latents import crops, target_size
+from personalize._settings import Learning, as_record
+from personalize.previews import grid, spread
+from tadp_da.loop import LoopSettings, Step, fit, mix
+from tadp_da.run import Run, write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from PIL.Image import Image
+
+    from tadp_da.types import Unlabeled
+
+METRICS, SUMMARY, PICTURE = "metrics.jsonl", "summary.json", "before_after.png"
+_PROBES, _DRAWS = 16, 4  # images whose loss is measured before and after, noises for each
+
+
+def train(
+    objective: NoisePrediction,
+    parameters: Sequence[nn.Parameter],
+    views: Views,
+    chosen: Learning,
+    run: Run,
+    method: str,
+    each: Callable[[Step], None] = lambda step: None,
+) -> None:
+    """Train the parameters and no others, one line of ``metrics.jsonl`` per step.
+
+    Checkpoints lie in a folder of their own for each combination of settings, seed, base and latents, so
+    that training never goes on from another one's.
+
+    Args:
+        objective: holds the backbone; everything in it but ``parameters`` is frozen here.
+        each: called after every step.
+    """
+    before = [(parameter, parameter.requires_grad) for parameter in objective.parameters()]
+    objective.requires_grad_(False).eval()
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    groups = [{"params": list(parameters), "lr": chosen.learning_rate, "weight_decay": chosen.weight_decay}]
+    loop = LoopSettings(
+        steps=chosen.steps,
+        batch=chosen.batch,
+        accumulate=chosen.accumulate,
+        clip=chosen.clip,
+        checkpoint_every=chosen.checkpoint_every,
+    )
+    inputs = as_record(chosen) | {
+        "seed": run.seed,
+        "precision": run.precision,
+        "latents": views.latents.digest,
+    }
+    inputs |= {"backbone": objective.backbone.fingerprint}
+    steps = fit(
+        objective,
+        groups,
+        views,
+        loop,
+        run,
+        collate=collate,
+        schedule=chosen.factor,
+        optimizer=chosen.optimizer,
+        checkpoints=run.place(f"{method}-checkpoints", inputs) if chosen.checkpoint_every else None,
+    )
+    with _checkpointed(objective.backbone.unet, chosen.gradient_checkpointing):
+        _record(steps, run, chosen.steps, method, each)
+    for parameter, trainable in before:
+        parameter.requires_grad_(trainable)
+
+
+def _record(steps: Iterator[Step], run: Run, total: int, method: str, each: Callable[[Step], None]) -> None:
+    run.folder.mkdir(parents=True, exist_ok=True)
+    path, lines = run.folder / METRICS, None
+    with run.progress(total, method) as advance:
+        for step in steps:
+            each(step)
+            if lines is None:  # a resumed run goes on behind the steps that its checkpoint holds
+                lines = _lines_before(path, step.index)
+                path.write_text("".join(lines), encoding="utf-8")
+            facts = {"step": step.index, "loss": step.loss, "grad_norm": step.grad_norm, "lr": step.lrs[0]}
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(facts) + "\n")
+            advance(f"loss {step.loss:.4f}")
+
+
+def _lines_before(path: Path, step: int) -> list[str]:
+    if step == 1 or not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [line for line in lines if json.loads(line)["step"] < step]
+
+
+@contextmanager
+def running_average(parameters: Sequence[nn.Parameter], decay: float) -> Iterator[Callable[[Step], None]]:
+    """Call what is yielded after every step; at the end the parameters become their running average.
+
+    Args:
+        decay: of the average, reached slowly as (1 + step) / (10 + step); 0 keeps the last values.
+    """
+    if not decay:
+        yield lambda step: None
+        return
+    from diffusers.training_utils import EMAModel
+
+    average = EMAModel(parameters, decay=decay)
+    yield lambda step: average.step(parameters)
+    average.copy_to(parameters)
+
+
+@contextmanager
+def _checkpointed(unet: Any, wanted: bool) -> Iterator[None]:
+    if wanted:
+        unet.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        if wanted:
+            unet.disable_gradient_checkpointing()
+
+
+@dataclass(frozen=True)
+class Witness:
+    """Looks at the model before and after training, with the same prompts, seeds and noise.
+
+    Attributes:
+        backbone: the model.
+        images: the domain's images, for the picture's last row.
+        views: the training set, whose loss is measured.
+        chosen: which picture to draw.
+        run: seed and folder.
+    """
+
+    backbone: Any
+    images: Unlabeled
+    views: Views
+    chosen: Learning
+    run: Run
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Look, let the caller train, look again; writes ``summary.json`` and ``before_after.png``."""
+        before, loss_before = self._samples(), self.loss()
+        yield
+        after, loss_after = self._samples(), self.loss()
+        self.run.folder.mkdir(parents=True, exist_ok=True)
+        write_json(
+            self.run.folder / SUMMARY,
+            {"images": len(self.images), "loss_before": loss_before, "loss_after": loss_after},
+        )
+        if before:
+            self._draw(before, after).save(self.run.folder / PICTURE)
+
+    @property
+    def prompts(self) -> list[str]:
+        """What is sampled: one prompt per picture."""
+        count, own = self.chosen.previews.images, self.chosen.previews.prompts
+        if own:
+            return [own[i % len(own)].format(word=self.views.prompts.word) for i in range(count)]
+        return [self.views.prompts.say(i, 0) for i in range(count)]
+
+    def _samples(self) -> list[Image]:
+        if not self.chosen.previews.images:
+            return []
+        return self.backbone.sample(
+            self.prompts,
+            seed=self.run.seed,
+            steps=self.chosen.previews.steps,
+            guidance=self.chosen.previews.guidance,
+            size=target_size(self.chosen, self.backbone),
+        )
+
+    def _draw(self, before: list[Image], after: list[Image]) -> Image:
+        size = target_size(self.chosen, self.backbone)
+        real = [crops(image, size)[0] for image in spread(self.images, len(before))]
+        labels = ["before", "after", f"real images: {self.images.domain}"]
+        return grid([before, after, real], labels, self.prompts)
+
+    @torch.no_grad()
+    def loss(self) -> float:
+        """Denoising loss over the first images at noise and time steps that are the same every time."""
+        count = min(_PROBES, len(self.views))
+        objective = NoisePrediction(self.backbone, self.backbone.encode_text)
+        total = 0.0
+        for i in range(count):
+            batch = Batch(
+                self.views.latents.mean[i, :1].to(self.run.torch_device), None, [self.views.prompts.say(i, i)]
+            )
+            for probe in range(_DRAWS):
+                generator = torch.Generator().manual_seed(mix(self.run.seed, i, probe))
+                total += float(objective(batch, [generator]))
+        return total / (count * _DRAWS)

@@ -1,0 +1,37 @@
+"""No personalization: the row of a comparison that every other row must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as settings
+
+from personalize import personalizers
+
+if TYPE_CHECKING:
+    from tadp_da.backbones import DiffusionBackbone
+    from tadp_da.concept import Concept
+    from tadp_da.run import Run
+    from tadp_da.types import Unlabeled
+
+
+@personalizers.add("nothing")
+@settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Nothing:
+    """Learns nothing: a concept without word and tensors, which installs as the identity."""
+
+    needs_captions: ClassVar[bool] = False
+
+    def __call__(
+        self,
+        backbone: DiffusionBackbone,
+        images: Unlabeled,
+        run: Run,
+        captions: Mapping[str, str] | None = None,
+    ) -> Concept:
+        """Name the domain and the base; no image is opened."""
+        from tadp_da.concept import Concept
+
+        return Concept(word="", domain=images.domain, backbone=backbone.fingerprint, method="nothing")

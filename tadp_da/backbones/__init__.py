@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -47,6 +48,22 @@ class DiffusionBackbone(Protocol):
     def pyramid(self, pixels: Tensor, text: Tensor, *, attention: bool = True) -> FeaturePyramid:
         """One pass on the clean latent. Sizes off the grid are padded and the pyramid is cropped back (ceil
         of size / stride)."""
+
+    def pyramid_of(
+        self, latents: Tensor, text: Tensor, size: tuple[int, int], *, attention: bool = True
+    ) -> FeaturePyramid:
+        """The same for images of ``size`` whose latents are known already."""
+
+    def train_unet(
+        self, kind: Literal["frozen", "full", "lora"], *, rank: int = 8
+    ) -> list[torch.nn.Parameter]:
+        """Choose what of the UNet trains, and return it."""
+
+    def fuse_lora(self) -> None:
+        """Add low-rank layers to the weights and take them out."""
+
+    def save(self, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
+        """Write what ``load(folder)``, a class method, reads back."""
 
     def learn(self, word: str, like: str, vectors: int = 1) -> tuple[str, ...]:
         """Add ``vectors`` new tokens named ``word``, ``word_1``, ... whose rows start as those of

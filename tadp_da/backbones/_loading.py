@@ -30,7 +30,7 @@ def load_parts(folder: Path) -> dict[str, Any]:
             those of its configuration.
     """
     classes = _classes(folder)
-    with _quiet():
+    with quiet():
         parts = {name: _load(folder, name, kind) for name, kind in classes.items()}
     width, expected = parts["text_encoder"].config.hidden_size, parts["unet"].config.cross_attention_dim
     if width != expected:
@@ -100,8 +100,8 @@ def _corrupt(place: Path, error: Exception) -> ArtefactError:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no chatter while parts are read; what is wrong is raised above."""
+def quiet() -> Iterator[None]:
+    """No progress bars and no chatter while parts are read or written; what is wrong is raised."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -16,11 +19,15 @@ from tadp_da.backbones._attention import FeatureHook, MapProcessor, Tape, requir
 from tadp_da.backbones._install import fingerprint, install
 from tadp_da.backbones._loading import load_parts
 from tadp_da.backbones._locate import locate
+from tadp_da.backbones._saving import save_parts
 from tadp_da.backbones._taps import taps
 from tadp_da.concept import Concept
-from tadp_da.errors import DataError, UsageError
+from tadp_da.errors import ArtefactError, DataError, UsageError
 from tadp_da.noising import Generators, Noising, noise_loss, normal
+from tadp_da.run import write_json
 from tadp_da.types import FeaturePyramid, FeatureSpec
+
+_SETTINGS = "backbone.json"
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -94,6 +101,28 @@ class StableDiffusion(nn.Module):
             ArtefactError: when it is corrupt or of another family.
         """
         return cls(**load_parts(locate(str(model), revision)), settings=settings)
+
+    def save(self, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
+        """Write a diffusers pipeline folder, learned words included, and these settings beside it."""
+        save_parts(self, folder, dtype)
+        write_json(folder / _SETTINGS, dataclasses.asdict(self.settings))
+
+    @classmethod
+    def load(cls, folder: Path) -> StableDiffusion:
+        """Read a folder written by :meth:`save`.
+
+        Raises:
+            ArtefactError: when it is corrupt.
+        """
+        try:
+            settings = BackboneSettings(**json.loads((folder / _SETTINGS).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ArtefactError(
+                f"cannot read the backbone's settings: {error}",
+                where=folder / _SETTINGS,
+                fix="save the model again",
+            ) from error
+        return cls.from_pretrained(str(folder), settings)
 
     def _check_settings(self) -> None:
         if self.settings.timestep >= self.noising.steps:
@@ -269,11 +298,17 @@ class StableDiffusion(nn.Module):
         Raises:
             EnvironmentFault: when something replaced the attention processors.
         """
+        latents = self.encode_image(self._pad(pixels), generator)
+        return self.pyramid_of(latents, text, (pixels.shape[-2], pixels.shape[-1]), attention=attention)
+
+    def pyramid_of(
+        self, latents: Tensor, text: Tensor, size: tuple[int, int], *, attention: bool = True
+    ) -> FeaturePyramid:
+        """:meth:`pyramid` of images of ``size`` (h, w) whose latents :meth:`encode_image` has given already."""
         require_capture(self._captured)
         if self.unet.is_gradient_checkpointing:
             self.unet.enable_gradient_checkpointing(self._tape.checkpoint)
-        height, width = pixels.shape[-2:]
-        latents = self.encode_image(self._pad(pixels), generator)
+        height, width = size
         if not self.settings.scaled:
             latents = latents / self.vae.config.scaling_factor
         timesteps = torch.full((len(latents),), self.settings.timestep, device=latents.device)

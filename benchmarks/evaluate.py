@@ -1,0 +1,244 @@
+"""Score a model on labelled test images.
+
+The target's test labels are read here and nowhere else; nothing is ever chosen by them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol
+
+import numpy as np
+from PIL.Image import Image
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as settings
+
+from benchmarks.figures import save_mask
+from tadp_da.errors import ArtefactError, DataError, UsageError
+from tadp_da.heads import TaskHead
+from tadp_da.run import Run, file_digest, write_json
+from tadp_da.types import Example, Labeled, LabelSpace, Side, Unlabeled
+
+REPORT = "report.json"
+Picture = Literal["image", "truth", "decision"]
+
+
+@settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class EvaluationSettings:
+    """How test images are scored.
+
+    Attributes:
+        keep: images, spread evenly over the split, whose decisions are kept as pictures; 0 for none.
+    """
+
+    keep: Annotated[int, Field(ge=0, le=64)] = 6
+
+
+class Model(Protocol):
+    """What is asked of a model: a head that can score, and a decision at the image's own resolution."""
+
+    @property
+    def labels(self) -> LabelSpace: ...
+
+    @property
+    def head(self) -> TaskHead: ...
+
+    def predict(self, image: Image, caption: str) -> Any: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """An image whose pictures were kept, as ``<stem>-image.png``, ``<stem>-truth.png``, ``<stem>-decision.png``."""
+
+    stem: str
+    key: str
+    prompt: str
+    score: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Scores of one model on one split. Plain numbers in %, None where nothing could be scored.
+
+    Attributes:
+        domain: name of the domain.
+        metric: name of the main figure, e.g. ``"mIoU"``.
+        main: the main figure, over all images together.
+        classes: the metric per class; None for a class that is in no truth and in no decision.
+        images: how many images were scored.
+        per_image: the main figure of each image by itself, by key; None where the image shows nothing to score.
+        details: what else the score gave, as plain JSON.
+        labels: the label space, for pictures.
+        kept: images whose pictures lie beside the report.
+    """
+
+    domain: str
+    metric: str
+    main: float | None
+    classes: Mapping[str, float | None]
+    images: int
+    per_image: Mapping[str, float | None]
+    labels: LabelSpace
+    details: Mapping[str, Any] = field(default_factory=dict)
+    kept: tuple[Kept, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What became of one recipe at one seed: scores on the source's test images and on the target's.
+
+    Attributes:
+        source: scores on the source's test images, None where it has none.
+        target: scores on the target's test images, None where they are not labelled.
+        folder: where it was read from, for pictures.
+    """
+
+    source: Evaluation | None
+    target: Evaluation | None
+    folder: Path | None = field(default=None, compare=False)
+
+    def save(self, folder: Path) -> None:
+        """Write ``report.json``; the pictures lie in ``source/`` and ``target/`` beside it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        sides = {"source": self.source, "target": self.target}
+        write_json(
+            folder / REPORT, {k: None if v is None else dataclasses.asdict(v) for k, v in sides.items()}
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> Report:
+        """Read a folder written by :meth:`save`.
+
+        Raises:
+            ArtefactError: when it holds no readable report.
+        """
+        try:
+            stored = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+            sides = TypeAdapter(dict[Side, Evaluation | None]).validate_python(stored)
+            return cls(source=sides["source"], target=sides["target"], folder=folder)
+        except (OSError, KeyError, ValueError, ValidationError) as error:
+            raise ArtefactError(
+                f"not a readable report: {type(error).__name__}",
+                where=folder,
+                fix="delete the folder and score again",
+            ) from error
+
+    def picture(self, side: Side, kept: Kept, what: Picture) -> Path:
+        """Path of a kept picture.
+
+        Raises:
+            UsageError: when the report was never saved.
+        """
+        if self.folder is None:
+            raise UsageError("a report that was not saved has no pictures", fix="save it and load it")
+        return self.folder / side / f"{kept.stem}-{what}.png"
+
+
+def evaluate(
+    model: Model,
+    data: Labeled,
+    rewrite: Callable[[str], str],
+    run: Run,
+    settings: EvaluationSettings | None = None,
+    *,
+    pictures: Path | None = None,
+) -> Evaluation:
+    """Score a model on every image of a split, at the resolution of the labels.
+
+    Args:
+        model: decides; its head brings the score.
+        data: test images, labels and captions.
+        rewrite: caption to prompt, as the strategy writes it for this side.
+        run: progress bars.
+        settings: how; the defaults of :class:`EvaluationSettings` when None.
+        pictures: folder for the kept pictures; none are kept when it is None.
+
+    Raises:
+        UsageError: when the model knows other classes than the labels.
+    """
+    settings = settings or EvaluationSettings()
+    _check_classes(model.labels, data)
+    chosen = set(_spread(len(data), settings.keep)) if pictures is not None else set()
+    total = model.head.score()
+    per_image: dict[str, float | None] = {}
+    kept: list[Kept] = []
+    with run.progress(len(data), f"scoring {data.domain}") as advance:
+        for index in range(len(data)):
+            example = data[index]
+            prompt = rewrite(example.caption)
+            decision = model.predict(example.image, prompt)
+            total.update(decision, example.target)
+            per_image[example.key] = score = _score_alone(model.head, decision, example.target)
+            if pictures is not None and index in chosen:
+                kept.append(Kept(stem=f"{len(kept):02d}", key=example.key, prompt=prompt, score=score))
+                _keep(pictures, kept[-1].stem, example, decision, data.labels)
+            advance("" if score is None else f"last {score:.1f}")
+    found = dict(total.compute())
+    return Evaluation(
+        domain=data.domain,
+        metric=found.pop("metric"),
+        main=found.pop("main"),
+        classes=found.pop("classes"),
+        images=found.pop("images"),
+        per_image=per_image,
+        labels=data.labels,
+        details=found,
+        kept=tuple(kept),
+    )
+
+
+def refuse_overlap(seen: Unlabeled, test: Unlabeled) -> None:
+    """Refuse test images that training also sees, by content: a copy under another name counts.
+
+    Raises:
+        DataError: naming how many, and the first pair.
+    """
+    known = {file_digest(path): path for path in seen.paths}
+    both = [(known[digest], path) for path in test.paths if (digest := file_digest(path)) in known]
+    if both:
+        raise DataError(
+            f"{len(both)} of {len(test)} test images are also among the images that are learned from",
+            where=f"{both[0][1]} is {both[0][0]}",
+            fix="take them out of one of the two folders, or the score says nothing",
+        )
+
+
+def _check_classes(known: LabelSpace, data: Labeled) -> None:
+    mine, theirs = known.classes, data.labels.classes
+    if mine == theirs:
+        return
+    unknown, unused = sorted(set(theirs) - set(mine)), sorted(set(mine) - set(theirs))
+    found = [f"only the labels have {', '.join(unknown)}"] if unknown else []
+    found += [f"only the model has {', '.join(unused)}"] if unused else []
+    raise UsageError(
+        f"the model and the labels name different classes: {'; '.join(found) or 'their order differs'}",
+        where=data.domain,
+        fix="give both the same classes in the same order; masks that number otherwise can be mapped",
+    )
+
+
+def _spread(count: int, keep: int) -> list[int]:
+    """At most ``keep`` of ``count`` indices at even distances: chosen by place, never by score."""
+    return np.unique(np.linspace(0, count - 1, min(keep, count)).round().astype(int)).tolist()
+
+
+def _score_alone(head: TaskHead, decision: Any, truth: Any) -> float | None:
+    score = head.score()
+    score.update(decision, truth)
+    try:
+        return score.compute()["main"]
+    except (
+        DataError
+    ):  # this image shows nothing but ignored pixels; the score over all images still counts it as seen
+        return None
+
+
+def _keep(folder: Path, stem: str, example: Example, decision: Any, labels: LabelSpace) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    example.image.save(folder / f"{stem}-image.png")
+    save_mask(example.target, labels, folder / f"{stem}-truth.png")
+    save_mask(decision, labels, folder / f"{stem}-decision.png")

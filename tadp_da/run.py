@@ -64,6 +64,10 @@ class Run:
         """The same run with another seed."""
         return replace(self, seed=seed)
 
+    def inside(self, folder: Path) -> Run:
+        """The same run with another folder: a stage writes its logs beside its artefact."""
+        return replace(self, folder=folder)
+
     @contextmanager
     def progress(self, total: int, description: str) -> Iterator[Advance]:
         """A progress bar on a terminal, one line at the end elsewhere. Call the yielded function once per

@@ -1,0 +1,205 @@
+"""Your own data: single stages on folders, and the whole figure as a table of strategies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from adapt import FineTuning
+from benchmarks.evaluate import Evaluation, Report
+from benchmarks.evaluate import evaluate as score
+from benchmarks.figures import overlay, save_mask
+from benchmarks.pipeline import adapted
+from benchmarks.recipe import Benchmark, HeadChoice, build_settings, read_benchmark
+from benchmarks.stages import Stages
+from tadp_da.backbones import backbones
+from tadp_da.captions.captioner import Captioner, caption_images
+from tadp_da.captions.files import CaptionFile
+from tadp_da.captions.rewrite import Rewrite
+from tadp_da.concept import Concept
+from tadp_da.domains.folder import folder_domain
+from tadp_da.errors import DataError
+from tadp_da.perception_model import PerceptionModel
+from tadp_da.run import Run
+from tadp_da.types import LabelSpace, Unlabeled, Wording
+
+Captions = Mapping[str, str]
+
+
+def captions_for(images: Unlabeled, file: Path | None, captioner: str, run: Run) -> Captions:
+    """Captions from a file, or made by the captioner into the run's folder (a half-done file is finished)."""
+    if file is None:
+        file = run.folder / f"captions-{images.domain}.json"
+        run.folder.mkdir(parents=True, exist_ok=True)
+        caption_images(images, Captioner.from_pretrained(captioner, device=run.torch_device), file, run)
+    return CaptionFile.read(file).lookup(images)
+
+
+def adapt_own(
+    *,
+    images: Path,
+    masks: Path,
+    classes: tuple[str, ...],
+    concept: Path | None,
+    strategy: str,
+    words: Wording,
+    captions: Path | None,
+    captioner: str,
+    model: str,
+    preset: str,
+    sets: tuple[str, ...],
+    run: Run,
+) -> PerceptionModel:
+    """Stage 2 on folders; the model is saved into the run's folder. Settings start from the preset."""
+    domain = folder_domain(images.name, images=images, masks=masks, classes=classes)
+    labels = LabelSpace(task="segmentation", classes=classes)
+    folders = {"name": images.name, "images": images, "masks": masks, "classes": classes}
+    base = read_benchmark(preset, base={"source": folders, "target": folders}, kind="presets").rows["null"]
+    learned = Concept.load(concept) if concept else None
+    rewrite = Rewrite(
+        strategy=strategy,
+        target_words=words,
+        word=learned.prompt_word if learned else None,
+        classes=classes,
+    )
+    backbone = backbones["stable-diffusion"].from_pretrained(model, base.backbone)
+    if learned:
+        backbone.install(learned)
+    head: HeadChoice = base.head
+    perception = PerceptionModel.assemble(
+        backbone,
+        head.name,
+        domain.labels,
+        rewrite=rewrite,
+        viewing=base.viewing,
+        seed=run.seed,
+        **head.settings,
+    )
+    texts = captions_for(domain.unlabeled(images, "train"), captions, captioner, run)
+    tuning: FineTuning = build_settings(FineTuning, base.as_json()["adapt"], sets)
+    trained = tuning(perception, domain.labeled(images, "train", texts), rewrite.source, run)
+    trained.save(run.folder)
+    return trained
+
+
+def evaluate_own(
+    model: Path, images: Path, masks: Path, captions: Path | None, captioner: str, run: Run
+) -> Evaluation:
+    """Stage 3 on folders; the report lies in the run's folder."""
+    perception = PerceptionModel.load(model, device=run.torch_device)
+    labels = perception.labels
+    domain = folder_domain(
+        images.name,
+        images={"test": images},
+        masks={"test": masks},
+        classes=labels.classes,
+        ignore=labels.ignore,
+    )
+    texts = captions_for(domain.unlabeled(images, "test"), captions, captioner, run)
+    found = score(
+        perception,
+        domain.labeled(images, "test", texts),
+        perception.prompt,
+        run,
+        pictures=run.folder / "target",
+    )
+    Report(source=None, target=found).save(run.folder)
+    return found
+
+
+def predict_own(
+    model: Path,
+    images: Path,
+    attention: tuple[str, ...],
+    text: str | None,
+    captions: Path | None,
+    captioner: str,
+    run: Run,
+) -> int:
+    """Overlays, index masks and attention maps of an image or a folder of images; how many images were seen."""
+    perception = PerceptionModel.load(model, device=run.torch_device)
+    if images.is_dir():
+        pictures = folder_domain(images.name, images=images).unlabeled(images)
+    elif images.is_file():
+        pictures = Unlabeled(domain=images.stem, root=images.parent, paths=(images,))
+    else:
+        raise DataError("there is no such image or folder", where=images, fix="check the path")
+    texts = (
+        {pictures.key(i): text for i in range(len(pictures))}
+        if text is not None
+        else captions_for(pictures, captions, captioner, run)
+    )
+    prompts: dict[str, str] = {}
+    with run.progress(len(pictures), "predicting") as advance:
+        for index in range(len(pictures)):
+            key, image = pictures.key(index), pictures[index]
+            prompts[key] = prompt = perception.prompt(texts[key])
+            decision = perception.predict(image, prompt)
+            stem = Path(key).with_suffix("").as_posix().replace("/", "__")
+            for folder in ("overlays", "masks"):
+                (run.folder / folder).mkdir(parents=True, exist_ok=True)
+            overlay(image, decision, perception.labels).save(run.folder / "overlays" / f"{stem}.png")
+            save_mask(decision, perception.labels, run.folder / "masks" / f"{stem}.png")
+            _attention(perception, image, prompt, attention, run.folder / "attention", stem)
+            advance(key)
+    (run.folder / "prompts.json").write_text(json.dumps(prompts, indent=1) + "\n", encoding="utf-8")
+    return len(pictures)
+
+
+def _attention(
+    model: PerceptionModel, image: Any, prompt: str, words: tuple[str, ...], folder: Path, stem: str
+) -> None:
+    """Heat maps of the words that stand in this image's prompt; others have no map for it."""
+    import matplotlib as mpl
+
+    present = [word for word in words if f" {word} " in f" {prompt} "]
+    if not present:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for word, heat in model.attention(image, present, prompt).items():
+        shown = mpl.colormaps["inferno"]((heat - heat.min()) / max(float(np.ptp(heat)), 1e-8))[..., :3]
+        picture = Image.fromarray((255 * shown).astype(np.uint8))
+        Image.blend(image.convert("RGB"), picture, 0.6).save(folder / f"{stem}-{word.strip('<>')}.png")
+
+
+def own_benchmark(
+    *,
+    strategies: tuple[str, ...],
+    source: Mapping[str, Any],
+    target: Mapping[str, Any],
+    model: str,
+    captioner: str,
+    preset: str,
+    sets: tuple[str, ...],
+) -> Benchmark:
+    """The table of ``tadp-da run``: the named rows of a preset, on the user's folders."""
+    base = {
+        "source": {k: v for k, v in source.items() if v is not None},
+        "target": {k: v for k, v in target.items() if v is not None},
+        "model": model,
+        "captioner": captioner,
+    }
+    table = read_benchmark(preset, sets, base=base, kind="presets")
+    return Benchmark(name="own", claim="Your own data.", rows=table.only(strategies).rows)
+
+
+def show_predictions(table: Benchmark, seed: int, run: Run, most: int = 24) -> Path:
+    """Overlays of every row on the first unlabelled target images, for targets that have no labels to score by."""
+    for name, recipe in table.rows.items():
+        stages = Stages(recipe, run.with_seed(seed), Path())
+        _, model = adapted(stages)
+        images = stages.target.images("unlabeled")
+        texts = stages.captions(stages.target, "unlabeled")
+        folder = run.folder / "predictions" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        model.to(run.torch_device)
+        for index in range(min(most, len(images))):
+            image, key = images[index], images.key(index)
+            decision = model.predict(image, caption=texts[key])
+            overlay(image, decision, model.labels).save(folder / f"{Path(key).stem}.png")
+    return run.folder / "predictions"

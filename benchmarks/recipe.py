@@ -1,0 +1,325 @@
+"""Recipe: one row of a table, validated at birth. A benchmark is a base recipe and the rows that differ from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as settings
+
+from adapt import FineTuning
+from benchmarks.evaluate import EvaluationSettings
+from personalize import personalizers
+from tadp_da.backbones.stable_diffusion import BackboneSettings
+from tadp_da.captions import find
+from tadp_da.captions.captioner import CaptionerSettings
+from tadp_da.errors import UsageError
+from tadp_da.registry import nearest
+from tadp_da.types import Wording
+from tadp_da.viewing import Viewing
+
+_STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+
+@settings(frozen=True, kw_only=True, config=_STRICT)
+class OwnData:
+    """A domain that is not in the registry: your folder of images and, for labels, a parallel folder of masks.
+
+    Attributes:
+        name: what to call it.
+        images: folder of training (source) or unlabelled (target) images.
+        masks: folder of index masks with the same relative stems.
+        classes: class names in the order of their ids.
+        test_images: folder of test images.
+        test_masks: their masks.
+        medium: what the pictures are, e.g. ``photo``.
+        style: the simple words for the domain, e.g. ``dark night``.
+        ignore: mask value that counts nowhere.
+    """
+
+    name: str
+    images: Path
+    masks: Path | None = None
+    classes: tuple[str, ...] = ()
+    test_images: Path | None = None
+    test_masks: Path | None = None
+    medium: str = "photo"
+    style: str = ""
+    ignore: int = 255
+
+    @property
+    def words(self) -> Wording:
+        """How captions speak of it."""
+        return Wording(medium=self.medium, style=self.style)
+
+
+def _personalizer(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    fields = dict(value)
+    try:
+        method = fields.pop("method")
+    except KeyError:
+        raise UsageError(
+            "personalize lacks its method", fix=f"choose one of: {', '.join(personalizers)}"
+        ) from None
+    return _build(personalizers[method], fields, "personalize")
+
+
+@settings(frozen=True, kw_only=True, config=_STRICT)
+class HeadChoice:
+    """Which head, and its settings."""
+
+    name: str = "semantic-fpn"
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@settings(frozen=True, kw_only=True, config=_STRICT)
+class Recipe:
+    """Everything that decides a number but the seed.
+
+    Attributes:
+        source: labelled domain: a registry name, or your own folders.
+        target: domain with images only, and test labels for scoring.
+        train_on: ``"target"`` trains on the target's own labelled split: the supervised ceiling, not adaptation.
+        model: diffusion model: ``"mini"`` (embedded), a diffusers folder or a hub id.
+        pretrained: False draws the UNet's weights anew: the same network without diffusion pretraining.
+        captioner: image-to-text model that captions both domains: ``"mini"``, a folder or a hub id.
+        captions: how captions are generated.
+        backbone: timestep, latents and maps.
+        personalize: how the concept is learned.
+        concept: which part of the concept is used: all of it, its word only, or its weights only (ablations).
+        strategy: caption strategy or template.
+        sides: ``"both"`` rewrites source and target captions alike, ``"target"`` only those of the target.
+        viewing: at what size and through which windows images are seen.
+        head: what reads the pyramid.
+        adapt: fine-tuning on the source labels.
+        evaluate: how test images are scored.
+    """
+
+    source: str | OwnData
+    target: str | OwnData
+    train_on: Literal["source", "target"] = "source"
+    model: str = "mini"
+    pretrained: bool = True
+    captioner: str = "mini"
+    captions: CaptionerSettings = dataclasses.field(default_factory=CaptionerSettings)
+    backbone: BackboneSettings = dataclasses.field(default_factory=BackboneSettings)
+    personalize: Annotated[Any, BeforeValidator(_personalizer)] = dataclasses.field(
+        default_factory=lambda: personalizers["nothing"]()
+    )
+    concept: Literal["all", "word", "weights"] = "all"
+    strategy: str = "null"
+    sides: Literal["both", "target"] = "both"
+    viewing: Viewing = dataclasses.field(default_factory=Viewing)
+    head: HeadChoice = dataclasses.field(default_factory=HeadChoice)
+    adapt: FineTuning = dataclasses.field(default_factory=FineTuning)
+    evaluate: EvaluationSettings = dataclasses.field(default_factory=EvaluationSettings)
+
+    def __post_init__(self) -> None:
+        nameless = not getattr(self.personalize, "word", "") or self.concept == "weights"
+        if find(self.strategy).needs_concept and nameless:
+            raise UsageError(
+                f"strategy {self.strategy!r} speaks a concept's word, but this recipe has none",
+                where="strategy",
+                fix="personalize with textual-inversion or dreambooth, and use concept: all or word",
+            )
+
+    @classmethod
+    def from_mapping(cls, fields: Mapping[str, Any]) -> Recipe:
+        """A recipe from plain values, as in YAML.
+
+        Raises:
+            UsageError: naming the path of the offending key and the nearest known one.
+        """
+        return _build(cls, fields, "recipe")
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for records and for telling artefacts apart."""
+        plain: dict[str, Any] = TypeAdapter(dict[str, Any]).dump_python(dataclasses.asdict(self), mode="json")
+        plain["personalize"]["method"] = type(self.personalize).__name__
+        return plain
+
+
+def _build(cls: Any, fields: Mapping[str, Any], where: str) -> Any:
+    try:
+        return TypeAdapter(cls).validate_python(dict(fields))
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in (where, *first["loc"]))
+        known = [f.name for f in dataclasses.fields(_owner(cls, first["loc"]))]
+        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            hint = nearest(str(first["loc"][-1]), known)
+            raise UsageError(f"unknown key{hint}", where=path, fix=f"known: {', '.join(known)}") from None
+        raise UsageError(
+            f"{first['msg']}, found {first['input']!r}", where=path, fix="correct the value"
+        ) from None
+
+
+def _owner(cls: Any, loc: tuple[int | str, ...]) -> Any:
+    """The settings class that the last part of a location belongs to."""
+    owner = cls
+    for part in loc[:-1]:
+        field = typing.get_type_hints(owner).get(str(part))
+        owner = field if dataclasses.is_dataclass(field) else OwnData if part == "OwnData" else owner
+    return owner
+
+
+def build_settings(cls: Any, fields: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Any:
+    """Settings of any class from plain values and ``path=value`` overrides.
+
+    Raises:
+        UsageError: naming the offending key and the nearest known one.
+    """
+    merged = dict(fields)
+    for override in overrides:
+        _override(merged, override)
+    return _build(cls, merged, cls.__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """A table to be filled.
+
+    Attributes:
+        name: how it is called.
+        claim: what it shows, and whether it has been measured.
+        rows: recipe of each row, in table order; ``"null"`` is the one that others are compared with.
+    """
+
+    name: str
+    claim: str
+    rows: Mapping[str, Recipe]
+
+    def only(self, names: tuple[str, ...]) -> Benchmark:
+        """The same table with these rows; all of them when none is named.
+
+        Raises:
+            UsageError: for a row that it has not.
+        """
+        for name in names:
+            if name not in self.rows:
+                raise UsageError(
+                    f"benchmark {self.name!r} has no row {name!r}{nearest(name, list(self.rows))}",
+                    fix=f"choose from: {', '.join(self.rows)}",
+                )
+        return dataclasses.replace(self, rows={n: r for n, r in self.rows.items() if not names or n in names})
+
+
+def read_benchmark(
+    name: str,
+    overrides: tuple[str, ...] = (),
+    *,
+    base: Mapping[str, Any] | None = None,
+    kind: str = "recipes",
+) -> Benchmark:
+    """A shipped benchmark by name, or one in your own YAML file.
+
+    Args:
+        name: a name listed by :func:`shipped`, or the path of a YAML file.
+        overrides: ``path=value`` settings applied to every row, e.g. ``adapt.steps=10``.
+        base: settings of every row that win over the file's base.
+        kind: ``"recipes"`` for tables with their domains, ``"presets"`` for tables that lack them.
+
+    Raises:
+        UsageError: for an unknown name, a key that does not exist, or a value that makes no sense.
+    """
+    text = _text(name, kind)
+    table = parse_yaml(text, where=name)
+    unknown = set(table) - {"claim", "base", "rows"}
+    if unknown or not isinstance(table.get("rows"), Mapping):
+        raise UsageError(
+            f"expected the keys claim, base and rows, found {', '.join(map(str, table))}",
+            where=name,
+            fix="see the shipped benchmarks for the form",
+        )
+    common = _merge(table.get("base") or {}, base or {})
+    rows = {}
+    for row, changes in table["rows"].items():
+        fields = _merge(common, changes or {})
+        for override in overrides:
+            _override(fields, override)
+        rows[str(row)] = Recipe.from_mapping(fields)
+    return Benchmark(name=Path(name).stem, claim=str(table.get("claim", "")), rows=rows)
+
+
+def _text(name: str, kind: str) -> str:
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise UsageError("the benchmark file does not exist", where=path, fix="check the path")
+        return path.read_text(encoding="utf-8")
+    if name not in shipped(kind):
+        raise UsageError(
+            f"unknown benchmark {name!r}{nearest(name, list(shipped(kind)))}",
+            fix=f"choose one of: {', '.join(shipped(kind))}, or give the path of a YAML file",
+        )
+    return (resources.files(f"benchmarks.{kind}") / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def shipped(kind: str = "recipes") -> tuple[str, ...]:
+    """Names of the benchmarks (``"recipes"``) or presets that come with the package."""
+    files = resources.files(f"benchmarks.{kind}").iterdir()
+    return tuple(sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml")))
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML in which a key given twice is an error instead of a silent choice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = {k for k in keys if keys.count(k) > 1}
+        if twice:
+            raise UsageError(
+                f"key {sorted(map(str, twice))[0]!r} stands twice", where=str(node.start_mark), fix="keep one"
+            )
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str, where: str) -> dict[str, Any]:
+    """A YAML mapping with plain values only.
+
+    Raises:
+        UsageError: when it is no YAML, no mapping, or has a key twice or a tag.
+    """
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise UsageError(f"not readable as YAML: {error}", where=where, fix="correct the file") from None
+    if not isinstance(value, dict):
+        raise UsageError("expected a mapping of settings", where=where, fix="see the shipped recipes")
+    return value
+
+
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes win; mappings merge, but a personalizer of another method starts from nothing."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            fresh = "method" in value and value["method"] != old.get("method")
+            merged[key] = dict(value) if fresh else _merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _override(fields: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise UsageError(
+            f"--set {override!r} is not path=value", fix="write for example --set adapt.steps=100"
+        )
+    *parents, last = path.strip().split(".")
+    for parent in parents:
+        inner = fields.get(parent)
+        fields[parent] = dict(inner) if isinstance(inner, Mapping) else {}
+        fields = fields[parent]
+    fields[last] = yaml.safe_load(text)

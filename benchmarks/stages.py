@@ -1,0 +1,250 @@
+"""What the three calls of the figure need: fresh backbones, captioned domains, and what each artefact depends on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.evaluate import Evaluation, Report, evaluate, refuse_overlap
+from benchmarks.recipe import OwnData, Recipe
+from tadp_da.backbones import backbones
+from tadp_da.captions.captioner import Captioner, caption_images
+from tadp_da.captions.files import CaptionFile
+from tadp_da.captions.rewrite import Rewrite, fit
+from tadp_da.concept import Concept
+from tadp_da.domains import Domain, domains
+from tadp_da.domains.folder import folder_domain
+from tadp_da.errors import UsageError
+from tadp_da.perception_model import PerceptionModel
+from tadp_da.run import Run, file_digest
+from tadp_da.types import Unlabeled
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A domain and the root its files lie under."""
+
+    domain: Domain
+    root: Path
+
+    def images(self, split: str) -> Unlabeled:
+        """The images of a split."""
+        return self.domain.unlabeled(self.root, split)
+
+    def has(self, split: str) -> bool:
+        """Whether the split exists and is labelled."""
+        return split in self.domain.splits and self.domain.labels is not None
+
+
+def place(choice: str | OwnData, data: Path) -> Placed:
+    """A registered domain under the data root, or the user's own folders under their common parent."""
+    if isinstance(choice, str):
+        return Placed(domains[choice], data)
+    train = "train" if choice.masks else "unlabeled"
+    images = {train: choice.images} | ({"test": choice.test_images} if choice.test_images else {})
+    masks = {"train": choice.masks} if choice.masks else {}
+    masks |= {"test": choice.test_masks} if choice.test_masks else {}
+    domain = folder_domain(
+        choice.name,
+        images=images,
+        masks=masks,
+        classes=choice.classes,
+        ignore=choice.ignore,
+        words=choice.words,
+    )
+    root = Path(os.path.commonpath([os.path.abspath(path) for path in images.values()]))
+    return Placed(domain, root)
+
+
+class Stages:
+    """One recipe at one seed.
+
+    Args:
+        recipe: what to do.
+        run: where artefacts go, seed and device.
+        data: folder that the registry's domains are looked for in.
+    """
+
+    def __init__(self, recipe: Recipe, run: Run, data: Path) -> None:
+        self.recipe, self.run = recipe, run
+        self.source, self.target = place(recipe.source, data), place(recipe.target, data)
+        # the supervised ceiling trains on labels of the target itself
+        self.taught = self.target if recipe.train_on == "target" else self.source
+        self.plain = recipe.as_json()
+
+    @cached_property
+    def backbone_fingerprint(self) -> str:
+        """Fingerprint of the base model, whose weights are the same for every row."""
+        return self._backbone().fingerprint
+
+    def _backbone(self) -> Any:
+        return backbones["stable-diffusion"].from_pretrained(self.recipe.model, self.recipe.backbone)
+
+    def _base(self) -> dict[str, Any]:
+        keys = ("model", "backbone")
+        return {
+            "fingerprint": self.backbone_fingerprint,
+            "seed": self.run.seed,
+            "precision": self.run.precision,
+        } | {k: self.plain[k] for k in keys}
+
+    # -- captions
+
+    def captions(self, placed: Placed, split: str) -> Mapping[str, str]:
+        """Captions of a split, made once per set of images and captioner."""
+        images = placed.images(split)
+        inputs = {"images": contents(images)} | {k: self.plain[k] for k in ("captioner", "captions")}
+
+        def make(folder: Path) -> None:
+            captioner = Captioner.from_pretrained(
+                self.recipe.captioner, self.recipe.captions, self.run.torch_device
+            )
+            caption_images(images, captioner, folder / "captions.json", self.run)
+
+        return self.run.once(
+            "captions", inputs, make, lambda f: CaptionFile.read(f / "captions.json").lookup(images)
+        )
+
+    def rewrite(self, concept: Concept) -> Rewrite:
+        """The recipe's caption strategy with the concept's word."""
+        labels = self.taught.domain.labels
+        return Rewrite(
+            strategy=self.recipe.strategy,
+            side=self.recipe.sides,
+            source_words=self.source.domain.words,
+            target_words=self.target.domain.words,
+            word=concept.prompt_word,
+            classes=labels.classes if labels else (),
+        )
+
+    # -- stage 1
+
+    def concept_inputs(self) -> dict[str, Any]:
+        """What the concept depends on."""
+        images = contents(self.target.images("unlabeled"))
+        keys = (
+            ("personalize", "captioner", "captions")
+            if self.recipe.personalize.needs_captions
+            else ("personalize",)
+        )
+        return self._base() | {"images": images} | {k: self.plain[k] for k in keys}
+
+    def personalize(self, folder: Path) -> None:
+        """Learn the concept from the target's unlabelled images and save it."""
+        method = self.recipe.personalize
+        captions = self.captions(self.target, "unlabeled") if method.needs_captions else None
+        concept = method(self._backbone(), self.target.images("unlabeled"), self.run.inside(folder), captions)
+        concept.save(folder)
+
+    def used(self, concept: Concept) -> Concept:
+        """The part of the concept that the recipe uses."""
+        parts: dict[str, Callable[[], Concept]] = {
+            "all": lambda: concept,
+            "word": concept.only_word,
+            "weights": concept.only_weights,
+        }
+        return parts[self.recipe.concept]()
+
+    # -- stage 2
+
+    def model_inputs(self, concept: Concept) -> dict[str, Any]:
+        """What the adapted model depends on."""
+        keys = ["source", "target", "train_on", "pretrained", "captioner", "captions"]
+        keys += ["strategy", "sides", "concept", "viewing", "head", "adapt"]
+        images = contents(self.taught.images("train"))
+        return (
+            self._base()
+            | {"concept_made": concept.fingerprint, "images": images}
+            | {k: self.plain[k] for k in keys}
+        )
+
+    def adapt(self, concept: Concept) -> Callable[[Path], None]:
+        """Fine-tune on source labels; returns what makes the artefact."""
+
+        def make(folder: Path) -> None:
+            used = self.used(concept)
+            rewrite = self.rewrite(used)
+            backbone = self._backbone().install(used)
+            if not self.recipe.pretrained:
+                forget(backbone.unet, self.run.seed)
+            labels = self.taught.domain.labels
+            if labels is None:
+                raise UsageError(
+                    f"domain {self.taught.domain.name!r} has no labels to learn from", fix="give masks"
+                )
+            head = self.recipe.head
+            model = PerceptionModel.assemble(
+                backbone,
+                head.name,
+                labels,
+                rewrite=rewrite,
+                viewing=self.recipe.viewing,
+                seed=self.run.seed,
+                **head.settings,
+            )
+            data = self.taught.domain.labeled(self.taught.root, "train", self.captions(self.taught, "train"))
+            side = rewrite.target if self.recipe.train_on == "target" else rewrite.source
+            self.recipe.adapt(model, data, side, self.run.inside(folder)).save(folder)
+
+        return make
+
+    # -- stage 3
+
+    def report_inputs(self, concept: Concept) -> dict[str, Any]:
+        """What the scores depend on."""
+        tests = {
+            name: contents(placed.images("test"))
+            for name, placed in (("source", self.source), ("target", self.target))
+            if placed.has("test")
+        }
+        return self.model_inputs(concept) | {"evaluate": self.plain["evaluate"], "tests": tests}
+
+    def evaluate(self, concept: Concept, model: PerceptionModel) -> Callable[[Path], None]:
+        """Score on both test splits; returns what makes the artefact."""
+        rewrite = self.rewrite(self.used(concept))
+        model.to(self.run.torch_device)
+
+        def score(placed: Placed, write: Callable[[str], str], pictures: Path) -> Evaluation | None:
+            if not placed.has("test"):
+                return None
+            data = placed.domain.labeled(placed.root, "test", self.captions(placed, "test"))
+            tokens, limit = model.backbone.count_tokens, model.backbone.token_limit
+
+            def fitted(caption: str) -> str:
+                return fit(write, caption, tokens, limit).prompt
+
+            return evaluate(model, data, fitted, self.run, self.recipe.evaluate, pictures=pictures)
+
+        def make(folder: Path) -> None:
+            if self.target.has("test") and "unlabeled" in self.target.domain.splits:
+                refuse_overlap(self.target.images("unlabeled"), self.target.images("test"))
+            Report(
+                source=score(self.source, rewrite.source, folder / "source"),
+                target=score(self.target, rewrite.target, folder / "target"),
+            ).save(folder)
+
+        return make
+
+
+def contents(images: Unlabeled) -> str:
+    """One digest over the keys and bytes of a set of images."""
+    import hashlib
+
+    digest = hashlib.blake2b(digest_size=16)
+    for index, path in enumerate(images.paths):
+        digest.update(f"{images.key(index)}:{file_digest(path)};".encode())
+    return digest.hexdigest()
+
+
+def forget(unet: Any, seed: int) -> None:
+    """Draw a UNet's weights anew, in place: the same network without diffusion pretraining."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = type(unet).from_config(unet.config)
+    unet.load_state_dict(fresh.state_dict())

@@ -1,0 +1,128 @@
+"""The drawn world as domains: drawn once, whole, with truthful labels, and with splits that share no scene."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tadp_da.domains import domains, mini
+from tadp_da.errors import DataError
+from tadp_da.mini.styles import LOOKS
+from tadp_da.mini.world import draw_scene
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Splits of three scenes, drawn by the same code."""
+    monkeypatch.setattr(mini, "COUNTS", dict.fromkeys(mini.COUNTS, 3))
+
+
+def masks(root: Path, name: str, split: str) -> list[bytes]:
+    domain = domains[name]
+    assert domain.label is not None
+    return [domain.label(path).tobytes() for path in domain.unlabeled(root, split).paths]
+
+
+def test_every_look_is_a_domain_and_the_held_out_night_is_the_night() -> None:
+    names = {mini.domain_name(look) for look in LOOKS}
+    assert len(names) == len(LOOKS)
+    assert names <= set(domains)
+    assert mini.domain_name("city-night") == "mini-night"
+    assert LOOKS["city-night"].held_out
+    assert mini.COUNTS == {"train": 600, "val": 100, "test": 200, "unlabeled": 300}
+
+
+@pytest.mark.usefixtures("small")
+def test_no_scene_is_in_two_splits_but_tests_are_the_same_scenes_in_every_look(tmp_path: Path) -> None:
+    day, night = (
+        {split: masks(tmp_path, name, split) for split in mini.COUNTS} for name in ("mini-day", "mini-night")
+    )
+    for split in ("val", "test"):
+        assert day[split] == night[split]
+    learned = [day["train"], day["unlabeled"], night["train"], night["unlabeled"], day["val"], day["test"]]
+    everything = [scene for group in learned for scene in group]
+    assert len(set(everything)) == len(everything)
+
+
+@pytest.mark.usefixtures("small")
+def test_pictures_differ_by_look_and_captions_are_the_scenes_own(tmp_path: Path) -> None:
+    day, night = (domains[name].unlabeled(tmp_path, "test") for name in ("mini-day", "mini-night"))
+    assert np.asarray(day[0]).mean() > 1.5 * np.asarray(night[0]).mean()
+    captions = json.loads((tmp_path / "mini-night/test/captions.json").read_text())
+    scene = draw_scene(mini._TARGET_WORLDS["test"], 0, size=mini.SIZE)
+    assert captions[night.key(0)] == {"captions": [scene.caption]}
+    assert list(captions) == [night.key(i) for i in range(len(night))]
+    texts = {key: entry["captions"][0] for key, entry in captions.items()}
+    example = domains["mini-night"].labeled(tmp_path, "test", texts)[0]
+    assert np.array_equal(example.target, scene.mask)
+    assert example.image.size == (128, 128)
+
+
+@pytest.mark.usefixtures("small")
+def test_what_stands_is_not_drawn_again(tmp_path: Path) -> None:
+    first = domains["mini-day"].unlabeled(tmp_path, "val")
+    before = [path.stat().st_mtime_ns for path in first.paths]
+    again = domains["mini-day"].unlabeled(tmp_path, "val")
+    assert again.paths == first.paths
+    assert [path.stat().st_mtime_ns for path in again.paths] == before
+
+
+@pytest.mark.usefixtures("small")
+def test_drawing_that_breaks_off_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = mini._scene
+
+    def stops(look: str, split: str, index: int):
+        if index == 2:
+            raise KeyboardInterrupt
+        return whole(look, split, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mini, "_scene", stops)
+        with pytest.raises(KeyboardInterrupt):
+            domains["mini-day"].unlabeled(tmp_path, "val")
+    assert not list((tmp_path / "mini-day").iterdir())
+    assert len(domains["mini-day"].unlabeled(tmp_path, "val")) == 3
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("damage", ["removed", "repainted", "relabelled"])
+def test_a_split_that_is_not_as_drawn_is_refused_with_advice(tmp_path: Path, damage: str) -> None:
+    path = domains["mini-day"].unlabeled(tmp_path, "val").paths[0]
+    label = path.parent.parent / "labels" / path.name
+    if damage == "removed":
+        path.unlink()
+    elif damage == "repainted":
+        Image.new("RGB", mini.SIZE, (255, 0, 255)).save(path)
+    else:
+        Image.new("L", mini.SIZE, 7).save(label)
+    with pytest.raises(DataError) as caught:
+        domains["mini-day"].unlabeled(tmp_path, "val")
+    assert caught.value.fix.startswith(f"delete {path.parent.parent}")
+
+
+@pytest.mark.usefixtures("small")
+def test_two_that_draw_at_once_both_succeed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = iter((1001, 1002))
+    own = threading.local()
+
+    def process() -> int:
+        own.number = getattr(own, "number", None) or next(numbers)
+        return own.number
+
+    monkeypatch.setattr(mini.os, "getpid", process)
+    found: list[int] = []
+    both = [
+        threading.Thread(target=lambda: found.append(len(domains["mini-fog"].unlabeled(tmp_path, "val"))))
+        for _ in range(2)
+    ]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert found == [3, 3]
+    assert [path.name for path in (tmp_path / "mini-fog").iterdir()] == ["val"]

@@ -1,0 +1,282 @@
+"""Captions by an image-to-text model: BLIP-2 as in TADP, or any of its kind that transformers opens.
+
+    captioner = Captioner.from_pretrained("mini", CaptionerSettings(), device=run.torch_device)
+    report = caption_images(images, captioner, Path("captions.json"), run)
+
+TADP captions without a text prompt, greedily, with ``Salesforce/blip2-opt-2.7b`` in half precision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as settings_dataclass
+
+from tadp_da.captions._text import loops
+from tadp_da.captions.files import CaptionFile, Entry
+from tadp_da.errors import ArtefactError, EnvironmentFault, UsageError
+from tadp_da.run import Run, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+    from PIL.Image import Image
+
+    from tadp_da.types import Unlabeled
+
+MINI = Path(__file__).resolve().parents[1] / "mini" / "weights" / "blip2"
+
+
+@settings_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class CaptionerSettings:
+    """How captions are generated.
+
+    Attributes:
+        batch: images at a time; it changes speed and memory, not captions.
+        max_new_tokens: longest caption in tokens.
+        min_new_tokens: shortest caption in tokens; TADP's cross-domain captions use 0.
+        dtype: precision of the weights; ``"auto"`` is half precision on CUDA and full elsewhere.
+    """
+
+    batch: Annotated[int, Field(ge=1)] = 16
+    max_new_tokens: Annotated[int, Field(ge=1, le=512)] = 40
+    min_new_tokens: Annotated[int, Field(ge=0)] = 0
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.min_new_tokens > self.max_new_tokens:
+            raise UsageError(
+                f"min_new_tokens {self.min_new_tokens} is above max_new_tokens {self.max_new_tokens}",
+                fix="raise the one or lower the other",
+            )
+
+
+@dataclass(frozen=True)
+class Captioner:
+    """An image-to-text model ready to write captions.
+
+    Attributes:
+        name: what it was loaded from.
+        model: the transformers model, in evaluation mode.
+        processor: its image and text processor.
+        settings: how captions are generated.
+    """
+
+    name: str
+    model: Any
+    processor: Any
+    settings: CaptionerSettings
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, settings: CaptionerSettings | None = None, device: torch.device | str = "cpu"
+    ) -> Captioner:
+        """Open a model folder or a model of the Hugging Face hub; ``"mini"`` is the embedded one.
+
+        Only safetensors are read and no code of the model's own is run.
+
+        Raises:
+            EnvironmentFault: when there is no such model, it cannot be reached, or it is no image-to-text model.
+            UsageError: when captions of ``max_new_tokens`` do not fit the model.
+        """
+        import torch
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        settings = settings or CaptionerSettings()
+        half = torch.device(device).type == "cuda"
+        dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+        dtype = dtypes[("fp16" if half else "fp32") if settings.dtype == "auto" else settings.dtype]
+        source = MINI if str(name) == "mini" else name
+        try:
+            with _quiet():
+                processor = AutoProcessor.from_pretrained(source)
+                model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, use_safetensors=True)
+        except (OSError, ValueError, KeyError) as error:
+            raise EnvironmentFault(
+                f"cannot open the captioner: {str(error).strip().splitlines()[0]}",
+                where=source,
+                fix="give a folder with an image-to-text model in safetensors, a hub id such as "
+                "Salesforce/blip2-opt-2.7b (with network), or mini",
+            ) from error
+        captioner = cls(str(name), model.to(device).eval(), processor, settings)
+        captioner._check_room()
+        return captioner
+
+    def _check_room(self) -> None:
+        config = self.model.config
+        text = config.get_text_config()
+        places = getattr(text, "max_position_embeddings", None)
+        taken = getattr(config, "num_query_tokens", 0) + 1
+        if places is not None and taken + self.settings.max_new_tokens > places:
+            raise UsageError(
+                f"captions of up to {self.settings.max_new_tokens} tokens do not fit the captioner {self.name!r}",
+                fix=f"set max_new_tokens to {places - taken} or less",
+            )
+
+    @property
+    def fingerprint(self) -> str:
+        """blake2b over how the model reads and decodes, and names, shapes and first values of its tensors."""
+        import torch
+
+        digest = hashlib.blake2b(digest_size=16)
+        for part in (self.model.config, self.model.generation_config, self.processor.image_processor):
+            known = {
+                k: v for k, v in part.to_dict().items() if k not in ("_name_or_path", "transformers_version")
+            }
+            digest.update(json.dumps(known, sort_keys=True, default=str).encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            # a prefix, because hashing all of a model with billions of weights takes longer than captioning
+            head = tensor.detach().flatten()[:4096].cpu().contiguous()
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            digest.update(head.view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Everything that a caption depends on besides the image; batch size and device are no part of it."""
+        kept = {k: v for k, v in asdict(self.settings).items() if k not in ("batch", "dtype")}
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        return {"model": self.name, "fingerprint": self.fingerprint, "dtype": dtype, **kept}
+
+    def __call__(self, images: Sequence[Image]) -> list[str]:
+        """One caption per image, greedy, without a text prompt."""
+        import torch
+
+        with torch.inference_mode(), _quiet():
+            pixels = self.processor(images=list(images), return_tensors="pt")["pixel_values"]
+            tokens = self.model.generate(
+                pixel_values=pixels.to(self.model.device, self.model.dtype),
+                max_new_tokens=self.settings.max_new_tokens,
+                min_new_tokens=self.settings.min_new_tokens,
+                do_sample=False,
+                num_beams=1,
+            )
+        texts = self.processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+
+@dataclass(frozen=True)
+class CaptionReport:
+    """What captioning a folder came to.
+
+    Attributes:
+        total: images asked for.
+        made: captions written now; the others were there.
+        empty: keys of empty captions.
+        looping: keys of captions in which a phrase comes three times in a row.
+    """
+
+    total: int
+    made: int
+    empty: tuple[str, ...]
+    looping: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """What the terminal shows."""
+        lines = [f"{self.total} images: {self.made} captions made, {self.total - self.made} were there"]
+        for keys, what in ((self.empty, "empty"), (self.looping, "looping (a phrase three times in a row)")):
+            if keys:
+                lines.append(f"{len(keys)} of {self.total} captions are {what}, e.g. {keys[0]}")
+        return lines
+
+
+def caption_images(
+    images: Unlabeled, captioner: Captioner, out: Path, run: Run, *, save_every: int = 8
+) -> CaptionReport:
+    """Caption images into a file, going on where an earlier call stopped.
+
+    The file has the plain form of :mod:`tadp_da.captions.files`, keyed by relative path; ``<name>.meta.json`` beside
+    it says which captioner made it. It is written whole every ``save_every`` batches and also when something fails.
+
+    Args:
+        images: what to caption.
+        captioner: the model.
+        out: the caption file.
+        run: for the progress bar.
+        save_every: batches between writes.
+
+    Raises:
+        ArtefactError: when ``out`` was made by another captioner, or nobody knows by which.
+        DataError: when an image or the half-done file cannot be read.
+    """
+    entries = _begin(out, captioner)
+    todo = [i for i in range(len(images)) if images.key(i) not in entries]
+    batch = captioner.settings.batch
+    saved = len(entries)
+    with run.progress(len(todo), "captions") as advance:
+        try:
+            for number, start in enumerate(range(0, len(todo), batch), 1):
+                chosen = todo[start : start + batch]
+                captions = captioner([images[i] for i in chosen])
+                for i, caption in zip(chosen, captions, strict=True):
+                    entries[images.key(i)] = Entry((caption,))
+                    advance(caption)
+                if number % save_every == 0:
+                    CaptionFile(out, entries).write()
+                    saved = len(entries)
+        finally:
+            if len(entries) > saved or not out.exists():
+                CaptionFile(out, entries).write()
+    return review(entries, [images.key(i) for i in range(len(images))], made=len(todo))
+
+
+def review(entries: dict[str, Entry], keys: Sequence[str], *, made: int) -> CaptionReport:
+    """Count the captions of ``keys`` that are empty or loop."""
+    return CaptionReport(
+        total=len(keys),
+        made=made,
+        empty=tuple(key for key in keys if not entries[key].caption.strip()),
+        looping=tuple(key for key in keys if loops(entries[key].caption)),
+    )
+
+
+def _begin(out: Path, captioner: Captioner) -> dict[str, Entry]:
+    """Entries that are there already, after a look at who made them."""
+    meta, facts = out.with_name(f"{out.stem}.meta.json"), captioner.facts
+    again = f"choose another --out, or delete {out.name} and {meta.name}"
+    if meta.exists():
+        try:
+            known = dict(json.loads(meta.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise ArtefactError(
+                f"cannot read who made the captions: {error}", where=meta, fix=again
+            ) from error
+        # the name is for people: a folder that moved is the same captioner
+        changed = sorted(k for k in facts | known if k != "model" and facts.get(k) != known.get(k))
+        if changed:
+            differences = ", ".join(f"{k}: {known.get(k)!r} there, {facts.get(k)!r} here" for k in changed)
+            raise ArtefactError(
+                f"the captions were made by another captioner ({differences})", where=out, fix=again
+            )
+    elif out.exists():
+        raise ArtefactError(
+            f"the caption file is there, but not {meta.name}, which says what made it", where=out, fix=again
+        )
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(meta, facts)
+    return dict(CaptionFile.read(out).entries) if out.exists() else {}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Loading bars and advice of transformers stay off the terminal; its errors are raised anyway."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

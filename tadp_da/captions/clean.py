@@ -1,0 +1,191 @@
+"""Cleaning captions: a step of its own that says what it changed.
+
+Captioners leave bullets, list numbers and loops behind, and of works of art they say how they are made
+(``- a watercolor painting of a dog``). A strategy is to say the style, once; what is left should be the content.
+TADP does this with a language model, here it is a list of rules that can be read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from tadp_da.captions._text import agree, is_article, without_loop
+
+Step = Callable[[str], str]
+
+_NUMBER = r"(?:two|three|four|five|six|several|some|many|different|various|a (?:series|set|collection|group|pair) of)"
+_DETERMINER = rf"(?:(?:this|here|there|it) is )?(?:(?:an?|the|{_NUMBER})\s+)*"
+_MANNER = (
+    r"(?:(?:black and white|watercolou?r|digital|pencil|ink|pen|oil|acrylic|charcoal|crayon|chalk|hand[- ]drawn|"
+    r"stylized|colou?rful|colou?r|coloured|colored|line|vector|abstract|cartoon|comic|comic book|manga|anime|fan|"
+    r"fine art)\s+)*"
+)
+_PIECE = (
+    r"(?:paintings?|drawings?|depictions?|illustrations?|portraits?|sketch(?:es)?|renderings?|renditions?|images?|"
+    r"pictures?|photos?|photographs?|cartoons?|caricatures?|prints?|posters?|artworks?|works? of art|art|"
+    r"watercolou?rs?|"
+    r"graphics?|sketch ?books?|comics?|manga|comic (?:strips?|books?|panels?|pages?|art)|strips?|panels?|pages?|"
+    r"comic book pages?|(?:magazine )?covers?|clip ?arts?)"
+)
+_OUT_OF = (
+    r"(?:\s+(?:from|of|in)\s+(?:an?\s+|the\s+)?"
+    r"(?:comic books?|comics?|manga magazine|magazine|manga|graphic novel|sketch ?book))?"
+)
+_LINK = (
+    r"(?:,?\s+(?:of|with|showing|shows?|depicting|depicts?|about|featuring|features|that shows|that depicts|"
+    r"in which)\s+|:\s*)"
+)
+_STYLE_AT_START = re.compile(
+    rf"^(?:how to draw|{_DETERMINER}{_MANNER}{_PIECE}{_OUT_OF}{_LINK})\s*(?=\w|[\"'])", re.IGNORECASE
+)
+_STYLE_AT_END = re.compile(
+    rf"(?:,?\s+(?:shown|done|painted|drawn|rendered|made)?\s*in\s+(?:an?\s+|the\s+)?{_MANNER}"
+    r"(?:watercolou?rs?|cartoon|comic|painting|drawing|sketch)(?:\s+(?:style|effect|look|form))?"
+    r"|,?\s+(?:(?:watercolou?r|pencil|ink|digital|oil|cartoon|comic)\s+(?:paintings?|drawings?|portraits?|illustrations?|"
+    r"sketch(?:es)?|prints?|strips?|art)|illustration|portrait|fine art print|comic art|comic strip))(?:\s+vector)?$",
+    re.IGNORECASE,
+)
+_STYLE_WORD = re.compile(
+    r"\b(?P<article>an?\s+)?(?:cartoon|watercolou?r|comic book|comic)\s+(?=(?P<noun>\w+))", re.IGNORECASE
+)
+_LINKING = frozenset(
+    {"of", "by", "with", "and", "in", "on", "about", "is", "are", "for", "to", "from", "or", "as", "at"}
+)
+_WORDS_OF_STYLE = re.compile(
+    r"\b(?:paint(?:ings?|ed)|watercolou?rs?|drawings?|comics?|depict\w*|portraits?|illustrat\w+|cartoons?|sketch\w*|"
+    r"renderings?|caricatures?)\b",
+    re.IGNORECASE,
+)
+
+
+def has_style_words(caption: str) -> bool:
+    """Whether a caption says how a picture is made: painting, watercolor, drawing, comic, portrait, cartoon, ..."""
+    return bool(_WORDS_OF_STYLE.search(caption))
+
+
+def _plain_characters(text: str) -> str:
+    """Control and format characters become blanks; a zero-width mark inside a word disappears."""
+    text = re.sub("[\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff\u00ad]", "", text)
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _single_blanks(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _without_bullet(text: str) -> str:
+    """``- a dog``, ``* a dog`` and the ``12. a dog`` of a numbered list become ``a dog``."""
+    return re.sub(r"^(?:[-*•\u2013\u2014]+\s+|\d{1,4}[.)]\s+)(?=\S)", "", text)
+
+
+def _without_stop(text: str) -> str:
+    """Without a full stop at the end: a template may go on after the caption."""
+    return text[:-1].rstrip() if re.search(r"[\w\"')]\.$", text) else text
+
+
+def _small_article(text: str) -> str:
+    """``A car`` becomes ``a car``: it will stand inside a sentence."""
+    first = text.split(" ", 1)[0]
+    return text[:1].lower() + text[1:] if is_article(first) and " " in text else text
+
+
+def _without_style(text: str) -> str:
+    """The content without how it is made; a caption that says nothing else stays."""
+    for short in (_STYLE_AT_START.sub("", text), _STYLE_AT_END.sub("", text), _STYLE_WORD.sub(_drop, text)):
+        if short != text and short and not all(map(is_article, short.split())):
+            return short
+    return text
+
+
+def _drop(match: re.Match[str]) -> str:
+    """``a cartoon owl`` becomes ``an owl``; ``a cartoon of an owl`` stays, for there the word is the noun."""
+    if match["noun"].lower() in _LINKING:
+        return match[0]
+    return agree(match["article"].strip(), match["noun"]) + " " if match["article"] else ""
+
+
+_ALWAYS: tuple[tuple[str, Step], ...] = (
+    ("control characters", _plain_characters),
+    ("blanks", _single_blanks),
+    ("bullets", _without_bullet),
+    ("full stops", _without_stop),
+    ("loops", without_loop),
+    ("capital articles", _small_article),
+)
+_ART: tuple[tuple[str, Step], ...] = (("style phrases", _without_style),)
+
+
+def _clean(caption: str, art: bool) -> tuple[str, set[str]]:
+    kinds: set[str] = set()
+    steps, before = _ALWAYS + _ART * art, None
+    while before != caption:  # a phrase may hide another; no step lengthens the text, so this ends
+        before = caption
+        for kind, step in steps:
+            changed = step(caption)
+            if changed != caption:
+                kinds.add(kind)
+            caption = changed
+    return caption, kinds
+
+
+def clean(caption: str, *, art: bool = True) -> str:
+    """One caption without control characters, stray blanks, bullets, list numbers, a final full stop and loops.
+
+    Args:
+        caption: as the captioner wrote it.
+        art: whether the image is of a domain of art: then style phrases go too (``a depiction of``, ``a comic
+            strip with``, ``cartoon`` before a noun). Choose False for photographs, where a drawing is a thing.
+
+    Returns:
+        The caption; cleaning it again changes nothing.
+    """
+    return _clean(caption, art)[0]
+
+
+@dataclass(frozen=True)
+class CleaningReport:
+    """What cleaning did to a set of captions.
+
+    Attributes:
+        total: captions seen.
+        changed: ``(before, after)`` by key, of those that changed.
+        kinds: how many captions each kind of step changed.
+        style_before: captions that held style words.
+        style_after: captions that still do.
+    """
+
+    total: int
+    changed: Mapping[str, tuple[str, str]]
+    kinds: Mapping[str, int]
+    style_before: int
+    style_after: int
+
+    def lines(self, examples: int = 3) -> list[str]:
+        """A few lines for the terminal."""
+        kinds = ", ".join(f"{kind} {count}" for kind, count in self.kinds.items())
+        lines = [
+            f"{len(self.changed)} of {self.total} captions changed" + (f" ({kinds})" if kinds else ""),
+            f"style words in {self.style_before} before, in {self.style_after} after",
+        ]
+        shown = list(self.changed.items())[:examples]
+        return lines + [f"  {key}: {before!r} -> {after!r}" for key, (before, after) in shown]
+
+
+def clean_all(captions: Mapping[str, str], *, art: bool = True) -> tuple[dict[str, str], CleaningReport]:
+    """Clean captions by key (see :func:`clean`) and report what changed."""
+    cleaned: dict[str, str] = {}
+    kinds: Counter[str] = Counter()
+    for key, caption in captions.items():
+        cleaned[key], found = _clean(caption, art)
+        kinds.update(found)
+    report = CleaningReport(
+        total=len(captions),
+        changed={key: (captions[key], after) for key, after in cleaned.items() if after != captions[key]},
+        kinds=dict(kinds.most_common()),
+        style_before=sum(map(has_style_words, captions.values())),
+        style_after=sum(map(has_style_words, cleaned.values())),
+    )
+    return cleaned, report

@@ -1,0 +1,203 @@
+"""Caption files: JSON of the form ``{key: {"captions": [caption, ...], "class_label": 15}}``.
+
+This is the form in which BLIP-2 captions of this field are published. The first caption of an entry counts. A key
+is an image's path relative to the data root, or, in files where no key has a folder or an image suffix, the stem of
+its name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, NoReturn
+
+from tadp_da.errors import DataError
+from tadp_da.run import write_json
+from tadp_da.types import Unlabeled
+
+_IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
+_FORM = 'write entries as {"images/1.png": {"captions": ["a car on a street"]}}'
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of one image.
+
+    Attributes:
+        captions: one caption or more; the first counts.
+        facts: everything else in the entry, e.g. ``{"class_label": 15}``, kept as it was.
+    """
+
+    captions: tuple[str, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def caption(self) -> str:
+        """The caption that counts."""
+        return self.captions[0]
+
+    def with_caption(self, caption: str) -> Entry:
+        """The same entry with another first caption."""
+        return replace(self, captions=(caption, *self.captions[1:]))
+
+
+@dataclass(frozen=True)
+class CaptionFile:
+    """Captions by key, and where they were read.
+
+    Attributes:
+        path: the file; for messages.
+        entries: entry by key.
+    """
+
+    path: Path
+    entries: Mapping[str, Entry]
+
+    @classmethod
+    def read(cls, path: Path) -> CaptionFile:
+        """Read a caption file. An entry may also be a list of captions or a single string.
+
+        Raises:
+            DataError: when the file is missing, not UTF-8, not JSON, holds NaN, a key twice, or an entry that is
+                no caption; the message names file and key.
+        """
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+            content = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_once)
+        except FileNotFoundError:
+            raise DataError("the caption file is missing", where=path, fix=_make(path)) from None
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"the caption file is not UTF-8 (byte {error.start})",
+                where=path,
+                fix=f"convert it, e.g. iconv -f latin1 -t utf8 {path.name}",
+            ) from None
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"the caption file is no valid JSON: {error}", where=path, fix=_FORM) from None
+        except OSError as error:
+            raise DataError(
+                f"cannot read the caption file: {error.strerror}",
+                where=path,
+                fix="check the path and its rights",
+            ) from None
+        if not isinstance(content, dict):
+            raise DataError(
+                f"the caption file holds a {type(content).__name__}, not an object of entries by key",
+                where=path,
+                fix=_FORM,
+            )
+        return cls(path, {key: _entry(value, path, key) for key, value in content.items()})
+
+    def write(self, path: Path | None = None) -> None:
+        """Write the file sorted by key, whole or not at all.
+
+        Raises:
+            DataError: when it cannot be written.
+        """
+        path = path or self.path
+        content = {key: {"captions": list(e.captions), **e.facts} for key, e in sorted(self.entries.items())}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, content)
+        except OSError as error:
+            raise DataError(
+                f"cannot write captions: {error.strerror}",
+                where=path,
+                fix="choose another --out, or free some space",
+            ) from error
+
+    @property
+    def by_stem(self) -> bool:
+        """Whether the keys are stems: none of them has a folder or an image suffix."""
+        return bool(self.entries) and not any(
+            "/" in key or PurePosixPath(key).suffix.lower() in _IMAGE_SUFFIXES for key in self.entries
+        )
+
+    def lookup(self, images: Unlabeled) -> dict[str, str]:
+        """The caption of every image by ``images.key``, found by relative path, or by stem in a file of stems.
+
+        Raises:
+            DataError: when captions are missing, with the coverage and the command that makes them; when two images
+                share a stem and the file's keys are stems.
+        """
+        keys = [images.key(i) for i in range(len(images))]
+        if self.by_stem:
+            self._refuse_shared_stems(keys)
+        found, missing = {}, []
+        for key in keys:
+            entry = self.entries.get(key)
+            if entry is None and self.by_stem:
+                entry = self.entries.get(PurePosixPath(key).stem)
+            if entry is None:
+                missing.append(key)
+            else:
+                found[key] = entry.caption
+        if missing:
+            raise self._missing(missing, len(keys), images.root)
+        return found
+
+    def _refuse_shared_stems(self, keys: Iterable[str]) -> None:
+        images = [key for key in keys if key not in self.entries]
+        stem, count = max(
+            Counter(PurePosixPath(key).stem for key in images).items(), key=lambda c: c[1], default=("", 0)
+        )
+        if count > 1:
+            same = [key for key in images if PurePosixPath(key).stem == stem]
+            raise DataError(
+                f"{count} images share the stem {stem!r} ({same[0]}, {same[1]}), and the caption file's keys are stems",
+                where=self.path,
+                fix="key the file by relative paths; tadp-da caption writes such files",
+            )
+
+    def _missing(self, missing: list[str], total: int, root: Path) -> DataError:
+        known = next(iter(sorted(self.entries)), None)
+        keys = f"its keys look like {known!r}" if known is not None else "the file is empty"
+        return DataError(
+            f"{total - len(missing)} of {total} images have a caption and {len(missing)} have none, "
+            f"e.g. {missing[0]!r}; {keys}",
+            where=self.path,
+            fix=f"check the data root, or make them: tadp-da caption {root} --out captions.json",
+        )
+
+
+def _make(path: Path) -> str:
+    return f"check the path, or make it: tadp-da caption IMAGES --out {path}"
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {twice!r} comes twice")
+    return content
+
+
+def _entry(value: Any, path: Path, key: str) -> Entry:
+    """Check one entry."""
+
+    def refuse(what: str) -> NoReturn:
+        raise DataError(f"the entry of {key!r} {what}", where=path, fix=_FORM)
+
+    content = value if isinstance(value, dict) else {"captions": value}
+    if "captions" not in content:
+        refuse(f"has no field 'captions', only {sorted(content)}")
+    captions = content["captions"]
+    captions = [captions] if isinstance(captions, str) else captions
+    if not isinstance(captions, list) or not captions:
+        refuse(f"holds {captions!r} where a list of captions is expected")
+    for caption in captions:
+        if not isinstance(caption, str):
+            refuse(f"holds {caption!r}, a {type(caption).__name__}, where a caption is expected")
+        if any("\ud800" <= c <= "\udfff" for c in caption):
+            refuse("holds half of a character (a lone surrogate)")
+    label = content.get("class_label")
+    if label is not None and type(label) is not int:
+        refuse(f"has the class_label {label!r}, which is no whole number")
+    return Entry(tuple(captions), {k: v for k, v in content.items() if k != "captions"})

@@ -1,0 +1,251 @@
+"""A strategy at work: captions of source and target become prompts that fit the tokenizer.
+
+rewrite = Rewrite(strategy="simple", target_words=Wording(style="dark night"))
+rewrite.target("a car on a street")                       # 'a dark night photo of a car on a street'
+prompts, report = fit_all(rewrite.target, captions, backbone.count_tokens, backbone.token_limit)
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as settings
+
+from tadp_da.captions import CaptionStrategy, Cue, find, strategies
+from tadp_da.captions._template import NAME_CLASSES, PERSONALIZE
+from tadp_da.errors import DataError, UsageError
+from tadp_da.registry import nearest
+from tadp_da.types import Side, Wording
+
+CountTokens = Callable[[str], int]
+Write = Callable[[str], str]
+
+_SIDES: tuple[Side, Side] = ("source", "target")
+_LOOSE_ENDS = frozenset(
+    {"a", "an", "the", "and", "or", "of", "with", "in", "on", "at", "by", "to", "from", "for", "that", "next"}
+)
+
+
+@settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Rewrite:
+    """Which prompt a caption becomes on either side.
+
+    Attributes:
+        strategy: a strategy's name, or a template with ``{caption}``.
+        side: ``"both"`` rewrites source and target alike, so that the network is trained on what it will be told;
+            ``"target"`` leaves the source with plain captions.
+        source_words: how the source domain is spoken of.
+        target_words: how the target domain is spoken of; templates speak of it on both sides.
+        word: the concept's word (``Concept.prompt_word``), where the strategy says it.
+        classes: class names of the task, where the strategy lists them.
+
+    Raises:
+        UsageError: at birth, when the strategy or a domain's own template is unknown or cannot be written with
+            what is given.
+    """
+
+    strategy: str = "null"
+    side: Literal["both", "target"] = "both"
+    source_words: Wording = field(default_factory=Wording)
+    target_words: Wording = field(default_factory=Wording)
+    word: str | None = None
+    classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.target_words.templates:
+            if name not in strategies:
+                raise UsageError(
+                    f"the target's wording has a template for an unknown strategy {name!r}"
+                    f"{nearest(name, list(strategies))}",
+                    fix=f"name one of: {', '.join(strategies)}",
+                )
+        if lack := _lack(self._strategy, self.word, self.classes):
+            raise UsageError(f"strategy {self.strategy!r} {lack[0]}, and none was given", fix=lack[1])
+        self.target(
+            "a probe"
+        )  # a template that cannot be filled is refused here, not after an hour of training
+
+    @property
+    def _strategy(self) -> CaptionStrategy:
+        return find(self.strategy)
+
+    def _write(self, strategy: CaptionStrategy, caption: str, side: Side) -> str:
+        cue = Cue(
+            side=side,
+            source=self.source_words,
+            target=self.target_words,
+            word=self.word,
+            classes=self.classes,
+        )
+        return strategy(caption, cue)
+
+    def source(self, caption: str) -> str:
+        """The prompt of a source image."""
+        return self._write(self._strategy if self.side == "both" else strategies["null"], caption, "source")
+
+    def target(self, caption: str) -> str:
+        """The prompt of a target image."""
+        return self._write(self._strategy, caption, "target")
+
+
+def _lack(strategy: CaptionStrategy, word: str | None, classes: Sequence[str]) -> tuple[str, str] | None:
+    """What a strategy needs and has not been given, and how to get it."""
+    if strategy.needs_concept and not word:
+        return "needs a concept's word", PERSONALIZE
+    if strategy.needs_classes and not classes:
+        return "needs class names", NAME_CLASSES
+    return None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A prompt within the tokenizer's limit.
+
+    Attributes:
+        prompt: what the network is told.
+        kept: the part of the caption that is in it.
+        dropped: the end of the caption that had no room; empty when all of it fits.
+    """
+
+    prompt: str
+    kept: str
+    dropped: str = ""
+
+
+def fit(write: Write, caption: str, count_tokens: CountTokens, limit: int) -> Fitted:
+    """The prompt of a caption, the caption shortened word by word from its end until the prompt fits.
+
+    Only the caption gives way: a tokenizer that truncates would cut the prompt's end, and with it a concept's word
+    that stands there. An article or preposition that is left hanging at the end goes too.
+
+    Args:
+        write: from caption to prompt, ``rewrite.source`` or ``rewrite.target``.
+        caption: the caption.
+        count_tokens: tokens of a prompt without begin and end marks.
+        limit: the most that are allowed.
+
+    Raises:
+        UsageError: when the prompt is too long even without a caption.
+    """
+    prompt = write(caption)
+    if count_tokens(prompt) <= limit:
+        return Fitted(prompt, caption)
+    words = caption.split()
+
+    def tokens(count: int) -> int:
+        return count_tokens(write(" ".join(words[:count])))
+
+    kept = max(bisect_right(range(len(words) + 1), limit, key=tokens) - 1, 0)
+    while kept and words[kept - 1].lower().strip(",.;") in _LOOSE_ENDS:
+        kept -= 1
+    # where a tokenizer merges over blanks, fewer words can be more tokens
+    while kept and tokens(kept) > limit:
+        kept -= 1
+    short = " ".join(words[:kept]).rstrip(",;")
+    prompt = write(short)
+    if (count := count_tokens(prompt)) > limit:
+        raise UsageError(
+            f"a prompt has {count} tokens without any caption, and the tokenizer takes {limit}",
+            where=prompt if len(prompt) <= 200 else prompt[:200] + "...",
+            fix="shorten the template, learn the concept with fewer vectors, or name fewer classes",
+        )
+    return Fitted(prompt, short, " ".join(words[kept:]))
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What fitting did to a set of captions.
+
+    Attributes:
+        total: captions seen.
+        limit: tokens allowed.
+        shortened: for each caption that lost its end, by key.
+    """
+
+    total: int
+    limit: int
+    shortened: Mapping[str, Fitted]
+
+    def summary(self) -> str:
+        """One line for the terminal with the first example; empty when nothing was shortened."""
+        if not self.shortened:
+            return ""
+        key, first = next(iter(self.shortened.items()))
+        return (
+            f"{len(self.shortened)} of {self.total} captions were shortened to fit {self.limit} tokens; "
+            f"the first, {key}, lost {first.dropped!r} after {first.kept!r}"
+        )
+
+
+def fit_all(
+    write: Write, captions: Mapping[str, str], count_tokens: CountTokens, limit: int
+) -> tuple[dict[str, str], FitReport]:
+    """Prompts by key, each within the limit, and a report of the captions that were shortened.
+
+    Raises:
+        UsageError: when prompts are too long even without a caption.
+    """
+    fitted = {key: fit(write, caption, count_tokens, limit) for key, caption in captions.items()}
+    shortened = {key: one for key, one in fitted.items() if one.kept != captions[key]}
+    return {key: one.prompt for key, one in fitted.items()}, FitReport(len(fitted), limit, shortened)
+
+
+class Row(NamedTuple):
+    """One line of ``tadp-da rewrite``. Where a strategy lacks something, ``prompt`` is empty and ``note`` says what."""
+
+    strategy: str
+    side: Side
+    caption: str
+    prompt: str
+    note: str = ""
+
+
+def rewrite_rows(
+    captions: Sequence[str],
+    target_words: Wording,
+    *,
+    source_words: Wording | None = None,
+    names: Sequence[str] = (),
+    side: Literal["both", "target"] = "both",
+    word: str | None = None,
+    classes: tuple[str, ...] = (),
+) -> list[Row]:
+    """What each strategy makes of each caption on each side, strategy by strategy.
+
+    Args:
+        captions: the captions to show.
+        target_words: how the target is spoken of.
+        source_words: how the source is spoken of; a plain photo where not given.
+        names: strategy names or templates; empty for all registered ones.
+        side: the side policy of :class:`Rewrite`.
+        word: a concept's word. Among all strategies, those that need one are listed with a note where it is missing.
+        classes: class names of the task, likewise.
+
+    Raises:
+        UsageError: when ``names`` asks for a strategy that is unknown or cannot be written with what is given.
+        DataError: when there is no caption.
+    """
+    if not captions:
+        raise DataError(
+            "there is no caption to rewrite", fix="give some, or a caption file that is not empty"
+        )
+    rows = []
+    for name in names or list(strategies):
+        if not names and (lack := _lack(strategies[name], word, classes)):
+            rows += [Row(name, s, caption, "", lack[0]) for s in _SIDES for caption in captions]
+            continue
+        rewrite = Rewrite(
+            strategy=name,
+            side=side,
+            source_words=source_words or Wording(),
+            target_words=target_words,
+            word=word,
+            classes=classes,
+        )
+        rows += [Row(name, "source", caption, rewrite.source(caption)) for caption in captions]
+        rows += [Row(name, "target", caption, rewrite.target(caption)) for caption in captions]
+    return rows

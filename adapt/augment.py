@@ -81,7 +81,7 @@ class Augmentation:
             pair = self._crop(_pad(pair, self.crop, ignore), self.crop, ignore, rng)
         if self.photometric:
             pair = _distort(pair[0], rng), pair[1]
-        return finish(*pair, flipped=rng.random() < self.flip)
+        return _finish(*pair, flipped=rng.random() < self.flip)
 
     def _crop(self, pair: Pair, crop: tuple[int, int], ignore: int, rng: np.random.Generator) -> Pair:
         height, width = pair[1].shape[-2:]
@@ -96,8 +96,22 @@ class Augmentation:
         return tvf.crop(pair[0], *box), tvf.crop(pair[1], *box)
 
 
-def finish(image: Tensor, mask: Tensor, *, flipped: bool) -> tuple[Tensor, Tensor]:
-    """Mirror if asked, then bytes ``(3, h, w)`` to pixels in [-1, 1] and ids to ``int64``."""
+def finish(image: np.ndarray, mask: np.ndarray, *, flipped: bool) -> tuple[Tensor, Tensor]:
+    """Pixels ``float32 (3, h, w)`` in [-1, 1] and ids ``int64 (h, w)`` of an image as it is, or mirrored."""
+    return _finish(*_wrap(image, mask), flipped=flipped)
+
+
+def resize(image: np.ndarray, mask: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Image ``(h, w, 3)`` and mask ``(h, w)`` at another height and width: smooth the one, pick ids in the other."""
+    small, ids = _resize(_wrap(image, mask), size)
+    return small.permute(1, 2, 0).numpy(), ids.numpy()
+
+
+def _wrap(image: np.ndarray, mask: np.ndarray) -> Pair:
+    return tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1)), tv_tensors.Mask(torch.from_numpy(mask))
+
+
+def _finish(image: Tensor, mask: Tensor, *, flipped: bool) -> tuple[Tensor, Tensor]:
     if flipped:
         image, mask = image.flip(-1), mask.flip(-1)
     pixels = image.as_subclass(Tensor).to(torch.float32) / 127.5 - 1

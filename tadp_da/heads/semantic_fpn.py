@@ -31,12 +31,12 @@ class SemanticFPNSettings:
 
     Attributes:
         maps: read the cross-attention maps behind the features (TADP, section 3.1).
-        width: channels of the neck and of the branch.
+        width: channels of the neck and of the branch, a multiple of 8.
         dropout: share of channels dropped before the classifier, during training.
     """
 
     maps: bool = True
-    width: Annotated[int, Field(ge=8, le=2048)] = 256
+    width: Annotated[int, Field(ge=8, le=2048, multiple_of=8)] = 256
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 
@@ -115,7 +115,8 @@ class _Ascent(nn.Module):
         self.stages = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(width, width, kernel_size=3, padding=1, bias=False),
-                nn.GroupNorm(math.gcd(32, width), width),
+                # Four channels or more in a group: a small image may leave them a single cell to be normalized over.
+                nn.GroupNorm(math.gcd(32, width // 4), width),
                 nn.ReLU(inplace=True),
             )
             for _ in range(max(1, len(factors)))

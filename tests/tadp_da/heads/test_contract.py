@@ -66,6 +66,13 @@ def test_one_image_trains_every_parameter(head: Any) -> None:
     assert still == []
 
 
+def test_one_tiny_image_is_enough_to_train_on(head: Any) -> None:
+    head.train()
+    loss = head.loss(head(pyramid((32, 32), batch=1), (32, 32)), targets((32, 32), batch=1))
+    loss.backward()
+    assert loss.isfinite()
+
+
 def test_ignored_pixels_are_inert(head: Any) -> None:
     size = (32, 32)
     outputs, truth = head(pyramid(size), size).detach(), targets(size)

@@ -1,0 +1,178 @@
+"""The training set of stage 2: images, masks and text as the loop asks for them, kept in memory where they fit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from adapt.augment import Augmentation, finish, resize
+from tadp_da.captions.rewrite import fit_all
+from tadp_da.errors import DataError, UsageError
+from tadp_da.heads._confusion import check_ids
+from tadp_da.perception_model import PerceptionModel
+from tadp_da.run import Run
+from tadp_da.types import Labeled
+
+Pair = tuple[np.ndarray, np.ndarray]
+_log = logging.getLogger(__name__)
+
+
+class TextTable:
+    """Embeddings of the prompts of a data set, each different prompt encoded once: the text encoder is frozen.
+
+    Args:
+        model: whose text encoder it is.
+        data: whose captions are rewritten; one that is too long loses its end, and the log says so.
+        rewrite: from caption to prompt.
+        run: progress.
+    """
+
+    def __init__(
+        self, model: PerceptionModel, data: Labeled, rewrite: Callable[[str], str], run: Run
+    ) -> None:
+        keys = [data.images.key(i) for i in range(len(data))]
+        captions = {key: data.captions[key] for key in keys}
+        backbone = model.backbone
+        prompts, report = fit_all(rewrite, captions, backbone.count_tokens, backbone.token_limit)
+        if report.summary():
+            _log.warning("%s", report.summary())
+        self.prompts = tuple(dict.fromkeys(prompts.values()))
+        rows = {prompt: row for row, prompt in enumerate(self.prompts)}
+        self.rows = [rows[prompts[key]] for key in keys]
+        with torch.no_grad(), run.progress(len(self.prompts), "encoding prompts") as advance:
+            encoded = []
+            for prompt in self.prompts:
+                encoded.append(backbone.encode_text([prompt])[0].cpu())
+                advance("")
+        self.embeddings = torch.stack(encoded)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.embeddings[self.rows[index]]
+
+
+class TrainingExamples:
+    """Labelled images with text, for :func:`tadp_da.loop.fit`.
+
+    Args:
+        data: images, masks and captions.
+        text: embeddings by index.
+        size: working size of an image of a given height and width.
+        augment: what may happen to an image.
+    """
+
+    def __init__(
+        self,
+        data: Labeled,
+        text: TextTable,
+        size: Callable[[int, int], tuple[int, int]],
+        augment: Augmentation,
+    ) -> None:
+        if len(data) == 0:
+            raise DataError("no labelled image to train on", fix="check the source's root and split")
+        self.data, self.text, self.size, self.augment = data, text, size, augment
+        self.kept: list[Pair] = []
+        self.latents: list[Tensor] = []
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def read(self, index: int) -> Pair:
+        """Image ``uint8 (h, w, 3)`` and mask ``uint8 (h, w)``, at the working size already if that never varies.
+
+        Raises:
+            DataError: when the two differ in size, or the mask holds ids that are no classes.
+        """
+        example = self.data[index]
+        image, mask = np.array(example.image), np.array(example.target)
+        if image.shape[:2] != mask.shape:
+            raise DataError(
+                f"the image is {image.shape[0]}x{image.shape[1]} and its label {mask.shape[0]}x{mask.shape[1]} pixels",
+                where=example.key,
+                fix="give every image a label of its own size",
+            )
+        check_ids(mask, self.data.labels, where=example.key)
+        if self.augment.scale == (1.0, 1.0):
+            return resize(image, mask, self.size(*mask.shape))
+        return image, mask
+
+    def keep(self, gigabytes: float, run: Run) -> None:
+        """Read every example now and keep it, if all together take at most so many gigabytes.
+
+        Raises:
+            DataError: when no pixel of any image is labelled.
+        """
+        first = self.read(0)
+        if (first[0].nbytes + first[1].nbytes) * len(self) > gigabytes * 2**30:
+            return
+        blank = []
+        with run.progress(len(self), "reading images") as advance:
+            for index in range(len(self)):
+                self.kept.append(self.read(index))
+                if (self.kept[-1][1] == self.data.labels.ignore).all():
+                    blank.append(self.data.images.key(index))
+                advance("")
+        if len(blank) == len(self):
+            raise DataError(
+                f"none of {len(self)} images has a labelled pixel",
+                where=blank[0],
+                fix=f"give labels that use other ids than ignore ({self.data.labels.ignore})",
+            )
+        if blank:
+            _log.warning(
+                "%d of %d labels are all ignored and teach nothing; the first: %s",
+                len(blank),
+                len(self),
+                blank[0],
+            )
+
+    @torch.no_grad()
+    def keep_latents(self, model: PerceptionModel, gigabytes: float, run: Run) -> None:
+        """Encode every kept image and its mirror image, if that is all that augmentation makes of them.
+
+        The autoencoder is frozen, so a latent taken now is the one that training would take. Images off the latent grid
+        would have to be padded first; they are encoded when they are needed.
+        """
+        coarsest = max(model.backbone.spec.channels)
+        on_grid = all(side % coarsest == 0 for _, mask in self.kept for side in mask.shape)
+        if not self.kept or not on_grid or not self.augment.only_flips:
+            return
+        with run.progress(len(self), "encoding images") as advance:
+            for image, mask in self.kept:
+                pixels = torch.stack([finish(image, mask, flipped=f)[0] for f in (False, True)])
+                self.latents.append(model.backbone.encode_image(pixels.to(model.device)).cpu())
+                if self.latents[0].nbytes * len(self) > gigabytes * 2**30:
+                    self.latents.clear()
+                    return
+                advance("")
+
+    def fetch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        """``ids (h, w)``, ``text (t, d)`` and either ``latents (c, u, v)`` or ``pixels (3, h, w)``."""
+        image, mask = self.kept[index] if self.kept else self.read(index)
+        sample = {"text": self.text[index]}
+        if self.latents:
+            flipped = rng.random() < self.augment.flip
+            ids = finish(image, mask, flipped=flipped)[1]
+            return sample | {"latents": self.latents[index][int(flipped)], "ids": ids}
+        pixels, ids = self.augment(image, mask, self.size(*mask.shape), self.data.labels.ignore, rng)
+        return sample | {"pixels": pixels, "ids": ids}
+
+
+def collate(samples: Sequence[dict[str, Tensor]]) -> Any:
+    """Stack samples.
+
+    Raises:
+        UsageError: when images of one batch differ in size.
+    """
+    sizes = {tuple(sample["ids"].shape) for sample in samples}
+    if len(sizes) > 1:
+        raise UsageError(
+            f"images of one batch differ in size: {', '.join(f'{h}x{w}' for h, w in sorted(sizes))}",
+            fix="set augment.crop to one size, or batch to 1",
+        )
+    return default_collate(list(samples))

@@ -1,0 +1,239 @@
+"""PerceptionModel: a backbone and a head that see together, and the artefact that they are kept in.
+
+On disk a model is a folder that stands alone: ``backbone/`` is a plain diffusers pipeline (UNet, VAE, text encoder,
+tokenizer with learned words, scheduler), ``head.safetensors`` the head, and ``model.json``, written last, says the
+rest::
+
+    PerceptionModel.load(folder).predict(image)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from tadp_da import _model_files as files
+from tadp_da.backbones import DiffusionBackbone
+from tadp_da.captions.rewrite import Rewrite, fit
+from tadp_da.errors import UsageError
+from tadp_da.heads import heads
+from tadp_da.types import LabelSpace
+from tadp_da.viewing import Viewing
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class PerceptionModel(nn.Module):
+    """What stage 2 trains and everything after it uses.
+
+    Attributes:
+        backbone: reads pixels and text.
+        head: reads the backbone's pyramid.
+        labels: what the head decides between.
+        rewrite: from an image's caption to its prompt on the target side, for images that come without a prompt.
+        viewing: at what size and through which windows an image is looked at.
+        head_name: the head's name in the registry.
+        head_settings: what it was built with.
+    """
+
+    def __init__(
+        self,
+        backbone: DiffusionBackbone,
+        head: Any,
+        labels: LabelSpace,
+        *,
+        rewrite: Rewrite,
+        viewing: Viewing,
+        head_name: str,
+        head_settings: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.backbone: Any = backbone
+        self.head: Any = head
+        self.labels, self.rewrite, self.viewing = labels, rewrite, viewing
+        self.head_name, self.head_settings = head_name, head_settings
+        self.eval()
+
+    @classmethod
+    def assemble(
+        cls,
+        backbone: DiffusionBackbone,
+        head: str,
+        labels: LabelSpace,
+        *,
+        rewrite: Rewrite | None = None,
+        viewing: Viewing | None = None,
+        seed: int = 0,
+        **settings: Any,
+    ) -> PerceptionModel:
+        """A new head on a backbone.
+
+        Args:
+            backbone: fresh, with its concept installed.
+            head: name in the registry.
+            labels: what to decide between.
+            rewrite: how target captions become prompts; plain captions if None.
+            viewing: whole images at their own size if None.
+            seed: of the head's first weights.
+            settings: of the head.
+
+        Raises:
+            UsageError: for an unknown head or settings that it does not take.
+        """
+        build = heads[head]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            try:
+                built = build(backbone.spec, labels, **settings)
+            except ValidationError as error:
+                first = error.errors()[0]
+                raise UsageError(
+                    f"head {head!r} cannot be built: {first['msg']}, found {first['input']!r}",
+                    where=".".join(map(str, first["loc"])),
+                    fix=f"see the settings in {build.__module__}",
+                ) from None
+        return cls(
+            backbone,
+            built,
+            labels,
+            rewrite=rewrite or Rewrite(),
+            viewing=viewing or Viewing(),
+            head_name=head,
+            head_settings=settings,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the head's weights are, and so the backbone's."""
+        return next(self.head.parameters()).device
+
+    def forward(self, pixels: Tensor, text: Tensor) -> Any:
+        """Raw outputs of the head for pixels ``(b, 3, h, w)`` in [-1, 1] and text ``(b, t, d)``."""
+        pyramid = self.backbone.pyramid(pixels, text, attention=self.head.maps)
+        return self.head(pyramid, tuple(pixels.shape[-2:]))
+
+    def from_latents(self, latents: Tensor, text: Tensor, size: tuple[int, int]) -> Any:
+        """The same for latents ``(b, c, u, v)`` that the backbone's ``encode_image`` gave for images of ``size``."""
+        return self.head(self.backbone.pyramid_of(latents, text, size, attention=self.head.maps), size)
+
+    def prompt(self, caption: str) -> str:
+        """The prompt for a target image of this caption; a caption over the tokenizer's limit loses its end."""
+        return fit(self.rewrite.target, caption, self.backbone.count_tokens, self.backbone.token_limit).prompt
+
+    @torch.no_grad()
+    def predict(self, image: Image, prompt: str | None = None, *, caption: str = "") -> Any:
+        """The head's decision for one image, at the image's own resolution; for segmentation ``uint8 (h, w)`` ids.
+
+        Args:
+            image: any size.
+            prompt: what the network is told, as it is.
+            caption: what the image shows; rewritten to the prompt when there is none.
+        """
+        self.eval()
+        text = self.backbone.encode_text([self.prompt(caption) if prompt is None else prompt])
+        outputs = self.viewing.through(lambda x: self(x, text), self._pixels(image))
+        if outputs.shape[-2:] != (image.height, image.width):
+            outputs = F.interpolate(
+                outputs.float(), (image.height, image.width), mode="bilinear", align_corners=False
+            )
+        return self.head.decide(outputs)[0]
+
+    @torch.no_grad()
+    def attention(
+        self, image: Image, words: list[str], prompt: str | None = None, *, caption: str = ""
+    ) -> dict[str, np.ndarray]:
+        """Where the network looks for words of the prompt (TADP, figure 4), the image seen as a whole.
+
+        Returns:
+            By word a ``float32 (h, w)`` map at the image's resolution: the share of attention on the word's tokens,
+            averaged over them, over the places where it stands, and over strides.
+
+        Raises:
+            UsageError: when a word is not in the prompt, or the backbone gives no maps.
+        """
+        self.eval()
+        prompt = self.prompt(caption) if prompt is None else prompt
+        positions = {word: self._positions(word, prompt) for word in words}
+        pyramid = self.backbone.pyramid(self._pixels(image), self.backbone.encode_text([prompt]))
+        if not pyramid.attention:
+            raise UsageError("this backbone gives no attention maps", fix="choose one with cross-attention")
+        height, width = self.viewing.size(image.height, image.width)
+        total = torch.zeros(0)
+        for stride, maps in pyramid.attention.items():
+            large = F.interpolate(maps.float(), scale_factor=stride, mode="bilinear", align_corners=False)
+            large = F.interpolate(large[..., :height, :width], (image.height, image.width), mode="bilinear")[
+                0
+            ]
+            total = large if len(total) == 0 else total + large
+        mean = (total / len(pyramid.attention)).cpu()
+        return {word: mean[at].mean(0).numpy() for word, at in positions.items()}
+
+    def _positions(self, word: str, prompt: str) -> list[int]:
+        """Positions of a word's tokens among those of the encoded prompt, whose first is the begin mark."""
+        found = list(re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE)) if word else []
+        if not found:
+            raise UsageError(
+                f"{word!r} is not in the prompt {prompt!r}",
+                fix="choose words of the prompt, or give another caption",
+            )
+        count = self.backbone.count_tokens
+        return [
+            1 + i
+            for match in found
+            for i in range(count(prompt[: match.start()]), count(prompt[: match.end()]))
+        ]
+
+    def _pixels(self, image: Image) -> Tensor:
+        from PIL.Image import Resampling
+
+        height, width = self.viewing.size(image.height, image.width)
+        picture = image.convert("RGB")
+        if picture.size != (width, height):
+            picture = picture.resize((width, height), Resampling.BILINEAR)
+        array = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+        return array.to(self.device, torch.float32) / 127.5 - 1
+
+    def save(self, folder: Path, *, dtype: Literal["float32", "float16"] = "float32") -> None:
+        """Write the folder; ``model.json`` last.
+
+        Args:
+            folder: may hold other files.
+            dtype: of the weights on disk; half the size, and rounded, with ``"float16"``.
+        """
+        facts = {
+            "head": {"name": self.head_name, "settings": self.head_settings},
+            "labels": dataclasses.asdict(self.labels),
+            "rewrite": files.plain(self.rewrite),
+            "viewing": files.plain(self.viewing),
+        }
+        files.write(folder, self.backbone, self.head, facts, dtype)
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str | torch.device = "cpu") -> PerceptionModel:
+        """Read a folder written by :meth:`save`; weights are ``float32`` in memory.
+
+        Raises:
+            ArtefactError: when it is no model, or a file is not what it was.
+        """
+        facts = files.read(folder)
+        with files.explained(folder):
+            labels = files.parse(LabelSpace, facts["labels"])
+            model = cls.assemble(
+                files.load_backbone(folder, facts["backbone"]),
+                facts["head"]["name"],
+                labels,
+                rewrite=files.parse(Rewrite, facts["rewrite"]),
+                viewing=files.parse(Viewing, facts["viewing"]),
+                **facts["head"]["settings"],
+            )
+            model.head.load_state_dict(files.load_head(folder))
+        return model.requires_grad_(False).to(device)

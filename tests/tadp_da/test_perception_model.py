@@ -1,0 +1,261 @@
+"""PerceptionModel: predictions at the image's own resolution, attention of words, and an artefact that stands alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydantic import ValidationError
+
+from tadp_da.captions.rewrite import Rewrite
+from tadp_da.errors import ArtefactError, UsageError
+from tadp_da.perception_model import PerceptionModel
+from tadp_da.types import LabelSpace, Wording
+from tadp_da.viewing import Viewing
+
+LABELS = LabelSpace("segmentation", ("sky", "road", "car"), palette=((0, 0, 255), (90, 90, 90), (255, 0, 0)))
+
+
+def picture(height: int, width: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def assemble(backbone: Any, **settings: Any) -> PerceptionModel:
+    return PerceptionModel.assemble(backbone, "semantic-fpn", LABELS, **({"width": 16} | settings))
+
+
+def dense(model: PerceptionModel, image: Image.Image, viewing: Viewing | None = None) -> torch.Tensor:
+    """Logits at the working size."""
+    with torch.no_grad():
+        text = model.backbone.encode_text(["a street"])
+        outputs: torch.Tensor = (viewing or model.viewing).through(
+            lambda x: model(x, text), model._pixels(image)
+        )
+    return outputs
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 96), (61, 83), (20, 150)], ids=str)
+@pytest.mark.parametrize(
+    "viewing", [Viewing(), Viewing(short=32, window=(32, 32), flip=True)], ids=["whole", "windows"]
+)
+def test_decisions_have_the_size_of_the_image(backbone: Any, size: tuple[int, int], viewing: Viewing) -> None:
+    decision = assemble(backbone, viewing=viewing).predict(picture(*size), "a street")
+    assert decision.shape == size
+    assert decision.dtype == np.uint8
+    assert decision.max() < len(LABELS.classes)
+
+
+def test_the_prompt_reaches_the_network(backbone: Any) -> None:
+    model = assemble(backbone)
+    with torch.no_grad():
+        one, other = (
+            model(model._pixels(picture(64, 64)), backbone.encode_text([p]))
+            for p in ("a car", "a dark night")
+        )
+    assert not torch.equal(one, other)
+
+
+def test_captions_are_rewritten_and_prompts_are_not(backbone: Any) -> None:
+    rewrite = Rewrite(strategy="simple", target_words=Wording(medium="photo", style="dark night"))
+    model = assemble(backbone, rewrite=rewrite)
+    assert model.prompt("a car") == "a dark night photo of a car"
+    image = picture(64, 64)
+    by_caption = model.predict(image, caption="a car")
+    np.testing.assert_array_equal(by_caption, model.predict(image, "a dark night photo of a car"))
+    assert backbone.count_tokens(model.prompt("car " * 200)) <= backbone.token_limit
+
+
+def test_a_window_that_covers_the_image_is_the_whole_image(backbone: Any) -> None:
+    model, image = assemble(backbone), picture(64, 96)
+    whole = dense(model, image, Viewing())
+    assert torch.equal(dense(model, image, Viewing(window=(64, 96))), whole)
+    assert torch.equal(dense(model, image, Viewing(window=(128, 128), stride=(8, 8))), whole)
+
+
+def test_mirrored_images_get_mirrored_decisions_when_averaged_with_their_mirror(backbone: Any) -> None:
+    model, image = assemble(backbone, viewing=Viewing(flip=True)), picture(64, 64)
+    mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    torch.testing.assert_close(dense(model, mirrored), dense(model, image).flip(-1))
+
+
+@pytest.mark.parametrize("size", [(100, 130), (64, 64), (30, 200), (65, 64)], ids=str)
+def test_windows_cover_every_pixel_and_never_leave_the_image(size: tuple[int, int]) -> None:
+    viewing = Viewing(window=(64, 48), stride=(40, 30))
+    seen = np.zeros(size, int)
+    boxes = viewing.boxes(*size)
+    for rows, columns in boxes:
+        assert 0 <= rows.start < rows.stop <= size[0]
+        assert 0 <= columns.start < columns.stop <= size[1]
+        seen[rows, columns] += 1
+    assert seen.min() >= 1
+    assert len({(r.stop - r.start, c.stop - c.start) for r, c in boxes}) == 1
+    assert len(boxes) == len(set(map(str, boxes)))
+
+
+def test_windows_are_averaged() -> None:
+    pixels = torch.rand(1, 3, 50, 70)
+    average = Viewing(window=(32, 32), stride=(10, 10)).through(lambda x: x * 2, pixels)
+    torch.testing.assert_close(average, pixels * 2)
+
+
+def test_windows_of_the_paper() -> None:
+    viewing = Viewing(short=512, long=1024, window=(512, 512), stride=(341, 341))
+    assert viewing.size(1080, 1920) == (512, 910)
+    assert viewing.size(1024, 2048) == (512, 1024)
+    assert [columns.start for _, columns in viewing.boxes(512, 1024)] == [0, 341, 512]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"stride": (8, 8)}, {"window": (32, 32), "stride": (33, 8)}, {"short": 0}, {"size": 5}]
+)
+def test_nonsensical_viewing_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Viewing(**wrong)
+
+
+def test_attention_of_words_lies_on_their_tokens(backbone: Any) -> None:
+    model, image = assemble(backbone), picture(64, 96)
+    maps = model.attention(image, ["night", "dark night"], "a dark night of a car")
+    assert {k: (v.shape, v.dtype) for k, v in maps.items()} == {
+        "night": ((64, 96), np.float32),
+        "dark night": ((64, 96), np.float32),
+    }
+    dark = model.attention(image, ["dark"], "a dark night of a car")["dark"]
+    np.testing.assert_allclose(maps["dark night"], (dark + maps["night"]) / 2, atol=1e-6)
+    with torch.no_grad():
+        pyramid = backbone.pyramid(model._pixels(image), backbone.encode_text(["a dark night of a car"]))
+    # begin mark, a, dark, night: every bilinear enlargement keeps the mean
+    expected = np.mean([a[0, 3].mean().item() for a in pyramid.attention.values()])
+    assert maps["night"].mean() == pytest.approx(expected, rel=1e-3)
+
+
+def test_attention_counts_every_place_of_a_word_and_whole_words_only(backbone: Any) -> None:
+    model = assemble(backbone)
+    assert model._positions("car", "a car, two cars and a CAR") == [2, 8]
+    assert model._positions("two cars", "a car, two cars") == [4, 5]
+
+
+def test_attention_of_a_missing_word_is_an_error(backbone: Any) -> None:
+    with pytest.raises(UsageError, match="choose words of the prompt"):
+        assemble(backbone).attention(picture(64, 64), ["dog"], "a dark night")
+
+
+def test_head_and_settings_are_checked(backbone: Any) -> None:
+    with pytest.raises(UsageError, match="did you mean 'semantic-fpn'"):
+        PerceptionModel.assemble(backbone, "semantic-fnp", LABELS)
+    with pytest.raises(UsageError, match="semantic_fpn"):
+        assemble(backbone, depth=3)
+
+
+def test_the_seed_decides_the_heads_first_weights(backbone: Any) -> None:
+    def weights(seed: int) -> torch.Tensor:
+        torch.rand(seed + 3)
+        return torch.cat([p.flatten() for p in assemble(backbone, seed=seed).head.parameters()])
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+@pytest.fixture
+def learned(backbone: Any) -> PerceptionModel:
+    """A model whose UNet, words and head are not those of any base."""
+    backbone.learn("<dusk>", "night", vectors=2)
+    with torch.no_grad():
+        for parameter in backbone.unet.parameters():
+            parameter.mul_(1.01)
+        backbone.text_encoder.get_input_embeddings().weight[-1] += 0.3
+    words = Wording(medium="photo", style="dark night")
+    return assemble(
+        backbone,
+        seed=5,
+        rewrite=Rewrite(strategy="a {word} photo of {caption}", target_words=words, word="<dusk> <dusk>_1"),
+        viewing=Viewing(short=48, window=(32, 32), flip=True),
+    )
+
+
+def test_an_artefact_stands_alone(learned: PerceptionModel, tmp_path: Path) -> None:
+    learned.save(tmp_path / "model")
+    moved = shutil.move(tmp_path / "model", tmp_path / "elsewhere")
+    loaded = PerceptionModel.load(Path(moved))
+    assert (loaded.labels, loaded.rewrite, loaded.viewing) == (
+        learned.labels,
+        learned.rewrite,
+        learned.viewing,
+    )
+    assert not any(p.requires_grad for p in loaded.parameters())
+    image = picture(70, 90)
+    assert torch.equal(dense(loaded, image), dense(learned, image))
+    np.testing.assert_array_equal(
+        loaded.predict(image, caption="a car"), learned.predict(image, caption="a car")
+    )
+    assert loaded.predict(image).shape == (70, 90)
+
+
+def test_plain_diffusers_opens_the_backbone(learned: PerceptionModel, tmp_path: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    learned.save(tmp_path)
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "backbone")
+    state = pipeline.unet.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in learned.backbone.unet.state_dict().items())
+    assert len(pipeline.tokenizer("a <dusk> <dusk>_1").input_ids) == 5
+
+
+def test_half_precision_halves_the_folder_and_keeps_the_decision(
+    learned: PerceptionModel, tmp_path: Path
+) -> None:
+    def weight(folder: Path) -> int:
+        return sum(p.stat().st_size for p in folder.rglob("*.safetensors"))
+
+    learned.save(tmp_path / "full")
+    learned.save(tmp_path / "half", dtype="float16")
+    assert weight(tmp_path / "half") < 0.55 * weight(tmp_path / "full")
+    loaded, image = PerceptionModel.load(tmp_path / "half"), picture(64, 64)
+    assert (
+        {p.dtype for p in learned.parameters()} == {torch.float32} == {p.dtype for p in loaded.parameters()}
+    )
+    same = loaded.predict(image, "a car") == learned.predict(image, "a car")
+    assert same.mean() > 0.98
+    torch.testing.assert_close(dense(loaded, image), dense(learned, image), atol=0.02, rtol=0.05)
+
+
+@pytest.mark.parametrize("name", ["head.safetensors", "backbone/unet/config.json", "backbone/backbone.json"])
+@pytest.mark.parametrize("missing", [True, False], ids=["missing", "changed"])
+def test_a_corrupt_folder_is_refused(
+    learned: PerceptionModel, tmp_path: Path, name: str, missing: bool
+) -> None:
+    learned.save(tmp_path)
+    if missing:
+        (tmp_path / name).unlink()
+    else:
+        data = bytearray((tmp_path / name).read_bytes())
+        data[len(data) // 2] ^= 1
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(ArtefactError, match="tadp-da adapt") as caught:
+        PerceptionModel.load(tmp_path)
+    assert name in str(caught.value)
+
+
+def test_a_folder_without_its_last_file_is_no_model(learned: PerceptionModel, tmp_path: Path) -> None:
+    learned.save(tmp_path)
+    (tmp_path / "model.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ArtefactError, match="not a perception model"):
+        PerceptionModel.load(tmp_path)
+    (tmp_path / "model.json").unlink()
+    with pytest.raises(ArtefactError, match="train it again"):
+        PerceptionModel.load(tmp_path)
+
+
+def test_facts_that_do_not_fit_the_weights_are_refused(learned: PerceptionModel, tmp_path: Path) -> None:
+    learned.save(tmp_path)
+    facts = json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))
+    facts["head"]["settings"]["width"] = 32
+    (tmp_path / "model.json").write_text(json.dumps(facts), encoding="utf-8")
+    with pytest.raises(ArtefactError, match="cannot be put together"):
+        PerceptionModel.load(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import sys
@@ -140,9 +141,14 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_pipeline(tmp_path_factory.mktemp("models") / "tiny")
 
 
-@pytest.fixture
-def backbone(tiny_pipeline: Path) -> Any:
-    """A fresh ``StableDiffusion`` on the tiny pipeline: strides 4, 8, 16, 32 and maps at 8 and 16."""
+@pytest.fixture(scope="session")
+def _loaded_backbone(tiny_pipeline: Path) -> Any:
     from tadp_da.backbones.stable_diffusion import StableDiffusion
 
     return StableDiffusion.from_pretrained(str(tiny_pipeline))
+
+
+@pytest.fixture
+def backbone(_loaded_backbone: Any) -> Any:
+    """A fresh ``StableDiffusion`` on the tiny pipeline, free to be changed: strides 4, 8, 16, 32; maps at 8, 16."""
+    return copy.deepcopy(_loaded_backbone)

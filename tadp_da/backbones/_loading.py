@@ -74,8 +74,8 @@ def _load(folder: Path, part: str, kind: Any) -> Any:
     options = {"torch_dtype" if part != "text_encoder" else "dtype": torch.float32, "use_safetensors": True}
     try:
         if not weights:
-            return kind.from_pretrained(folder / part)
-        model, info = kind.from_pretrained(folder / part, output_loading_info=True, **options)
+            return kind.from_pretrained(str(folder / part))
+        model, info = kind.from_pretrained(str(folder / part), output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise _corrupt(folder / part, error) from error
     left = {key: sorted(map(str, info.get(key) or ())) for key in ("missing_keys", "unexpected_keys")}

@@ -1,7 +1,7 @@
 """The pyramid agrees with the reference implementation that the paper's authors used.
 
-The fixture holds inputs and every n-th value of the features and maps of the original latent-diffusion UNet; its weights are a
-formula of their names.
+The fixture holds inputs and every n-th value of the features and maps of the original latent-diffusion UNet; its
+weights are a formula of their names.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
+import torch
 from PIL.Image import Image
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as settings
@@ -39,7 +40,7 @@ class EvaluationSettings:
 
 
 class Model(Protocol):
-    """What is asked of a model: a head that can score, and a decision at the image's own resolution."""
+    """What is asked of a ``PerceptionModel``: a head that can score, and decisions at the image's own resolution."""
 
     @property
     def labels(self) -> LabelSpace: ...
@@ -47,7 +48,9 @@ class Model(Protocol):
     @property
     def head(self) -> TaskHead: ...
 
-    def predict(self, image: Image, prompt: str) -> Any: ...
+    def predict(self, image: Image, prompt: str, /) -> Any: ...
+
+    def to(self, device: torch.device, /) -> Any: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +153,7 @@ def evaluate(
     """Score a model on every image of a split, at the resolution of the labels.
 
     Args:
-        model: decides; its head brings the score.
+        model: decides; its head brings the score. It is moved to the run's device.
         data: test images, labels and captions.
         rewrite: caption to prompt, as the strategy writes it for this side.
         run: progress bars.
@@ -163,6 +166,7 @@ def evaluate(
     settings = settings or EvaluationSettings()
     _check_classes(model.labels, data)
     chosen = set(_spread(len(data), settings.keep)) if pictures is not None else set()
+    model.to(run.torch_device)
     total = model.head.score()
     per_image: dict[str, float | None] = {}
     kept: list[Kept] = []

@@ -107,10 +107,11 @@ def plot_scores(comparison: Comparison, path: Path) -> None:
     """Write a PNG of every row: its seeds and their mean on target and source, and the paired difference."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     rows = comparison.rows
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(12, 1.7 + 0.42 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(12, 1.7 + 0.42 * len(rows)), layout=ConstrainedLayoutEngine(wspace=0.08))
         target, difference, source = figure.subplots(1, 3, sharey=True, width_ratios=(1.2, 1.3, 0.9))
         reach = _reach(rows)
         difference.set_xlim(-reach, reach)
@@ -122,7 +123,6 @@ def plot_scores(comparison: Comparison, path: Path) -> None:
         seeds = max((len(row.target.values) for row in rows if row.target), default=0)
         target.set_title(f"target {comparison.metric} (%)", loc="left", weight="bold")
         difference.set_title(f"difference from {comparison.baseline}, target", loc="left", weight="bold")
-        figure.get_layout_engine().set(wspace=0.08)  # type: ignore[union-attr]
         source.set_title(f"source {comparison.metric} (%)", loc="left", weight="bold")
         for axes in (target, difference, source):
             _bare(axes)
@@ -151,6 +151,7 @@ def plot_panels(reports: Mapping[str, Report], path: Path, *, side: Side = "targ
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.patches import Patch
 
     rows = {name: report for name, report in reports.items() if (e := getattr(report, side)) and e.kept}
@@ -162,8 +163,10 @@ def plot_panels(reports: Mapping[str, Report], path: Path, *, side: Side = "targ
         cell = 1.9 * image.height / image.width
     with mpl.rc_context(_STYLE):
         columns = 2 + len(rows)
-        figure = Figure(figsize=(1.95 * columns, (cell + 0.1) * len(shown) + 0.75), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)  # type: ignore[union-attr]
+        figure = Figure(
+            figsize=(1.95 * columns, (cell + 0.1) * len(shown) + 0.75),
+            layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02),
+        )
         grid = figure.subplots(len(shown), columns, squeeze=False)
         seen: set[int] = set()
         for line, kept in zip(grid, shown, strict=True):

@@ -167,7 +167,9 @@ def _paired(found: Difference | None) -> str:
     if found is None:
         return ABSENT
     interval = (
-        f" [{found.low:+.1f}, {found.high:+.1f}]" if found.low is not None and found.high is not None else ""
+        f" ({found.low:+.1f} to {found.high:+.1f})"
+        if found.low is not None and found.high is not None
+        else ""
     )
     return f"{found.mean:+.1f}{interval}"
 
@@ -182,7 +184,7 @@ def _grid(header: list[str], lines: Iterable[list[str]]) -> str:
 def _escaped(text: str) -> str:
     """Text that Markdown and HTML show as it is: names come from files that others wrote."""
     flat = " ".join(html.escape(text, quote=False).split())
-    for mark in "\\|`*_[]<>#!":
+    for mark in "\\|`*_[]<>#!$":
         flat = flat.replace(mark, f"\\{mark}")
     return flat
 

@@ -47,7 +47,6 @@ def train(
         objective: holds the backbone; everything in it but ``parameters`` is frozen here.
         each: called after every step.
     """
-    before = [(parameter, parameter.requires_grad) for parameter in objective.parameters()]
     objective.requires_grad_(False).eval()
     for parameter in parameters:
         parameter.requires_grad_(True)
@@ -78,8 +77,6 @@ def train(
     )
     with _checkpointed(objective.backbone.unet, chosen.gradient_checkpointing):
         _record(steps, run, chosen.steps, method, each)
-    for parameter, trainable in before:
-        parameter.requires_grad_(trainable)
 
 
 def _record(steps: Iterator[Step], run: Run, total: int, method: str, each: Callable[[Step], None]) -> None:
@@ -87,13 +84,13 @@ def _record(steps: Iterator[Step], run: Run, total: int, method: str, each: Call
     path, lines = run.folder / METRICS, None
     with run.progress(total, method) as advance:
         for step in steps:
-            each(step)
             if lines is None:  # a resumed run goes on behind the steps that its checkpoint holds
                 lines = _lines_before(path, step.index)
                 path.write_text("".join(lines), encoding="utf-8")
             facts = {"step": step.index, "loss": step.loss, "grad_norm": step.grad_norm, "lr": step.lrs[0]}
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(facts) + "\n")
+            each(step)
             advance(f"loss {step.loss:.4f}")
 
 
@@ -102,6 +99,27 @@ def _lines_before(path: Path, step: int) -> list[str]:
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     return [line for line in lines if json.loads(line)["step"] < step]
+
+
+@contextmanager
+def as_it_came(backbone: nn.Module) -> Iterator[None]:
+    """Leave every parameter as trainable, and the modules in the mode, that they were in."""
+    trainable = {name: p.requires_grad for name, p in backbone.named_parameters()}
+    training = backbone.training
+    yield
+    for name, parameter in backbone.named_parameters():
+        parameter.requires_grad_(trainable[name])
+    backbone.train(training)
+
+
+@contextmanager
+def global_seed(run: Run) -> Iterator[None]:
+    """For a library that knows no generator: torch's own streams as a function of the run's seed, and
+    afterwards as they were."""
+    device = run.torch_device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(mix(run.seed))
+        yield
 
 
 @contextmanager
@@ -170,7 +188,7 @@ class Witness:
         count, own = self.chosen.previews.images, self.chosen.previews.prompts
         if own:
             return [own[i % len(own)].format(word=self.views.prompts.word) for i in range(count)]
-        return [self.views.prompts.say(i, 0) for i in range(count)]
+        return [self.views.prompts.say(i, i) for i in range(count)]
 
     def _samples(self) -> list[Image]:
         if not self.chosen.previews.images:
@@ -194,12 +212,12 @@ class Witness:
         """Denoising loss over the first images at noise and time steps that are the same every time."""
         count = min(_PROBES, len(self.views))
         objective = NoisePrediction(self.backbone, self.backbone.encode_text)
+        device, seed = self.run.torch_device, self.run.seed
         total = 0.0
-        for i in range(count):
-            batch = Batch(
-                self.views.latents.mean[i, :1].to(self.run.torch_device), None, [self.views.prompts.say(i, i)]
+        for i in range(count):  # several noises of one image at a time
+            latents = self.views.latents.mean[i, :1].to(device).expand(_DRAWS, -1, -1, -1)
+            generators = [torch.Generator().manual_seed(mix(seed, i, draw)) for draw in range(_DRAWS)]
+            total += float(
+                objective(Batch(latents, None, [self.views.prompts.say(i, i)] * _DRAWS), generators)
             )
-            for probe in range(_DRAWS):
-                generator = torch.Generator().manual_seed(mix(self.run.seed, i, probe))
-                total += float(objective(batch, [generator]))
-        return total / (count * _DRAWS)
+        return total / count

@@ -95,7 +95,7 @@ class DreamBooth(Learning):
         """
         from personalize._denoising import NoisePrediction, Prompts, TextTable, Views
         from personalize._latents import encode
-        from personalize._training import Witness
+        from personalize._training import Witness, as_it_came
         from tadp_da.concept import Concept
 
         base = backbone.fingerprint
@@ -106,7 +106,7 @@ class DreamBooth(Learning):
         text = TextTable(backbone.encode_text, said)
         objective = NoisePrediction(backbone, text, self.snr_gamma, self.prior_weight)
         learn = self._low_rank if self.mode == "lora" else self._full
-        with Witness(backbone, images, views, self, run)():
+        with Witness(backbone, images, views, self, run)(), as_it_came(objective.backbone):
             learned = learn(backbone, objective, views, run)
         return Concept(
             word=self.word,
@@ -123,7 +123,11 @@ class DreamBooth(Learning):
         return {"weights": weights, "unet_config": json.loads(backbone.unet.to_json_string())}
 
     def _low_rank(self, backbone: Any, objective: NoisePrediction, views: Views, run: Run) -> dict[str, Any]:
-        self._train(backbone.train_unet("lora", rank=self.rank), objective, views, run)
+        from personalize._training import global_seed
+
+        with global_seed(run):  # peft draws the first values from the global stream
+            parameters = backbone.train_unet("lora", rank=self.rank)
+        self._train(parameters, objective, views, run)
         lora = backbone.lora_tensors()
         backbone.fuse_lora()
         return {"lora": lora}

@@ -79,15 +79,16 @@ class TextualInversion(Learning):
         """
         from personalize._denoising import NoisePrediction, Prompts, Views
         from personalize._latents import encode
-        from personalize._training import Witness, train
+        from personalize._training import Witness, as_it_came, train
         from tadp_da.concept import Concept
 
         base = backbone.fingerprint
         tokens = backbone.learn(self.word, self.like, self.vectors)
         prompts = Prompts.of(self.sentences, " ".join(tokens), images, captions)
         views = Views(encode(backbone, images, self, run), prompts)
-        with Witness(backbone, images, views, self, run)(), only_rows(backbone, tokens) as rows:
-            objective = NoisePrediction(backbone, backbone.encode_text, self.snr_gamma)
+        objective = NoisePrediction(backbone, backbone.encode_text, self.snr_gamma)
+        look = Witness(backbone, images, views, self, run)
+        with look(), as_it_came(objective.backbone), only_rows(backbone, tokens) as rows:
             train(objective, [rows], views, self, run, "textual inversion")
         return Concept(
             word=self.word,

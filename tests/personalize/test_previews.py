@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from personalize.previews import grid, spread
+from tadp_da.errors import UsageError
+
+
+def _plain(colour: str, size: tuple[int, int] = (160, 130)) -> Image.Image:
+    return Image.new("RGB", size, colour)
+
+
+def test_every_picture_stands_in_its_row_and_column() -> None:
+    rows = [[_plain("red"), _plain("lime")], [_plain("blue"), _plain("yellow")]]
+    page = np.asarray(grid(rows, ["before", "after"], ["one", "two"]))
+    found = {}
+    for name, colour in {
+        "red": (255, 0, 0),
+        "lime": (0, 255, 0),
+        "blue": (0, 0, 255),
+        "yellow": (255, 255, 0),
+    }.items():
+        ys, xs = np.where((page == colour).all(-1))
+        assert len(ys) == 160 * 130
+        found[name] = (ys.min(), xs.min())
+    assert found["red"][0] == found["lime"][0] < found["blue"][0] == found["yellow"][0]
+    assert found["red"][1] == found["blue"][1] < found["lime"][1] == found["yellow"][1]
+
+
+def test_labels_are_drawn_and_fit() -> None:
+    rows = [[_plain("red"), _plain("red")]]
+    label = "a long sentence that has to be wrapped so that it stays above its own picture"
+    without, page = grid(rows, ["before"]), grid(rows, ["before"], [label, ""])
+    assert page.width == without.width
+    assert page.height > without.height + 2 * 12
+    band = np.asarray(page)[: page.height - without.height]
+    assert (band.sum(-1) < 100).any(), "no ink above the picture"
+    assert not (band[:, -160:].sum(-1) < 100).any(), "the label runs into the next column"
+
+
+def test_small_pictures_are_enlarged_and_odd_ones_fitted() -> None:
+    page = np.asarray(grid([[_plain("red", (32, 32)), _plain("blue", (64, 32))]], [""]))
+    assert ((page == (255, 0, 0)).all(-1)).sum() == 128 * 128
+    assert ((page == (0, 0, 255)).all(-1)).sum() == 128 * 64
+
+
+@pytest.mark.parametrize(("rows", "labels"), [([], []), ([[_plain("red")]], [])])
+def test_a_grid_that_does_not_add_up_is_refused(rows: list[list[Image.Image]], labels: list[str]) -> None:
+    with pytest.raises(UsageError, match="give one label per row"):
+        grid(rows, labels)
+
+
+def test_spread_takes_from_the_whole_list(images) -> None:
+    assert [np.asarray(p)[30, :, 0].argmax() for p in spread(images, 2)] == [10, 34]
+    assert len(spread(images, 99)) == len(images)

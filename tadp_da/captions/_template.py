@@ -25,8 +25,8 @@ _DANGLING = re.compile(
     r"(?:(?:^|\s)(?:of|with|showing|shows|depicting|about|from|in)(?:\s+(?:a|an|the))?|:)\s*$", re.IGNORECASE
 )
 PERSONALIZE = (
-    "learn one from unlabelled target images: tadp-da personalize textual-inversion IMAGES --out CONCEPT "
-    "(or dreambooth instead of textual-inversion), and give it with --concept CONCEPT"
+    "learn one from unlabelled target images: tadp-da personalize IMAGES --method textual-inversion --out CONCEPT "
+    "(or --method dreambooth), and give it with --concept CONCEPT"
 )
 NAME_CLASSES = "name the classes of the task; a labelled domain does it by itself"
 

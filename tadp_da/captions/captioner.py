@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from tadp_da.types import Unlabeled
 
-MINI = Path(__file__).resolve().parents[1] / "mini" / "weights" / "blip2"
-
 
 @settings_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class CaptionerSettings:
@@ -90,11 +88,13 @@ class Captioner:
         import torch
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
+        from tadp_da.mini import WEIGHTS
+
         settings = settings or CaptionerSettings()
         half = torch.device(device).type == "cuda"
         dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
         dtype = dtypes[("fp16" if half else "fp32") if settings.dtype == "auto" else settings.dtype]
-        source = MINI if str(name) == "mini" else name
+        source = WEIGHTS / "blip2" if str(name) == "mini" else name
         try:
             with _quiet():
                 processor = AutoProcessor.from_pretrained(source)
@@ -207,6 +207,8 @@ def caption_images(
         ArtefactError: when ``out`` was made by another captioner, or nobody knows by which.
         DataError: when an image or the half-done file cannot be read.
     """
+    from rich.markup import escape
+
     entries = _begin(out, captioner)
     todo = [i for i in range(len(images)) if images.key(i) not in entries]
     batch = captioner.settings.batch
@@ -218,7 +220,7 @@ def caption_images(
                 captions = captioner([images[i] for i in chosen])
                 for i, caption in zip(chosen, captions, strict=True):
                     entries[images.key(i)] = Entry((caption,))
-                    advance(caption)
+                    advance(escape(caption[:40]))  # brackets in a caption are no markup
                 if number % save_every == 0:
                     CaptionFile(out, entries).write()
                     saved = len(entries)

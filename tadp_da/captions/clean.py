@@ -118,17 +118,17 @@ _ALWAYS: tuple[tuple[str, Step], ...] = (
 _ART: tuple[tuple[str, Step], ...] = (("style phrases", _without_style),)
 
 
-def _clean(caption: str, art: bool) -> tuple[str, set[str]]:
-    kinds: set[str] = set()
+def _clean(caption: str, art: bool) -> tuple[str, list[str]]:
+    kinds: dict[str, None] = {}  # in the order of the steps, each once
     steps, before = _ALWAYS + _ART * art, None
     while before != caption:  # a phrase may hide another; no step lengthens the text, so this ends
         before = caption
         for kind, step in steps:
             changed = step(caption)
             if changed != caption:
-                kinds.add(kind)
+                kinds[kind] = None
             caption = changed
-    return caption, kinds
+    return caption, list(kinds)
 
 
 def clean(caption: str, *, art: bool = True) -> str:

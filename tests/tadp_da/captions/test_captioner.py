@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from tadp_da.captions.captioner import Captioner, CaptionerSettings, caption_images, review
 from tadp_da.captions.files import CaptionFile, Entry
 from tadp_da.errors import ArtefactError, DataError, EnvironmentFault, UsageError
+from tadp_da.mini import WEIGHTS
 from tadp_da.run import Run
 from tadp_da.types import Unlabeled
 
@@ -212,6 +213,14 @@ def test_pickled_weights_are_refused(blip2: Path, tmp_path: Path) -> None:
         Captioner.from_pretrained(folder)
 
 
+def test_the_embedded_captioner_is_called_mini() -> None:
+    if not (WEIGHTS / "blip2").is_dir():
+        pytest.skip("the embedded weights have not been trained yet: python -m tadp_da.mini.pretrain")
+    captioner = Captioner.from_pretrained("mini")
+    assert captioner.model.config.model_type == "blip-2"
+    assert captioner([Image.new("RGB", (128, 128), "skyblue")])[0]
+
+
 def test_a_text_model_is_no_captioner(blip2: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(blip2, tmp_path / "text")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -225,6 +234,16 @@ def test_captioning_writes_nothing_to_the_terminal(
 ) -> None:
     caption_images(pictures, Captioner.from_pretrained(blip2, SETTINGS), tmp_path / "c.json", run)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_caption_with_brackets_does_not_break_the_progress_line(
+    captioner: Captioner, pictures: Unlabeled, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bracketed = [i for i, caption in enumerate(captioner(list(pictures))) if "[/car]" in caption]
+    assert bracketed
+    images = dataclasses.replace(pictures, paths=tuple(pictures.paths[i] for i in bracketed))
+    caption_images(images, captioner, tmp_path / "c.json", Run(folder=tmp_path))
+    assert "[/car]" in capfd.readouterr().err
 
 
 def test_grey_and_transparent_pictures_are_captioned(captioner: Captioner, run: Run, tmp_path: Path) -> None:

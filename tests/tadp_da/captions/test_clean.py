@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tadp_da.captions._paper import AS_PUBLISHED, paper_wording
 from tadp_da.captions._text import loops, without_loop
 from tadp_da.captions.clean import clean, clean_all
 from tadp_da.captions.files import CaptionFile
+from tadp_da.captions.rewrite import Rewrite
 
 #: ``tests`` reads the captions published with the TADP paper where this variable says they lie.
 PUBLISHED = Path(os.environ.get("TADP_CAPTIONS", "captions-of-tadp"))
+published = pytest.mark.skipif(
+    not PUBLISHED.is_dir(), reason="set TADP_CAPTIONS to the folder of TADP's published captions"
+)
 
 
 @pytest.mark.parametrize(
@@ -158,3 +164,20 @@ def test_style_words_leave_the_published_captions(name: str, most: float) -> Non
     assert report.style_after < most * report.style_before
     assert all(cleaned.values())
     assert sum(caption.startswith("- ") for caption in cleaned.values()) == 0
+
+
+@published
+@pytest.mark.parametrize("domain", ["dark-zurich", "nighttime-driving", "watercolor2k", "comic2k"])
+def test_no_published_caption_doubles_an_article_in_the_papers_words(domain: str) -> None:
+    stem = domain.replace("-", "_").removesuffix("2k")
+    captions = [e.caption for e in CaptionFile.read(PUBLISHED / f"{stem}_captions.json").entries.values()]
+    for name in ("simple", "textual-inversion", "dreambooth", "nearby", "unrelated"):
+        said = {
+            articles: Rewrite(strategy=name, target_words=paper_wording(domain, articles), word="sks").target
+            for articles in ("keep", "fix")
+        }
+        assert not any(
+            re.search(r"\b(a|an|the) (a|an|the)\b", said["fix"](c), re.IGNORECASE) for c in captions
+        )
+        doubled = sum(" of a a " in said["keep"](caption) for caption in captions)
+        assert (doubled > 0.5 * len(captions)) == ("of a {" in AS_PUBLISHED[domain][name])

@@ -41,7 +41,7 @@ def test_a_template_is_a_strategy() -> None:
 def test_without_a_word_it_says_which_command_learns_one(strategy: str, word: str | None) -> None:
     with pytest.raises(UsageError, match="needs a concept's word") as caught:
         Rewrite(strategy=strategy, word=word)
-    assert "tadp-da personalize textual-inversion" in caught.value.fix
+    assert "tadp-da personalize IMAGES --method textual-inversion" in caught.value.fix
     assert "--concept" in caught.value.fix
 
 

@@ -34,7 +34,7 @@ def reference() -> tuple[dict[str, Tensor], dict[str, str]]:
         return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
 
 
-def test_pyramid_is_that_of_the_reference(backbone, reference, monkeypatch):
+def test_pyramid_is_that_of_the_reference(backbone, reference):
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
     tensors, facts = reference
@@ -54,11 +54,10 @@ def test_pyramid_is_that_of_the_reference(backbone, reference, monkeypatch):
     model = StableDiffusion(unet, vae, backbone.text_encoder, backbone.tokenizer, backbone.scheduler)
     assert dict(model.spec.channels) == {8: 32, 16: 64, 32: 128, 64: 128}
     assert dict(model.spec.attention) == {16: 77, 32: 77}
-    # The reference starts from latents; the VAE has its own tests.
-    monkeypatch.setattr(model, "encode_image", lambda pixels, generator=None: tensors["latents"])
     assert model.settings.timestep == int(facts["timestep"])
     with torch.no_grad():
-        levels = model.pyramid(torch.zeros(2, 3, 256, 256), tensors["context"]).levels()
+        # The reference starts from scaled latents of 256x256 pixels.
+        levels = model.pyramid_of(tensors["latents"], tensors["context"], (256, 256)).levels()
     for entry in facts["every"].split():
         name, every = entry.split("=")
         found = levels[int(name.removeprefix("stride"))].flatten()[:: int(every)]

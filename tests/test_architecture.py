@@ -1,0 +1,217 @@
+"""The house keeps its walls: who may import whom, who may see labels, how large a file may grow.
+
+Everything is read from the source with ``ast``; nothing is imported.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("tadp_da", "personalize", "adapt", "benchmarks")
+#: Folders of plug-ins: extension is a file in one of them.
+PLUGIN_FOLDERS = ("tadp_da.backbones", "tadp_da.captions", "tadp_da.domains", "tadp_da.heads")
+#: Lowest first. A module imports from its own layer and those below. A new module at the top of tadp_da needs a place.
+LAYERS = (
+    ("tadp_da.types", "tadp_da.errors", "tadp_da.registry"),
+    (
+        "tadp_da.concept",
+        "tadp_da.noising",
+        "tadp_da.loop",
+        "tadp_da.run",
+        "tadp_da.viewing",
+        "tadp_da._checkpoint",
+        "tadp_da.mini",
+    ),
+    PLUGIN_FOLDERS,
+    ("tadp_da.perception_model", "tadp_da._model_files", "tadp_da.mini.pretrain"),
+    ("personalize", "adapt"),
+    ("benchmarks",),
+    ("tadp_da.cli",),
+)
+#: Neighbours in one layer that never meet.
+STRANGERS = (*PLUGIN_FOLDERS, "personalize", "adapt")
+MOST_LINES, MOST_LINES_OF_A_FUNCTION = 400, 60
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {_name(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in SOURCES.items()}
+
+
+def imports(name: str) -> Iterator[str]:
+    """Modules of the project that a module imports, wherever in its text."""
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} imports by relative path; write the whole name"
+            base = node.module or ""
+            found = [f"{base}.{a.name}" if f"{base}.{a.name}" in SOURCES else base for a in node.names]
+        else:
+            continue
+        yield from (module for module in found if module.split(".")[0] in PACKAGES)
+
+
+def layer(name: str) -> int:
+    """Index of the layer that a module belongs to, by the longest name that fits."""
+    fits = [
+        (len(prefix), index)
+        for index, prefixes in enumerate(LAYERS)
+        for prefix in prefixes
+        if name == prefix or name.startswith((f"{prefix}.", f"{prefix}_"))
+    ]
+    assert fits, f"{name} has no layer; give it a place in LAYERS"
+    return max(fits)[1]
+
+
+def home(name: str) -> str | None:
+    """The stage or plug-in folder that a module belongs to."""
+    return next((h for h in STRANGERS if name == h or name.startswith(f"{h}.")), None)
+
+
+def is_plugin(name: str) -> bool:
+    """Whether a module registers something by decorator or call."""
+    folder = name.rpartition(".")[0]
+    return folder in PLUGIN_FOLDERS and any(
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "add"
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id in ("backbones", "strategies", "domains", "heads")
+        for node in ast.walk(TREES[name])
+    )
+
+
+MODULES = [name for name in SOURCES if name != "tadp_da"]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_down(name):
+    for module in imports(name):
+        if module != "tadp_da":
+            assert layer(module) <= layer(name), f"{name} imports {module}, which lies above it"
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if home(n)])
+def test_neighbours_never_meet(name):
+    for module in imports(name):
+        other = home(module)
+        assert other is None or layer(module) < layer(name) or other == home(name), f"{name} imports {module}"
+
+
+def test_plugins_never_import_plugins():
+    plugins = {name for name in MODULES if is_plugin(name)}
+    assert "tadp_da.backbones.stable_diffusion" in plugins
+    assert not any(name.rpartition(".")[2].startswith("_") for name in plugins), (
+        "the registry skips files with _"
+    )
+    met = {(name, module) for name in MODULES if home(name) in PLUGIN_FOLDERS for module in imports(name)}
+    assert {(name, module) for name, module in met if module in plugins and module != name} == set()
+
+
+def test_the_package_itself_imports_nothing():
+    assert list(imports("tadp_da")) == [], "import tadp_da must stay instant"
+
+
+def test_nobody_imports_the_front_door():
+    guests = {name for name in MODULES for module in imports(name) if module.startswith("tadp_da.cli")}
+    assert {name for name in guests if not name.startswith("tadp_da.cli")} == set()
+
+
+def _words(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.alias):
+            yield node.name.rpartition(".")[2]
+        elif isinstance(node, ast.arg):
+            yield node.arg
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if home(n) == "personalize"])
+def test_personalization_never_says_labeled(name):
+    assert {"labeled", "Labeled", "Example"}.isdisjoint(_words(TREES[name]))
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if home(n) == "adapt"])
+def test_adaptation_is_given_its_examples_and_never_fetches_them(name):
+    if name != "adapt.__main__":
+        assert "labeled" not in set(_words(TREES[name]))
+
+
+def _asks_for_test_labels(node: ast.AST) -> bool:
+    """Whether a call asks a domain for its test split with labels, as far as the text says."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "labeled"
+        and any(
+            isinstance(a, ast.Constant) and a.value == "test"
+            for a in [*node.args, *(k.value for k in node.keywords)]
+        )
+    )
+
+
+def _handed_to_evaluation(tree: ast.AST) -> set[int]:
+    """Identities of the nodes that are arguments of a function that comes from ``benchmarks.evaluate``."""
+    judges = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "benchmarks.evaluate"
+        for alias in node.names
+    }
+    return {
+        id(argument)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in judges
+        for argument in [*node.args, *(k.value for k in node.keywords)]
+    }
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_test_labels_are_read_in_the_evaluation_only(name):
+    """Labels are opened when an example is taken, so whoever only hands the examples on has not read them."""
+    handed = _handed_to_evaluation(TREES[name])
+    for function in ast.walk(TREES[name]):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        nodes = list(ast.walk(function))
+        held = {
+            target.id
+            for node in nodes
+            if isinstance(node, ast.Assign) and _asks_for_test_labels(node.value)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        kept = {id(node.value) for node in nodes if isinstance(node, ast.Assign)}
+        for node in nodes:
+            if _asks_for_test_labels(node):
+                assert name.startswith("benchmarks."), f"{name}:{node.lineno} asks for labels of a test split"
+                assert id(node) in handed | kept, (
+                    f"{name}:{node.lineno} does more than hand test labels to evaluate()"
+                )
+            elif isinstance(node, ast.Name) and node.id in held and isinstance(node.ctx, ast.Load):
+                assert id(node) in handed, (
+                    f"{name}:{node.lineno} does more than hand test labels to evaluate()"
+                )
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_files_and_functions_stay_small(name):
+    lines = len(SOURCES[name].read_text(encoding="utf-8").splitlines())
+    assert lines < MOST_LINES, f"{name} has {lines} lines; find the second thing it is about"
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert length < MOST_LINES_OF_A_FUNCTION, f"{name}.{node.name} has {length} lines"

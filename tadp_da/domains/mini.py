@@ -148,15 +148,14 @@ def _label(image: Path) -> Mask:
 
 
 def _words(look: Look) -> Wording:
-    """The look's own words, the paper's templates (TADP, appendix D; protocol of its code) and two wrong domains."""
+    """The look's own words, the paper's templates (TADP, appendix D) and two wrong domains."""
     if look.name == SOURCE:
         return Wording(medium=look.medium)
     painted = look.medium in ("painting", "drawing")
     templates = {"simple": look.templates[0]}
     if painted:
-        templates |= dict.fromkeys(
-            ("textual-inversion", "dreambooth"), "a {word} style painting of {caption}"
-        )
+        concept = f"a {{word}} style {look.medium} of {{caption}}"
+        templates |= {"textual-inversion": concept, "dreambooth": concept}
     elif "night" in look.name:
         templates["textual-inversion"] = "a dark {word} photo of {caption}"
         templates["dreambooth"] = "a dashcam photo of {caption} at {word} night"

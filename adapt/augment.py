@@ -75,7 +75,9 @@ class Augmentation:
             tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1)),
             tv_tensors.Mask(torch.from_numpy(mask)),
         )
-        factor = math.exp(rng.uniform(math.log(self.scale[0]), math.log(self.scale[1])))
+        low, high = self.scale
+        # Nothing is drawn where nothing can vary, so that flips are the same whether latents are kept or not.
+        factor = low if low == high else math.exp(rng.uniform(math.log(low), math.log(high)))
         pair = _resize(pair, (max(1, round(size[0] * factor)), max(1, round(size[1] * factor))))
         if self.crop is not None:
             pair = self._crop(_pad(pair, self.crop, ignore), self.crop, ignore, rng)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -143,6 +144,7 @@ class FineTuning:
         objective = _Objective(model)
         moving = [p for group in groups for p in group["params"]]
         average = EMAModel(moving, decay=self.ema) if self.ema else None
+        checkpoints = self._checkpoints(model, examples, run) if self.checkpoint_every else None
         steps = fit(
             objective,
             groups,
@@ -152,7 +154,7 @@ class FineTuning:
             collate=collate,
             schedule=polynomial(self.steps, int(self.warmup * self.steps), self.power),
             optimizer=self.optimizer,
-            checkpoints=self._checkpoints(model, examples, run) if self.checkpoint_every else None,
+            checkpoints=checkpoints,
         )
         model.backbone.eval()
         model.head.train()
@@ -161,6 +163,8 @@ class FineTuning:
                 average.step(moving)
         if average is not None:
             average.copy_to(moving)
+        if checkpoints is not None:
+            shutil.rmtree(checkpoints, ignore_errors=True)  # the finished model stands for them
 
     def _loop(self) -> LoopSettings:
         names = {f.name for f in dataclasses.fields(LoopSettings)}

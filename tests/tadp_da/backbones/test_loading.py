@@ -54,6 +54,15 @@ def test_a_model_that_is_nowhere_says_what_to_fetch(tmp_path, monkeypatch):
         assert "'mini'" in caught.value.fix
 
 
+def test_the_alias_stands_for_the_embedded_weights(tiny_pipeline, tmp_path, monkeypatch, backbone):
+    monkeypatch.setattr("tadp_da.mini.WEIGHTS", tmp_path)
+    with pytest.raises(EnvironmentFault, match="missing from this installation") as caught:
+        StableDiffusion.from_pretrained("mini")
+    assert "python -m tadp_da.mini.pretrain" in caught.value.fix
+    (tmp_path / "stable-diffusion").symlink_to(tiny_pipeline)
+    assert StableDiffusion.from_pretrained("mini").fingerprint == backbone.fingerprint
+
+
 def _spoil_json(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 

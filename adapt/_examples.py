@@ -76,11 +76,12 @@ class TrainingExamples:
         if len(data) == 0:
             raise DataError("no labelled image to train on", fix="check the source's root and split")
         self.data, self.text, self.size, self.augment = data, text, size, augment
-        self.kept: list[Pair] = []
-        self.latents: list[Tensor] = []
+        self.order = list(range(len(data)))  # of the images that are trained on
+        self.kept: dict[int, Pair] = {}
+        self.latents: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
-        return len(self.data)
+        return len(self.order)
 
     def read(self, index: int) -> Pair:
         """Image ``uint8 (h, w, 3)`` and mask ``uint8 (h, w)``, at the working size already if that never varies.
@@ -104,32 +105,33 @@ class TrainingExamples:
     def keep(self, gigabytes: float, run: Run) -> None:
         """Read every example now and keep it, if all together take at most so many gigabytes.
 
+        Images without a labelled pixel are then known, and left out.
+
         Raises:
             DataError: when no pixel of any image is labelled.
         """
         first = self.read(0)
-        if (first[0].nbytes + first[1].nbytes) * len(self) > gigabytes * 2**30:
+        if (first[0].nbytes + first[1].nbytes) * len(self.data) > gigabytes * 2**30:
             return
         blank = []
-        with run.progress(len(self), "reading images") as advance:
-            for index in range(len(self)):
-                self.kept.append(self.read(index))
-                if (self.kept[-1][1] == self.data.labels.ignore).all():
-                    blank.append(self.data.images.key(index))
+        with run.progress(len(self.data), "reading images") as advance:
+            for index in range(len(self.data)):
+                self.kept[index] = self.read(index)
+                if (self.kept[index][1] == self.data.labels.ignore).all():
+                    blank.append(index)
                 advance("")
-        if len(blank) == len(self):
+        if len(blank) == len(self.data):
             raise DataError(
-                f"none of {len(self)} images has a labelled pixel",
-                where=blank[0],
+                f"none of {len(blank)} images has a labelled pixel",
+                where=self.data.images.key(0),
                 fix=f"give labels that use other ids than ignore ({self.data.labels.ignore})",
             )
         if blank:
+            key = self.data.images.key(blank[0])
             _log.warning(
-                "%d of %d labels are all ignored and teach nothing; the first: %s",
-                len(blank),
-                len(self),
-                blank[0],
+                "%d of %d labels are all ignored and left out; the first: %s", len(blank), len(self.data), key
             )
+            self.order = [index for index in self.order if index not in set(blank)]
 
     @torch.no_grad()
     def keep_latents(self, model: PerceptionModel, gigabytes: float, run: Run) -> None:
@@ -139,20 +141,23 @@ class TrainingExamples:
         would have to be padded first; they are encoded when they are needed.
         """
         coarsest = max(model.backbone.spec.channels)
-        on_grid = all(side % coarsest == 0 for _, mask in self.kept for side in mask.shape)
+        on_grid = all(side % coarsest == 0 for _, mask in self.kept.values() for side in mask.shape)
         if not self.kept or not on_grid or not self.augment.only_flips:
             return
         with run.progress(len(self), "encoding images") as advance:
-            for image, mask in self.kept:
+            for index in self.order:
+                image, mask = self.kept[index]
                 pixels = torch.stack([finish(image, mask, flipped=f)[0] for f in (False, True)])
-                self.latents.append(model.backbone.encode_image(pixels.to(model.device)).cpu())
-                if self.latents[0].nbytes * len(self) > gigabytes * 2**30:
+                latent = model.backbone.encode_image(pixels.to(model.device)).cpu()
+                if latent.nbytes * len(self) > gigabytes * 2**30:
                     self.latents.clear()
                     return
+                self.latents[index] = latent
                 advance("")
 
     def fetch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
         """``ids (h, w)``, ``text (t, d)`` and either ``latents (c, u, v)`` or ``pixels (3, h, w)``."""
+        index = self.order[index]
         image, mask = self.kept[index] if self.kept else self.read(index)
         sample = {"text": self.text[index]}
         if self.latents:

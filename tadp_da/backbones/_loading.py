@@ -88,6 +88,10 @@ def _load(folder: Path, part: str, kind: Any) -> Any:
                 where=folder / part,
                 fix="fetch the model again: its weights and its config.json do not belong together",
             )
+    # Tensors of a mapped file lie at whatever address its header leaves them, and kernels round otherwise on unaligned
+    # data: copies make the same weights compute the same bits, whichever file they came from.
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
     return model.eval()
 
 

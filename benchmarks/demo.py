@@ -1,4 +1,4 @@
-"""The demo: the whole figure on the drawn world in a few minutes, with a table that says what was gained and what was not."""
+"""The demo: the whole figure on the drawn world in a few minutes, with a table that says what it brought."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def adapt_own(
     perception = PerceptionModel.assemble(
         backbone,
         head.name,
-        domain.labels,
+        labels,
         rewrite=rewrite,
         viewing=base.viewing,
         seed=run.seed,

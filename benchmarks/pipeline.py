@@ -1,7 +1,7 @@
 """The figure: personalize on unlabelled target images, adapt on labelled source images, score on the target.
 
-Three calls in the paper's order (Kondapaneni et al., CVPR 2024, section 4); each makes its artefact once and meets the others only
-through it. Read ``stages.py`` for where inputs come from.
+Three calls in the paper's order (Kondapaneni et al., CVPR 2024, section 4); each makes its artefact once and meets the
+others only through it. Read ``stages.py`` for where inputs come from.
 """
 
 from __future__ import annotations

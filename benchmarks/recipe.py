@@ -144,7 +144,9 @@ class Recipe:
     def as_json(self) -> dict[str, Any]:
         """Plain values for records and for telling artefacts apart."""
         plain: dict[str, Any] = TypeAdapter(dict[str, Any]).dump_python(dataclasses.asdict(self), mode="json")
-        plain["personalize"]["method"] = type(self.personalize).__name__
+        plain["personalize"]["method"] = next(
+            n for n in personalizers if personalizers[n] is type(self.personalize)
+        )
         return plain
 
 
@@ -158,9 +160,11 @@ def _build(cls: Any, fields: Mapping[str, Any], where: str) -> Any:
         if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             hint = nearest(str(first["loc"][-1]), known)
             raise UsageError(f"unknown key{hint}", where=path, fix=f"known: {', '.join(known)}") from None
-        raise UsageError(
-            f"{first['msg']}, found {first['input']!r}", where=path, fix="correct the value"
-        ) from None
+        if first["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+            raise UsageError(
+                "a setting is missing", where=path, fix=f"give it; known: {', '.join(known)}"
+            ) from None
+        raise UsageError(f"{first['msg']}, found {first['input']!r}", where=path, fix="correct it") from None
 
 
 def _owner(cls: Any, loc: tuple[int | str, ...]) -> Any:

@@ -134,6 +134,24 @@ def _optimizer(name: OptimizerName, groups: list[dict[str, Any]]) -> torch.optim
     return AdamW8bit(groups)
 
 
+def _refuse_nothing(trained: Sequence[nn.Parameter], examples: Examples) -> None:
+    if not any(p.requires_grad for p in trained):
+        raise UsageError(
+            "no parameter is trainable", fix="choose a backbone mode other than frozen, or train a head"
+        )
+    if len(examples) == 0:
+        raise UsageError("the training set is empty", fix="check the data root and the split")
+
+
+def _accelerator(run: Run) -> Accelerator:
+    on_cpu = run.torch_device.type == "cpu"
+    if on_cpu and run.precision == "fp16":
+        raise UsageError("precision fp16 needs a GPU", fix="choose bf16 or no")
+    # accelerate keeps one global state and refuses another precision in the same process; each fit is on its own
+    AcceleratorState._reset_state()
+    return Accelerator(mixed_precision=run.precision, cpu=on_cpu)
+
+
 def fit(
     objective: nn.Module,
     groups: list[dict[str, Any]],
@@ -166,37 +184,25 @@ def fit(
         Diverged: when a loss or gradient is not finite, or no gradient arrives at all.
     """
     trained = [p for group in groups for p in group["params"]]
-    if not trained or not any(p.requires_grad for p in trained):
-        raise UsageError(
-            "no parameter is trainable", fix="choose a backbone mode other than frozen, or train a head"
-        )
-    if len(examples) == 0:
-        raise UsageError("the training set is empty", fix="check the data root and the split")
-    # accelerate keeps one global state and refuses another precision in the same process; each fit is on its
-    # own
-    AcceleratorState._reset_state()
-    accelerator = Accelerator(mixed_precision=run.precision, cpu=run.torch_device.type == "cpu")
+    _refuse_nothing(trained, examples)
+    accelerator = _accelerator(run)
     base_lrs = [group["lr"] for group in groups]
     model, optim = accelerator.prepare(objective, _optimizer(optimizer, groups))
     keeper = Checkpoints(checkpoints, objective, trained, optim.optimizer) if checkpoints else None
     start = keeper.restore() if keeper else 0
-    plan = _Plan(
-        len(examples), settings, run.seed, start, accelerator.process_index, accelerator.num_processes
+    rank, world = accelerator.process_index, accelerator.num_processes
+    plan = _Plan(len(examples), settings, run.seed, start, rank, world)
+    batches = iter(
+        DataLoader(
+            _Fetch(examples, run.seed), batch_sampler=plan, collate_fn=collate, num_workers=settings.workers
+        )
     )
-    loader = DataLoader(
-        _Fetch(examples, run.seed),
-        batch_sampler=plan,
-        collate_fn=collate,
-        num_workers=settings.workers,
-        persistent_workers=False,
-    )
-    batches = iter(loader)
     for index in range(start, settings.steps):
         lrs = [lr * schedule(index) for lr in base_lrs]
         for group, lr in zip(optim.param_groups, lrs, strict=True):
             group["lr"] = lr
-        seeds = _Noise(run.seed, index, settings, accelerator.process_index, accelerator.num_processes)
-        loss, norm = _advance(accelerator, model, optim, batches, settings, seeds, trained)
+        noise = _Noise(run.seed, index, settings, rank, world)
+        loss, norm = _advance(accelerator, model, optim, batches, settings, noise, trained)
         _check(loss, norm, index)
         step = Step(index + 1, settings.steps, loss, norm, tuple(lrs))
         due = settings.checkpoint_every and (

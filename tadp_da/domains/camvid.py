@@ -7,7 +7,7 @@ Brostow et al., "Semantic object classes in video" (2009), in the split of the S
     <root>/images/dusk/         62 frames of 0001TP, one second apart
 
 Of dusk the first 31 frames by name are the unlabelled target images and the last 31, later on the same drive, the
-target's test set. ``camvid-day`` has no split of its own for choosing settings: its ``test`` is ``day_val``.
+target's test set. ``train`` is the first 31 with their labels, for the supervised ceiling only. ``camvid-day`` has no split of its own for choosing settings: its ``test`` is ``day_val``.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _day(root: Path, split: str) -> tuple[Path, ...]:
 
 def _dusk(root: Path, split: str) -> tuple[Path, ...]:
     frames = _frames(root, "dusk")
-    return {"unlabeled": frames[:_HALF], "test": frames[-_HALF:]}[split]
+    return frames[-_HALF:] if split == "test" else frames[:_HALF]
 
 
 def _label(image: Path) -> Mask:
@@ -86,9 +86,13 @@ DAY = Domain(
 DUSK = Domain(
     name="camvid-dusk",
     words=Wording(
-        medium="photo", style="dark dusk", nearby="a foggy photo", unrelated="a watercolor painting"
+        medium="photo",
+        style="dark dusk",
+        nearby="a foggy photo",
+        unrelated="a watercolor painting",
+        templates={"dreambooth": "a dashcam photo of {caption} at {word} dusk"},
     ),
-    splits=("unlabeled", "test"),
+    splits=("unlabeled", "train", "test"),
     images=_dusk,
     labels=LABELS,
     label=_label,

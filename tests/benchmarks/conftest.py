@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scored import CLASSES, COUNT, LABELS, SIZE
 
 from tadp_da.domains.folder import folder_domain
 from tadp_da.run import Run
 from tadp_da.types import Labeled
+from tests.benchmarks.scored import CLASSES, COUNT, LABELS, SIZE
 
 
 @pytest.fixture(scope="session")

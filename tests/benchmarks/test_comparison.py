@@ -7,11 +7,11 @@ import statistics
 
 import numpy as np
 import pytest
-from scored import evaluation, row
 
 from benchmarks.comparison import compare, student_t
 from benchmarks.evaluate import Report
 from tadp_da.errors import UsageError
+from tests.benchmarks.scored import evaluation, row
 
 NULL = {0: 46.0, 1: 44.0, 2: 45.0}
 

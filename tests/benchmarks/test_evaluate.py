@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydantic import ValidationError
-from scored import CLASSES, COUNT, LABELS, SIZE, Decides
 
 from benchmarks.evaluate import REPORT, EvaluationSettings, Report, evaluate, refuse_overlap
 from tadp_da.errors import ArtefactError, DataError, UsageError
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
 from tadp_da.types import Labeled, Unlabeled
+from tests.benchmarks.scored import CLASSES, COUNT, LABELS, SIZE, Decides
 
 
 def same(caption: str) -> str:

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scored import LABELS, row
 
 from benchmarks.comparison import compare
 from benchmarks.figures import _reach, colour_mask, colours, overlay, palette_image, save_mask
 from tadp_da.domains._masks import read_mask
 from tadp_da.errors import UsageError
 from tadp_da.types import LabelSpace
+from tests.benchmarks.scored import LABELS, row
 
 MASK = np.array([[0, 1, 2], [3, 255, 0]], dtype=np.uint8)
 

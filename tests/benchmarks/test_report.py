@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
-from scored import LABELS, Decides, evaluation, row
 
 from benchmarks.comparison import Comparison, compare
 from benchmarks.evaluate import EvaluationSettings, Report, evaluate
 from benchmarks.report import as_csv, markdown, terminal, terminal_classes, write
 from tadp_da.run import Run
 from tadp_da.types import Labeled
+from tests.benchmarks.scored import LABELS, Decides, evaluation, row
 
 NULL = {0: 46.0, 1: 44.0, 2: 45.0}
 GAIN = {0: 49.1, 1: 47.0, 2: 47.9}

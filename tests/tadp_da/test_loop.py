@@ -124,8 +124,8 @@ def test_nothing_to_train_is_refused(tmp_path: Path) -> None:
     run = Run(folder=tmp_path, device="cpu")
     with pytest.raises(UsageError, match="no parameter is trainable"):
         next(fit(line, [], Points(), settings, run, collate=torch.stack))
+    groups = [{"params": list(line.parameters()), "lr": 0.1}]
     with pytest.raises(UsageError, match="check the data root"):
-        groups = [{"params": list(line.parameters()), "lr": 0.1}]
         next(fit(line, groups, Points(0), settings, run, collate=torch.stack))
 
 

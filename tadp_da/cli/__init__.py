@@ -1,0 +1,65 @@
+"""The front door: ``tadp-da``. Parses and prints; the work is in the stages.
+
+Exit codes: 0 ok, 2 usage, 3 data, 4 environment, 5 diverged, 6 artefact, 75 interrupted after saving.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from tadp_da.cli import figure, stages
+from tadp_da.errors import Interrupted, TadpError
+
+app = typer.Typer(
+    name="tadp-da",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Labels in one visual domain, only images in another: personalize a diffusion model to the new domain, "
+    "and make it a perception model that works there.",
+)
+app.command()(figure.demo)
+for stage in (
+    stages.personalize,
+    stages.caption,
+    stages.rewrite,
+    stages.adapt,
+    stages.evaluate,
+    stages.predict,
+):
+    app.command()(stage)
+app.command()(figure.run)
+app.command()(figure.compare)
+benchmark = typer.Typer(no_args_is_help=True, help="Tables of caption strategies over seeds.")
+benchmark.command("list")(figure.benchmark_list)
+benchmark.command("run")(figure.benchmark_run)
+app.add_typer(benchmark, name="benchmark")
+
+
+def main() -> None:
+    """Entry point: one place turns errors into lines and exit codes. ``--debug`` anywhere shows the traceback."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    # it warns on import of a kernel that nothing here uses
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    errors = Console(stderr=True, soft_wrap=True)
+    try:
+        app()
+    except TadpError as error:
+        if debug:
+            raise
+        first, *rest = error.lines()
+        errors.print(Text(f"error: {first}", style="bold red"))
+        for line in rest:
+            errors.print(Text(line))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        errors.print("interrupted; finished artefacts are kept, run the same command to go on")
+        sys.exit(Interrupted.exit_code)

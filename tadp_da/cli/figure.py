@@ -1,0 +1,153 @@
+"""Commands for the whole figure: the demo, your own data, tables over seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from tadp_da.cli.options import (
+    Data,
+    Device,
+    Model,
+    Out,
+    Precision,
+    Preset,
+    Seed,
+    Seeds,
+    Sets,
+    names_of,
+    open_run,
+    out,
+    preset_for,
+    seeds_of,
+)
+
+
+def demo(
+    out_folder: Out = Path("runs/demo"), data: Data = Path("data"), seed: Seed = 0, device: Device = "auto"
+) -> None:
+    """The whole figure on the embedded mini world in a few minutes: learn the night, adapt, score, draw.
+
+    Example: `tadp-da demo`
+    """
+    from benchmarks.demo import demonstrate
+
+    demonstrate(open_run(out_folder, seed, device), data, out)
+
+
+def run(
+    source_images: Annotated[Path, typer.Option(help="Folder of labelled source images.")],
+    source_masks: Annotated[Path, typer.Option(help="Folder of their index masks.")],
+    classes: Annotated[str, typer.Option(help="Class names in the order of their ids: sky,road,car.")],
+    target_images: Annotated[Path, typer.Option(help="Folder of unlabelled target images.")],
+    target_style: Annotated[str, typer.Option(help="Simple words of the target, e.g. 'dark dusk'.")],
+    target_test_images: Annotated[
+        Path | None, typer.Option(help="Target test images, not among the above.")
+    ] = None,
+    target_test_masks: Annotated[
+        Path | None, typer.Option(help="Their masks: read for the score only.")
+    ] = None,
+    target_medium: Annotated[str, typer.Option(help="What target pictures are.")] = "photo",
+    strategies: Annotated[
+        str, typer.Option(help="Rows of the table.")
+    ] = "no-text,null,simple,textual-inversion,dreambooth",
+    out_folder: Out = Path("runs/own"),
+    model: Model = "mini",
+    captioner: Annotated[str, typer.Option(help="Captioner of both domains.")] = "mini",
+    preset: Preset = "",
+    sets: Sets = None,
+    seeds: Seeds = "0",
+    device: Device = "auto",
+    precision: Precision = "no",
+) -> None:
+    """The whole figure on your own data: personalize, caption, adapt, and, with target test labels, score.
+
+    Example: `tadp-da run --source-images day/images --source-masks day/masks --classes sky,road,car
+    --target-images dusk/images --target-style "dark dusk"`
+    """
+    from benchmarks.own import own_benchmark, show_predictions
+    from benchmarks.tables import fill
+
+    known = {"classes": names_of(classes)}
+    looks = {"style": target_style, "medium": target_medium}
+    tests = {"test_images": target_test_images, "test_masks": target_test_masks}
+    table = own_benchmark(
+        strategies=names_of(strategies),
+        source={"name": "source", "images": source_images, "masks": source_masks} | known,
+        target={"name": "target", "images": target_images} | tests | looks | known,
+        model=model,
+        captioner=captioner,
+        preset=preset or preset_for(model),
+        sets=tuple(sets or ()),
+    )
+    the_run = open_run(out_folder, device=device, precision=precision)
+    reports = fill(table, seeds_of(seeds), the_run, Path("data"))
+    if target_test_masks is not None:
+        _publish(table.name, reports, the_run.folder)
+    out.print(f"Predictions on the target images: {show_predictions(table, seeds_of(seeds)[0], the_run)}")
+
+
+def benchmark_list() -> None:
+    """The benchmarks that come with the package, and what each shows.
+
+    Example: `tadp-da benchmark list`
+    """
+    from benchmarks.recipe import read_benchmark, shipped
+
+    table = Table("benchmark", "rows", "claim", header_style="bold")
+    for name in shipped():
+        found = read_benchmark(name)
+        table.add_row(name, str(len(found.rows)), " ".join(found.claim.split()))
+    out.print(table)
+
+
+def benchmark_run(
+    name: Annotated[str, typer.Argument(help="A name from `benchmark list`, or your own YAML file.")],
+    data: Data = Path("data"),
+    seeds: Seeds = "0,1,2",
+    rows: Annotated[str, typer.Option(help="Only these rows.")] = "",
+    out_folder: Out = Path("runs/benchmarks"),
+    sets: Sets = None,
+    device: Device = "auto",
+    precision: Precision = "no",
+) -> None:
+    """Fill a table over seeds. What is finished in the folder is not done again; several processes may share it.
+
+    Example: `tadp-da benchmark run mini-night --seeds 0,1,2`
+    """
+    from benchmarks.recipe import read_benchmark
+    from benchmarks.tables import fill
+
+    table = read_benchmark(name, tuple(sets or ())).only(names_of(rows))
+    the_run = open_run(out_folder, device=device, precision=precision)
+    _publish(table.name, fill(table, seeds_of(seeds), the_run, data), the_run.folder)
+
+
+def compare(
+    folder: Annotated[Path, typer.Argument(help="Run folder of `benchmark run` or `run`.")],
+    name: Annotated[str, typer.Argument(help="Which benchmark in it.")],
+    baseline: Annotated[str, typer.Option(help="The row that others are compared with.")] = "null",
+) -> None:
+    """The table of what is finished: mean, spread, paired difference with its confidence interval. Trains nothing.
+
+    Example: `tadp-da compare runs/benchmarks mini-night`
+    """
+    from benchmarks.tables import finished
+
+    _publish(name, finished(folder, name), folder, baseline)
+
+
+def _publish(name: str, reports: Any, folder: Path, baseline: str = "null") -> None:
+    from benchmarks.report import terminal, terminal_classes
+    from benchmarks.tables import publish
+
+    comparison, written = publish(name, reports, folder / "tables" / name, baseline)
+    out.print(terminal(comparison))
+    out.print(terminal_classes(comparison))
+    out.print(
+        f"Table: {written.markdown}\nPlot: {written.plot}"
+        + (f"\nPanels: {written.panels}" if written.panels else "")
+    )

@@ -1,0 +1,79 @@
+"""Options and small helpers that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from tadp_da.errors import UsageError
+
+out = Console()
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for artefacts, tables and pictures.")]
+Seed = Annotated[int, typer.Option(help="Every random number is a function of it.", min=0)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Precision = Annotated[str, typer.Option(help="Mixed precision of training: no, bf16, fp16.")]
+Data = Annotated[
+    Path, typer.Option(help="Folder that holds the data sets; the drawn world is drawn into it.")
+]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a setting: --set adapt.steps=100. Repeatable.")
+]
+Seeds = Annotated[str, typer.Option(help="Seeds, e.g. 0,1,2.")]
+Model = Annotated[
+    str, typer.Option(help="Diffusion model: mini (embedded), a diffusers folder, or a hub id.")
+]
+Preset = Annotated[
+    str, typer.Option(help="Settings to start from: mini, stable-diffusion, or your YAML file.")
+]
+
+
+def preset_for(model: str) -> str:
+    """Settings that suit the model's size, unless the user names others."""
+    return "mini" if model == "mini" else "stable-diffusion"
+
+
+def open_run(folder: Path, seed: int = 0, device: str = "auto", precision: str = "no") -> Any:
+    """The run that a command works in."""
+    from tadp_da.run import Run
+
+    return Run(folder=folder, seed=seed, device=device, precision=precision)  # type: ignore[arg-type]
+
+
+def seeds_of(text: str) -> tuple[int, ...]:
+    """Seeds from text such as ``0,1,2``.
+
+    Raises:
+        UsageError: when it is no list of different whole numbers.
+    """
+    try:
+        seeds = tuple(int(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        seeds = ()
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise UsageError(
+            f"--seeds {text!r} is no list of different whole numbers", fix="write for example --seeds 0,1,2"
+        )
+    return seeds
+
+
+def settings_of(cls: Any, sets: list[str] | None, **fields: Any) -> Any:
+    """Settings of a class from fields and ``--set`` overrides."""
+    from benchmarks.recipe import build_settings
+
+    return build_settings(cls, {k: v for k, v in fields.items() if v is not None}, tuple(sets or ()))
+
+
+def names_of(text: str) -> tuple[str, ...]:
+    """Names from text such as ``sky,road``."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def pictures_in(folder: Path) -> Any:
+    """Every picture of a folder, without labels."""
+    from tadp_da.domains.folder import folder_domain
+
+    return folder_domain(folder.name, images=folder).unlabeled(folder)

@@ -1,0 +1,125 @@
+"""Laws of recipes: refused at birth with the nearest match, overridden by path, merged row by row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.recipe import Recipe, parse_yaml, read_benchmark, shipped
+from personalize import DreamBooth, Nothing, TextualInversion
+from tadp_da.domains import domains
+from tadp_da.errors import UsageError
+
+PAIR = {"source": "mini-day", "target": "mini-night"}
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_benchmark_is_valid_and_has_its_reference_rows(name: str) -> None:
+    table = read_benchmark(name)
+    assert "null" in table.rows
+    assert table.claim
+    for recipe in table.rows.values():
+        for domain in (recipe.source, recipe.target):
+            assert isinstance(domain, str)
+            assert domain in domains
+        assert "unlabeled" in domains[recipe.target].splits  # type: ignore[index]
+        if recipe.train_on == "target":
+            assert "train" in domains[recipe.target].splits  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", shipped("presets"))
+def test_presets_hold_every_row_of_the_own_table(name: str) -> None:
+    table = read_benchmark(name, base=PAIR, kind="presets")
+    assert {"no-text", "null", "simple", "textual-inversion", "dreambooth"} <= set(table.rows)
+
+
+def test_ablations_differ_from_dreambooth_only_in_what_they_use() -> None:
+    rows = read_benchmark("mini-night").rows
+    whole, weights, word = (rows[f"dreambooth{end}"] for end in ("", "-weights-only", "-word-only"))
+    assert whole.personalize == weights.personalize == word.personalize
+    assert (weights.strategy, weights.concept) == ("null", "weights")
+    assert (word.strategy, word.concept) == ("dreambooth", "word")
+    assert isinstance(rows["textual-inversion"].personalize, TextualInversion)
+    assert isinstance(rows["null"].personalize, Nothing)
+
+
+@pytest.mark.parametrize(
+    ("fields", "where", "advice"),
+    [
+        ({"sorce": "mini-day"}, "recipe.sorce", "did you mean 'source'"),
+        ({"adapt": {"step": 5}}, "recipe.adapt.step", "did you mean 'steps'"),
+        ({"adapt": {"steps": 0}}, "recipe.adapt.steps", "greater than or equal to 1"),
+        ({"adapt": {"backbone_lr": float("nan")}}, "recipe.adapt.backbone_lr", "finite"),
+        ({"strategy": "simpel"}, "", "did you mean 'simple'"),
+        ({"strategy": "dreambooth"}, "strategy", "personalize with textual-inversion or dreambooth"),
+        ({"personalize": {"method": "dreamboth"}}, "", "did you mean 'dreambooth'"),
+        ({"personalize": {"word": "sks"}}, "", "choose one of: dreambooth"),
+        ({"personalize": {"method": "dreambooth", "stepps": 3}}, "stepps", "did you mean 'steps'"),
+    ],
+)
+def test_nonsense_is_refused_with_its_path_and_advice(
+    fields: dict[str, object], where: str, advice: str
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        Recipe.from_mapping(PAIR | fields)
+    assert advice in str(refused.value)
+    assert where in str(refused.value)
+
+
+def test_a_concept_without_its_word_cannot_be_spoken() -> None:
+    fields = {"strategy": "dreambooth", "personalize": {"method": "dreambooth"}, "concept": "weights"}
+    with pytest.raises(UsageError, match="concept: all or word"):
+        Recipe.from_mapping(PAIR | fields)
+
+
+def test_overrides_reach_every_row() -> None:
+    table = read_benchmark("mini-night", ("adapt.steps=7", "viewing.long=64"))
+    assert {recipe.adapt.steps for recipe in table.rows.values()} == {7}
+    assert table.rows["null"].viewing.long == 64
+    with pytest.raises(UsageError, match="did you mean 'steps'"):
+        read_benchmark("mini-night", ("adapt.stepz=7",))
+    with pytest.raises(UsageError, match=r"--set adapt\.steps=100"):
+        read_benchmark("mini-night", ("adapt.steps",))
+
+
+def test_unknown_names_and_rows_say_what_there_is() -> None:
+    with pytest.raises(UsageError, match="did you mean 'mini-night'"):
+        read_benchmark("mini-nigt")
+    with pytest.raises(UsageError, match="did you mean 'null'"):
+        read_benchmark("mini-night").only(("nul",))
+    with pytest.raises(UsageError, match="check the path"):
+        read_benchmark("nowhere.yaml")
+
+
+def test_a_users_file_is_read_like_a_shipped_one(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "base: {source: mini-day, target: mini-fog, personalize: {method: dreambooth, steps: 3}}\n"
+        "rows: {'null': {personalize: {method: nothing}}, mine: {strategy: 'a foggy photo of {caption}'}}\n"
+    )
+    table = read_benchmark(str(path))
+    assert table.name == "mine"
+    assert isinstance(table.rows["null"].personalize, Nothing)
+    assert table.rows["mine"].personalize == DreamBooth(steps=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("a: 1\na: 2\n", "stands twice"),
+        ("a: !!python/object:os.system {}\n", "correct the file"),
+        ("[1, 2]", "expected a mapping"),
+        ("a: [", "not readable as YAML"),
+    ],
+)
+def test_yaml_that_is_no_plain_mapping_is_refused(text: str, advice: str) -> None:
+    with pytest.raises(UsageError, match=advice):
+        parse_yaml(text, where="x.yaml")
+
+
+def test_a_recipe_survives_its_own_record() -> None:
+    recipe = read_benchmark("mini-night").rows["dreambooth"]
+    plain = recipe.as_json()
+    assert plain["personalize"]["method"] == "dreambooth"
+    assert Recipe.from_mapping(plain) == recipe

@@ -29,6 +29,7 @@ from tadp_da.errors import Diverged, EnvironmentFault, UsageError
 from tadp_da.run import Run
 
 OptimizerName = Literal["adamw", "adamw8bit"]
+_SILENT_STEPS = 5
 
 
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -197,13 +198,12 @@ def fit(
             _Fetch(examples, run.seed), batch_sampler=plan, collate_fn=collate, num_workers=settings.workers
         )
     )
+    guard = _Guard()
     for index in range(start, settings.steps):
-        lrs = [lr * schedule(index) for lr in base_lrs]
-        for group, lr in zip(optim.param_groups, lrs, strict=True):
-            group["lr"] = lr
+        lrs = _set_rates(optim, base_lrs, schedule(index))
         noise = _Noise(run.seed, index, settings, rank, world)
         loss, norm = _advance(accelerator, model, optim, batches, settings, noise, trained)
-        _check(loss, norm, index)
+        guard.check(loss, norm, index, skipped=accelerator.optimizer_step_was_skipped)
         step = Step(index + 1, settings.steps, loss, norm, tuple(lrs))
         due = settings.checkpoint_every and (
             step.index % settings.checkpoint_every == 0 or step.index == settings.steps
@@ -211,6 +211,13 @@ def fit(
         if keeper and due and accelerator.is_main_process:
             keeper.save(step.index)
         yield step
+
+
+def _set_rates(optim: Any, base: Sequence[float], factor: float) -> list[float]:
+    rates = [lr * factor for lr in base]
+    for group, lr in zip(optim.param_groups, rates, strict=True):
+        group["lr"] = lr
+    return rates
 
 
 @dataclass(frozen=True)
@@ -254,19 +261,28 @@ def _advance(
     return float(accelerator.reduce(total, "mean")), float(norm if norm is not None else 0.0)
 
 
-def _check(loss: float, norm: float, index: int) -> None:
-    if not math.isfinite(loss) or not math.isfinite(norm):
-        raise Diverged(
-            f"loss {loss} with gradient norm {norm} is not finite",
-            where=f"step {index + 1}",
-            fix="lower the learning rate, clip gradients, or use precision bf16 instead of fp16",
-        )
-    if index == 0 and norm == 0.0:
-        raise Diverged(
-            "no gradient reaches the trainable parameters",
-            where="step 1",
-            fix="check that the labels are not all ignored and that the trained part is used",
-        )
+class _Guard:
+    """Stops a training that makes no sense: loss or gradient not finite, or no gradient at all."""
+
+    def __init__(self) -> None:
+        self.silent = 0
+
+    def check(self, loss: float, norm: float, index: int, *, skipped: bool) -> None:
+        # a gradient scaler (fp16) skips steps whose gradients overflow and tries again at a lower scale
+        if not math.isfinite(loss) or not (math.isfinite(norm) or skipped):
+            raise Diverged(
+                f"loss {loss} with gradient norm {norm} is not finite",
+                where=f"step {index + 1}",
+                fix="lower the learning rate, clip gradients, or use precision bf16 instead of fp16",
+            )
+        # a crop may happen to hold ignored pixels only; several steps in a row do not happen
+        self.silent = self.silent + 1 if norm == 0.0 else 0
+        if self.silent == _SILENT_STEPS:
+            raise Diverged(
+                f"no gradient reached the trainable parameters in {_SILENT_STEPS} steps in a row",
+                where=f"step {index + 1}",
+                fix="check that the labels are not all ignored and that the trained part is used",
+            )
 
 
 def _to(batch: Any, device: torch.device) -> Any:

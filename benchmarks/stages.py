@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +27,8 @@ from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run, file_digest
 from tadp_da.types import Unlabeled
 
+_READ: dict[Any, str] = {}
+
 
 @dataclass(frozen=True)
 class Placed:
@@ -36,6 +40,20 @@ class Placed:
     def images(self, split: str) -> Unlabeled:
         """The images of a split."""
         return self.domain.unlabeled(self.root, split)
+
+    def contents(self, split: str, *, labels: bool = True) -> str:
+        """One digest over the keys and bytes of the images of a split and, where it has them, over its labels."""
+        images, label = self.images(split), self.domain.label if labels else None
+        # every row of a table asks for the same folders: read again only when a time stamp or a size has changed
+        stamps = tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in images.paths)
+        known = (self.domain.name, split, labels, stamps)
+        if known not in _READ:
+            parts = [
+                f"{images.key(i)}:{file_digest(path)}:{digest(label(path).tobytes()) if label else ''}"
+                for i, path in enumerate(images.paths)
+            ]
+            _READ[known] = digest("\n".join(parts).encode())
+        return _READ[known]
 
     def has(self, split: str) -> bool:
         """Whether the split exists and is labelled."""
@@ -99,7 +117,9 @@ class Stages:
     def captions(self, placed: Placed, split: str) -> Mapping[str, str]:
         """Captions of a split, made once per set of images and captioner."""
         images = placed.images(split)
-        inputs = {"images": contents(images)} | {k: self.plain[k] for k in ("captioner", "captions")}
+        inputs = {"images": placed.contents(split, labels=False)} | {
+            k: self.plain[k] for k in ("captioner", "captions")
+        }
 
         def make(folder: Path) -> None:
             captioner = Captioner.from_pretrained(
@@ -127,7 +147,7 @@ class Stages:
 
     def concept_inputs(self) -> dict[str, Any]:
         """What the concept depends on."""
-        images = contents(self.target.images("unlabeled"))
+        images = self.target.contents("unlabeled", labels=False)
         keys = (
             ("personalize", "captioner", "captions")
             if self.recipe.personalize.needs_captions
@@ -154,15 +174,22 @@ class Stages:
     # -- stage 2
 
     def model_inputs(self, concept: Concept) -> dict[str, Any]:
-        """What the adapted model depends on."""
-        keys = ["source", "target", "train_on", "pretrained", "captioner", "captions"]
-        keys += ["strategy", "sides", "concept", "viewing", "head", "adapt"]
-        images = contents(self.taught.images("train"))
+        """What the adapted model depends on: prompts as they are said, not the names that made them, so that rows of
+        different tables that train alike share a model."""
+        rewrite = self.rewrite(self.used(concept))
+        write = self._write_training(rewrite)
+        captions = self.captions(self.taught, "train")
+        prompts = json.dumps({key: write(caption) for key, caption in sorted(captions.items())})
+        keys = ("train_on", "pretrained", "viewing", "head", "adapt")
         return (
             self._base()
-            | {"concept_made": concept.fingerprint, "images": images}
+            | {"concept": self.used(concept).fingerprint, "data": self.taught.contents("train")}
+            | {"prompts": digest(prompts.encode()), "target_prompt": rewrite.target("a probe")}
             | {k: self.plain[k] for k in keys}
         )
+
+    def _write_training(self, rewrite: Rewrite) -> Callable[[str], str]:
+        return rewrite.target if self.recipe.train_on == "target" else rewrite.source
 
     def adapt(self, concept: Concept) -> Callable[[Path], None]:
         """Fine-tune on source labels; returns what makes the artefact."""
@@ -189,8 +216,8 @@ class Stages:
                 **head.settings,
             )
             data = self.taught.domain.labeled(self.taught.root, "train", self.captions(self.taught, "train"))
-            side = rewrite.target if self.recipe.train_on == "target" else rewrite.source
-            self.recipe.adapt(model, data, side, self.run.inside(folder)).save(folder)
+            write = self._write_training(rewrite)
+            self.recipe.adapt(model, data, write, self.run.inside(folder)).save(folder)
 
         return make
 
@@ -198,12 +225,10 @@ class Stages:
 
     def report_inputs(self, concept: Concept) -> dict[str, Any]:
         """What the scores depend on."""
-        tests = {
-            name: contents(placed.images("test"))
-            for name, placed in (("source", self.source), ("target", self.target))
-            if placed.has("test")
-        }
-        return self.model_inputs(concept) | {"evaluate": self.plain["evaluate"], "tests": tests}
+        sides = (("source", self.source), ("target", self.target))
+        tests = {name: placed.contents("test") for name, placed in sides if placed.has("test")}
+        keys = ("source", "target", "captioner", "captions", "strategy", "sides", "evaluate")
+        return self.model_inputs(concept) | {"tests": tests} | {k: self.plain[k] for k in keys}
 
     def evaluate(self, concept: Concept, model: PerceptionModel) -> Callable[[Path], None]:
         """Score on both test splits; returns what makes the artefact."""
@@ -232,14 +257,9 @@ class Stages:
         return make
 
 
-def contents(images: Unlabeled) -> str:
-    """One digest over the keys and bytes of a set of images."""
-    import hashlib
-
-    digest = hashlib.blake2b(digest_size=16)
-    for index, path in enumerate(images.paths):
-        digest.update(f"{images.key(index)}:{file_digest(path)};".encode())
-    return digest.hexdigest()
+def digest(content: bytes) -> str:
+    """blake2b of some bytes."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def forget(unet: Any, seed: int) -> None:

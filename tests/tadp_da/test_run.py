@@ -63,3 +63,17 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
 def test_unknown_precision_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="bf16"):
         Run(folder=tmp_path, precision="int3")  # type: ignore[arg-type]
+
+
+def test_who_comes_second_takes_what_stands(tmp_path: Path) -> None:
+    run = Run(folder=tmp_path)
+
+    place = run.place("thing", {})
+    other = tmp_path / "elsewhere"
+    Run(folder=other).once("thing", {}, lambda f: (f / "text").write_text("first"), read)
+
+    def slow(folder: Path) -> None:
+        (folder / "text").write_text("second")
+        (other / place.name).rename(place)
+
+    assert run.once("thing", {}, slow, read) == "first"

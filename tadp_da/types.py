@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from tadp_da.errors import DataError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image
     from torch import Tensor
 
@@ -35,6 +37,25 @@ class LabelSpace:
     classes: tuple[str, ...]
     ignore: int = 255
     palette: tuple[tuple[int, int, int], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """The labelled objects of one image; an image without objects has ``n = 0``.
+
+    Attributes:
+        xyxy: ``float32 (n, 4)``: left, top, right, bottom in pixels of the displayed image, half-open: the first
+            pixel column has ``x1 = 0``, the last ``x2 = w``, so the width is ``x2 - x1``.
+        labels: ``int64 (n,)``: class ids of the label space.
+        difficult: ``bool (n,)``: objects that a detector is neither to find nor to be blamed for (VOC).
+    """
+
+    xyxy: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    difficult: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
 
 @dataclass(frozen=True)
@@ -126,7 +147,7 @@ class Unlabeled(Sequence["Image"]):
 @dataclass(frozen=True)
 class Example:
     """One labelled image. ``target`` is what the domain's label space says: ``uint8 (h, w)`` class ids for
-    segmentation."""
+    segmentation, :class:`Boxes` for detection."""
 
     key: str
     image: Image

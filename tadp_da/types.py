@@ -5,12 +5,16 @@ tokens, d text width, k classes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import os
+import struct
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tadp_da.errors import DataError
+from tadp_da.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +61,28 @@ class Boxes:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def tobytes(self) -> bytes:
+        """The content as bytes, to tell labels apart."""
+        return self.xyxy.tobytes() + self.labels.tobytes() + self.difficult.tobytes()
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """The objects that a detector found in one image, best first.
+
+    Attributes:
+        xyxy: ``float32 (n, 4)``, as in :class:`Boxes`.
+        labels: ``int64 (n,)``: class ids of the detector's label space.
+        scores: ``float32 (n,)`` in [0, 1].
+    """
+
+    xyxy: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
 
 @dataclass(frozen=True)
 class FeatureSpec:
@@ -98,23 +124,76 @@ class FeaturePyramid:
         }
 
 
-def open_image(path: Path) -> Image:
-    """The picture at ``path`` as RGB, turned as its EXIF says.
+MOST_PIXELS = 80_000_000
+"""Pixels that a picture may have unless ``TADP_MAX_PIXELS`` says otherwise; just below where Pillow grows uneasy."""
+
+_DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+def most_pixels() -> int:
+    """The pixel limit of pictures: ``TADP_MAX_PIXELS`` in the environment, or ``MOST_PIXELS``.
 
     Raises:
-        DataError: when the file is missing, truncated or no picture.
+        UsageError: when the variable is no positive whole number.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    text = os.environ.get("TADP_MAX_PIXELS", str(MOST_PIXELS))
+    if not text.isdecimal() or int(text) == 0:
+        raise UsageError(
+            f"TADP_MAX_PIXELS is {text!r}", fix="give a positive whole number of pixels, or unset it"
+        )
+    return int(text)
 
+
+@contextmanager
+def opened(path: Path, what: str = "an image") -> Iterator[Image]:
+    """A picture file with its header read and its pixels not yet; what fails while it is open is told with its path.
+
+    Raises:
+        DataError: when the file is missing, truncated, no picture, or larger than :func:`most_pixels`.
+    """
+    from PIL import Image
+
+    most = most_pixels()
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below speaks for it
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            if image.width * image.height > most:
+                raise Image.DecompressionBombError(
+                    f"{image.width}x{image.height} pixels, the limit is {most}"
+                )
+            yield image
     except FileNotFoundError:
-        raise DataError("an image is missing", where=path, fix="check the data root") from None
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{what} is missing", where=path, fix="check the data root") from None
+    except Image.DecompressionBombError as error:
         raise DataError(
-            f"cannot decode an image: {error}", where=path, fix="re-encode or remove the file"
+            f"{what} is too large to open: {error}",
+            where=path,
+            fix="shrink or remove it; if it is what it should be, raise the limit: TADP_MAX_PIXELS=120000000",
         ) from None
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
+        raise DataError(
+            f"cannot decode {what}: {error}", where=path, fix="re-encode or remove the file"
+        ) from None
+
+
+def open_image(path: Path) -> Image:
+    """The picture at ``path`` as RGB, turned as its EXIF says. Grey, palette and CMYK pictures become RGB too;
+    transparency is dropped.
+
+    Raises:
+        DataError: when the file is missing, truncated, no picture, larger than :func:`most_pixels`, or one of more than
+            8 bits a channel, whose values no rule but its owner's maps to 0..255.
+    """
+    from PIL import ImageOps
+
+    with opened(path) as image:
+        if image.mode in _DEEP:
+            raise DataError(
+                f"an image has more than 8 bits a channel (mode {image.mode})",
+                where=path,
+                fix="convert it with the scaling that suits it, e.g. magick in.png -auto-level -depth 8 out.png",
+            )
+        return ImageOps.exif_transpose(image).convert("RGB")
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tadp_da.domains._files import displayed_size
 from tadp_da.errors import DataError
-from tadp_da.types import LabelSpace
+from tadp_da.types import LabelSpace, opened
 
 Mask = NDArray[np.uint8]
 Values = NDArray[np.uint8 | np.uint16]
-_EXIF_ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)
+Colour = tuple[int, int, int]
 _INDEX_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 
 
 def read_mask(
-    path: Path, labels: LabelSpace, *, image: Path | None = None, mapping: Mapping[int, int] | None = None
+    path: Path,
+    labels: LabelSpace,
+    *,
+    image: Path | None = None,
+    mapping: Mapping[int, int] | None = None,
+    colours: Mapping[Colour, int] | None = None,
 ) -> Mask:
     """The class ids of one mask file, ``uint8 (h, w)``.
 
@@ -31,11 +37,13 @@ def read_mask(
         image: the picture that the mask belongs to; its displayed size must be the mask's.
         mapping: stored value to class id (or ignore id), for files that number otherwise; values that it does
             not name are refused.
+        colours: RGB colour to class id (or ignore id), for files that paint classes in colours; other colours are
+            refused.
 
     Raises:
         DataError: the file is missing or no index mask, a value is no class, or the sizes differ.
     """
-    values = _indices(path)
+    values = _indices(path) if colours is None else _painted(path, colours)
     if image is not None:
         _check_size(path, values.shape, image)
     if mapping is not None:
@@ -44,53 +52,49 @@ def read_mask(
     return values.astype(np.uint8)
 
 
-def displayed_size(path: Path) -> tuple[int, int]:
-    """(height, width) of a picture after its EXIF turn, from the file's header alone.
-
-    Raises:
-        DataError: when the file is missing or no picture.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
-    except FileNotFoundError:
-        raise DataError("an image is missing", where=path, fix="check the data root") from None
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"cannot decode an image: {error}", where=path, fix="re-encode or remove the file"
-        ) from None
-    return (width, height) if turned else (height, width)
-
-
 def _indices(path: Path) -> Values:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            if image.mode not in _INDEX_MODES:
-                raise DataError(
-                    f"a mask is a {image.mode} picture, expected one channel of class ids",
-                    where=path,
-                    fix="save class ids instead of colours: an 8-bit grey or palette PNG, one value per class",
-                )
-            if image.format == "JPEG":
-                raise DataError(
-                    "a mask is a JPEG, which changes ids", where=path, fix="export masks as 8-bit PNG"
-                )
-            stored = np.asarray(image)
-    except FileNotFoundError:
-        raise DataError(
-            "a mask is missing", where=path, fix="give every labelled image a mask of the same name"
-        ) from None
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"cannot decode a mask: {error}", where=path, fix="re-encode or remove the file and its image"
-        ) from None
+    _check_form(path)
+    with opened(path, "a mask") as image:
+        if image.mode not in _INDEX_MODES:
+            raise DataError(
+                f"a mask is a {image.mode} picture, expected one channel of class ids",
+                where=path,
+                fix="save class ids instead of colours: an 8-bit grey or palette PNG, one value per class; or say "
+                "which colour is which class: folder_domain(colours={(128, 64, 128): 0, ...})",
+            )
+        stored = np.asarray(image)
     # Mode "1" gives booleans, "I" 32 bits; what is no 16-bit number is no class id either and ends as 65535.
     return stored if stored.dtype == np.uint8 else np.clip(stored, -1, 2**16 - 1).astype(np.uint16)
+
+
+def _painted(path: Path, colours: Mapping[Colour, int]) -> Values:
+    _check_form(path)
+    with opened(path, "a mask") as image:
+        channels = np.asarray(image.convert("RGB")).astype(np.uint32)
+    stored = channels[..., 0] << 16 | channels[..., 1] << 8 | channels[..., 2]
+    found, places, counts = np.unique(stored, return_inverse=True, return_counts=True)
+    known = {red << 16 | green << 8 | blue: number for (red, green, blue), number in colours.items()}
+    if unknown := [i for i, value in enumerate(found) if int(value) not in known]:
+        first = int(found[unknown[0]])
+        raise DataError(
+            f"a mask holds {len(unknown)} colours of no class, e.g. {(first >> 16, first >> 8 & 255, first & 255)} in "
+            f"{counts[unknown[0]]} pixels",
+            where=path,
+            fix="add the colour to `colours`; colours in between come from resizing or from JPEG, neither suits masks",
+        )
+    return np.array([known[int(value)] for value in found], dtype=np.uint16)[places].reshape(stored.shape)
+
+
+def _check_form(path: Path) -> None:
+    if not path.is_file():
+        raise DataError(
+            "a mask is missing", where=path, fix="give every labelled image a mask of the same name"
+        )
+    with opened(path, "a mask") as image:
+        if image.format == "JPEG":
+            raise DataError(
+                "a mask is a JPEG, which changes ids", where=path, fix="export masks as 8-bit PNG"
+            )
 
 
 def _check_size(path: Path, shape: tuple[int, ...], image: Path) -> None:
@@ -124,7 +128,10 @@ def _check_values(path: Path, values: Values, labels: LabelSpace) -> None:
         return
     fix = f"name {max(wrong) + 1} classes, or turn the value into a class id or {labels.ignore} (ignore)"
     if count == 19 and max(wrong) <= 33:
-        fix = "it looks like Cityscapes labelIds: use the *_labelTrainIds.png files, or give a mapping"
+        fix = (
+            "it looks like Cityscapes labelIds: name the file *_labelIds.png, which the driving domains map on load, "
+            "use *_labelTrainIds.png files, or give a mapping"
+        )
     raise DataError(
         f"a mask holds {_counted(values, wrong)}; expected 0 to {count - 1}, or {labels.ignore} for ignore",
         where=path,

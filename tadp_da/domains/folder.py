@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tadp_da.domains import Domain
-from tadp_da.domains._files import SUFFIXES, pictures
-from tadp_da.domains._masks import Mask, read_mask
+from tadp_da.domains._files import SUFFIXES, check_pairs, pictures, stem, whole
+from tadp_da.domains._masks import Colour, Mask, read_mask
 from tadp_da.errors import DataError, UsageError
 from tadp_da.types import LabelSpace, Wording
 
@@ -26,6 +24,7 @@ def folder_domain(
     palette: Sequence[tuple[int, int, int]] = (),
     ignore: int = 255,
     mapping: Mapping[int, int] | None = None,
+    colours: Mapping[Colour, int] | None = None,
     words: Wording | None = None,
 ) -> Domain:
     """A domain of your own pictures (jpg, jpeg, png, webp, bmp in either case, sub-folders too).
@@ -42,6 +41,7 @@ def folder_domain(
         palette: a colour per class for pictures of masks, or none.
         ignore: id of pixels that count neither in training nor in a score.
         mapping: stored value to class id, for masks that number otherwise.
+        colours: RGB colour to class id, for masks that paint classes in colours.
         words: how captions may speak of the domain.
 
     Raises:
@@ -53,10 +53,11 @@ def folder_domain(
     labels = LabelSpace(task="segmentation", classes=tuple(classes), ignore=ignore, palette=tuple(palette))
     _check_settings(name, image_folders, mask_folders, labels)
     own = _Folders(
-        images={split: _whole(path) for split, path in image_folders.items()},
-        masks={split: _whole(path) for split, path in mask_folders.items()},
+        images={split: whole(path) for split, path in image_folders.items()},
+        masks={split: whole(path) for split, path in mask_folders.items()},
         labels=labels,
         mapping=mapping,
+        colours=colours,
     )
     return Domain(
         name=name,
@@ -76,10 +77,11 @@ class _Folders:
     masks: Mapping[str, Path]
     labels: LabelSpace
     mapping: Mapping[int, int] | None
+    colours: Mapping[Colour, int] | None
 
     def list_images(self, root: Path, split: str) -> tuple[Path, ...]:
         folder = self.images[split]
-        if not folder.is_relative_to(_whole(root)):
+        if not folder.is_relative_to(whole(root)):
             raise UsageError(
                 f"the images of split {split!r} lie outside the root {root}",
                 where=folder,
@@ -87,12 +89,12 @@ class _Folders:
             )
         found = pictures(folder)
         if found and split in self.masks:
-            _check_pairs(folder, found, self.masks[split])
-        below = folder.relative_to(_whole(root))
+            check_pairs(folder, found, self.masks[split], pictures(self.masks[split]), "mask")
+        below = folder.relative_to(whole(root))
         return tuple(root / below / path.relative_to(folder) for path in found)
 
     def read_label(self, image: Path) -> Mask:
-        image = _whole(image)
+        image = whole(image)
         holding = [split for split in self.masks if image.is_relative_to(self.images[split])]
         if not holding:
             raise DataError(
@@ -101,52 +103,13 @@ class _Folders:
                 fix=f"labelled are: {', '.join(self.masks)}",
             )
         split = max(holding, key=lambda s: len(self.images[s].parts))  # of nested folders the inner one
-        wanted = self.masks[split] / _stem(image, self.images[split])
+        wanted = self.masks[split] / stem(image, self.images[split])
         usual = wanted.with_name(f"{wanted.name}.png")
         candidates = [usual] if usual.is_file() else pictures(wanted.parent, deep=False)
         for path in candidates:
             if path.with_suffix("") == wanted:
-                return read_mask(path, self.labels, image=image, mapping=self.mapping)
+                return read_mask(path, self.labels, image=image, mapping=self.mapping, colours=self.colours)
         raise DataError("an image has no mask", where=image, fix=f"add {usual} or remove the image")
-
-
-def _check_pairs(folder: Path, found: Iterable[Path], masks: Path) -> None:
-    """Refuse pictures and masks that do not pair one to one. By names only: no mask is opened."""
-    by_image, by_mask = _by_stem(folder, found), _by_stem(masks, pictures(masks))
-    for place, group in ((folder, by_image), (masks, by_mask)):
-        if twice := sorted(stem for stem, paths in group.items() if len(paths) > 1):
-            raise DataError(
-                f"{len(twice)} names stand for several files, e.g. "
-                + " and ".join(path.name for path in group[twice[0]]),
-                where=place,
-                fix="keep one file per name: images and masks are paired by name without ending",
-            )
-    for there, here, what, other in (
-        (by_mask, by_image, "images have no mask", masks),
-        (by_image, by_mask, "masks have no image", folder),
-    ):
-        if alone := sorted(here.keys() - there.keys()):
-            raise DataError(
-                f"{len(alone)} of {len(here)} {what}: {', '.join(alone[:3])}{', ...' if len(alone) > 3 else ''}",
-                where=other,
-                fix="name image and mask alike but for the ending, sub-folders too; or remove what has no partner",
-            )
-
-
-def _by_stem(folder: Path, paths: Iterable[Path]) -> dict[str, list[Path]]:
-    groups = defaultdict(list)
-    for path in paths:
-        groups[_stem(path, folder)].append(path)
-    return groups
-
-
-def _stem(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).with_suffix("").as_posix()
-
-
-def _whole(path: Path) -> Path:
-    """The path from the file system's root, dots resolved, links kept: keys must not depend on where links lead."""
-    return Path(os.path.abspath(path))
 
 
 def _check_settings(

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tadp_da.domains._masks import displayed_size, read_mask
+from tadp_da.domains._files import displayed_size
+from tadp_da.domains._masks import read_mask
 from tadp_da.errors import DataError
 from tadp_da.types import LabelSpace
 

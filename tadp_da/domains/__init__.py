@@ -23,7 +23,9 @@ class Domain:
         splits: split names; a domain that can serve as a target has ``"unlabeled"``.
         images: ``(root, split)`` to the image files of a split in a fixed order.
         labels: label space, or None for a domain of images only.
-        label: reads the label of one image file: ``uint8 (h, w)`` class ids for segmentation.
+        label: reads the label of one image file: ``uint8 (h, w)`` class ids for segmentation, ``Boxes`` for detection.
+        remarks: what is odd about the label of one image file and was mended, e.g. a clipped box; for ``data check``.
+        counts: how many images a complete split has, as its authors say; for ``data check``.
         fetch: says where the data comes from and how the folder must look.
     """
 
@@ -33,6 +35,8 @@ class Domain:
     images: Callable[[Path, str], tuple[Path, ...]]
     labels: LabelSpace | None = None
     label: Callable[[Path], Any] | None = None
+    remarks: Callable[[Path], tuple[str, ...]] | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
     fetch: str = ""
 
     def unlabeled(self, root: Path, split: str = "unlabeled") -> Unlabeled:

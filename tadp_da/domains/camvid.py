@@ -7,7 +7,8 @@ Brostow et al., "Semantic object classes in video" (2009), in the split of the S
     <root>/images/dusk/         62 frames of 0001TP, one second apart
 
 Of dusk the first 31 frames by name are the unlabelled target images and the last 31, later on the same drive, the
-target's test set. ``train`` is the first 31 with their labels, for the supervised ceiling only. ``camvid-day`` has no split of its own for choosing settings: its ``test`` is ``day_val``.
+target's test set. ``train`` is the first 31 with their labels, for the supervised ceiling only. ``camvid-day`` has no
+split of its own for choosing settings: its ``test`` is ``day_val``.
 """
 
 from __future__ import annotations

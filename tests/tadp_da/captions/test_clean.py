@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tadp_da.captions._paper import AS_PUBLISHED, paper_wording
 from tadp_da.captions._text import loops, without_loop
 from tadp_da.captions.clean import clean, clean_all
 from tadp_da.captions.files import CaptionFile
 from tadp_da.captions.rewrite import Rewrite
+from tadp_da.domains._paper import AS_PUBLISHED, paper_wording
 
 #: ``tests`` reads the captions published with the TADP paper where this variable says they lie.
 PUBLISHED = Path(os.environ.get("TADP_CAPTIONS", "captions-of-tadp"))

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tadp_da.captions import Cue, find, strategies, templated
-from tadp_da.captions._paper import AS_PUBLISHED, PAPER_TEMPLATES, paper_wording
 from tadp_da.captions._text import ARTICLES, sounds_vowel
+from tadp_da.domains._paper import AS_PUBLISHED, PAPER_TEMPLATES, paper_wording
 from tadp_da.errors import UsageError
 from tadp_da.types import Wording
 

@@ -1,0 +1,72 @@
+"""Watercolor2K, Comic2K and Clipart1k: drawn pictures with boxes (Inoue et al., CVPR 2018). Target domains.
+
+    <root>/cross-domain-detection/datasets/watercolor/{JPEGImages,Annotations,ImageSets/Main/{train,test,extra}.txt}
+    <root>/cross-domain-detection/datasets/comic/...
+    <root>/cross-domain-detection/datasets/clipart/...
+
+``unlabeled`` are the pictures of the ``train`` list; ``train`` are the same with their boxes, for the supervised
+ceiling only. ``extra`` has images and classes but no boxes (its files hold dummies, (1, 1, 1, 1)): it serves as images,
+and its labels are refused. Some papers score on ``train`` and ``test`` together; here and in TADP it is ``test`` alone.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from tadp_da.domains import Domain, domains
+from tadp_da.domains._files import home
+from tadp_da.domains._paper import paper_wording
+from tadp_da.domains._voc_layout import CLASSES, annotation, listed_images
+from tadp_da.types import Boxes, LabelSpace, Wording
+
+SIX = ("bicycle", "bird", "car", "cat", "dog", "person")
+_LISTS = {"unlabeled": "train", "train": "train", "test": "test", "extra": "extra"}
+_MISMATCHED = {"clipart": {"681633840"}}
+"""Pictures whose published boxes were made for another picture (600x594, it is 300x213): no labels to train on."""
+
+
+def _images(folder: str, root: Path, split: str) -> tuple[Path, ...]:
+    places = (f"cross-domain-detection/datasets/{folder}", f"datasets/{folder}", folder)
+    found = listed_images(home(root, places, "ImageSets"), _LISTS[split])
+    if split != "train":
+        return found
+    return tuple(path for path in found if path.stem not in _MISMATCHED.get(folder, ()))
+
+
+def _boxes(classes: tuple[str, ...], image: Path) -> Boxes:
+    return annotation(image, classes).boxes
+
+
+def _remarks(classes: tuple[str, ...], image: Path) -> tuple[str, ...]:
+    return annotation(image, classes).remarks
+
+
+def _domain(
+    name: str, folder: str, classes: tuple[str, ...], words: Wording, images: int, extra: bool
+) -> Domain:
+    train = images - len(_MISMATCHED.get(folder, ()))
+    return Domain(
+        name=name,
+        words=words,
+        splits=("unlabeled", "train", "test") + ("extra",) * extra,
+        images=partial(_images, folder),
+        labels=LabelSpace(task="detection", classes=classes),
+        label=partial(_boxes, classes),
+        remarks=partial(_remarks, classes),
+        counts={"unlabeled": images, "train": train, "test": images},
+        fetch=f"fetch http://www.hal.t.u-tokyo.ac.jp/~inoue/projects/cross_domain_detection/datasets/{folder}.zip and "
+        f"unpack it into ROOT/cross-domain-detection/datasets, so that {folder}/ holds JPEGImages/, Annotations/ and "
+        "ImageSets/Main/; give ROOT as the root",
+    )
+
+
+_CLIPART_WORDS = Wording(
+    medium="illustration", style="clipart", nearby="a cartoon drawing", unrelated="a dashcam photo"
+)
+for _made in (
+    _domain("watercolor2k", "watercolor", SIX, paper_wording("watercolor2k"), 1000, extra=True),
+    _domain("comic2k", "comic", SIX, paper_wording("comic2k"), 1000, extra=True),
+    _domain("clipart1k", "clipart", CLASSES, _CLIPART_WORDS, 500, extra=False),
+):
+    domains.add(_made.name)(_made)

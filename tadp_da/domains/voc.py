@@ -1,0 +1,103 @@
+"""Pascal VOC (Everingham et al., IJCV 2010): photographs, 20 classes. A source domain, for boxes and for masks.
+
+    <root>/VOCdevkit/VOC2007/{JPEGImages,Annotations,ImageSets/Main}
+    <root>/VOCdevkit/VOC2012/{JPEGImages,Annotations,SegmentationClass,ImageSets/{Main,Segmentation}}
+
+``voc-detection`` trains on the trainval lists of both years (5,011 + 11,540 images) and is scored on the test list of
+2007. ``voc-segmentation`` trains on the Segmentation/train list of 2012; its ``test`` is Segmentation/val, as the
+labels of its test list were never published. Background is class 0, as in the files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tadp_da.domains import Domain, domains
+from tadp_da.domains._boxes import Annotation
+from tadp_da.domains._files import home
+from tadp_da.domains._masks import Mask, read_mask
+from tadp_da.domains._voc_layout import CLASSES, annotation, listed_images
+from tadp_da.errors import DataError
+from tadp_da.types import Boxes, LabelSpace
+
+_PALETTE = (
+    (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128), (0, 128, 128), (128, 128, 128), (64, 0, 0),
+    (192, 0, 0), (64, 128, 0), (192, 128, 0), (64, 0, 128), (192, 0, 128), (64, 128, 128), (192, 128, 128), (0, 64, 0),
+    (128, 64, 0), (0, 192, 0), (128, 192, 0), (0, 64, 128),
+)  # fmt: skip
+BOXES = LabelSpace(task="detection", classes=CLASSES, palette=_PALETTE)
+MASKS = LabelSpace(
+    task="segmentation", classes=("background", *CLASSES), palette=((0, 0, 0), *_PALETTE), ignore=255
+)
+_FETCH = (
+    "fetch VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar from "
+    "http://host.robots.ox.ac.uk/pascal/VOC/voc2007/ "
+    "and VOCtrainval_11-May-2012.tar from http://host.robots.ox.ac.uk/pascal/VOC/voc2012/, and unpack all in ROOT, "
+    "so that ROOT/VOCdevkit holds VOC2007/ and VOC2012/; give ROOT as the root"
+)
+
+
+def _year(root: Path, year: int) -> Path:
+    """The folder of one year, also as torchvision nests it."""
+    own = f"VOC{year}"
+    places = (f"VOCdevkit/{own}", own, f"VOCdevkit/{own}/VOCdevkit/{own}", f"{own}/VOCdevkit/{own}")
+    return home(root, places, "ImageSets")
+
+
+def _detection(root: Path, split: str) -> tuple[Path, ...]:
+    if split == "test":
+        return listed_images(_year(root, 2007), "test")
+    years = {year: listed_images(_year(root, year), "trainval") for year in (2007, 2012)}
+    if any(years.values()) and not all(years.values()):
+        lacking = next(year for year, found in years.items() if not found)
+        raise DataError(
+            f"VOC{lacking} is missing: training takes the trainval lists of 2007 and 2012",
+            where=root,
+            fix=_FETCH,
+        )
+    return years[2007] + years[2012]
+
+
+def _annotation(image: Path) -> Annotation:
+    return annotation(image, CLASSES)
+
+
+def _boxes(image: Path) -> Boxes:
+    return _annotation(image).boxes
+
+
+def _remarks(image: Path) -> tuple[str, ...]:
+    return _annotation(image).remarks
+
+
+def _segmentation(root: Path, split: str) -> tuple[Path, ...]:
+    names = {"train": "train", "test": "val"}[split]
+    return listed_images(_year(root, 2012), names, kind="Segmentation")
+
+
+def _mask(image: Path) -> Mask:
+    place = image.parent.parent / "SegmentationClass"
+    return read_mask(place / f"{image.stem}.png", MASKS, image=image)
+
+
+DETECTION = Domain(
+    name="voc-detection",
+    splits=("train", "test"),
+    images=_detection,
+    labels=BOXES,
+    label=_boxes,
+    remarks=_remarks,
+    counts={"train": 16551, "test": 4952},
+    fetch=_FETCH,
+)
+SEGMENTATION = Domain(
+    name="voc-segmentation",
+    splits=("train", "test"),
+    images=_segmentation,
+    labels=MASKS,
+    label=_mask,
+    counts={"train": 1464, "test": 1449},
+    fetch=_FETCH,
+)
+domains.add(DETECTION.name)(DETECTION)
+domains.add(SEGMENTATION.name)(SEGMENTATION)

@@ -13,7 +13,7 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest
 
 test-slow: $(VENV)/.installed
-	$(BIN)/python -m pytest --m slow
+	$(BIN)/python -m pytest -m slow --timeout 3600
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The training set of stage 2: images, masks and text as the loop asks for them, kept in memory where they fit."""
+"""The training set of stage 2: images, labels and text as the loop asks for them, kept in memory where they fit."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from adapt.augment import Augmentation, finish, resize
 from tadp_da.captions.rewrite import fit_all
 from tadp_da.errors import DataError, UsageError
-from tadp_da.heads._confusion import check_ids
+from tadp_da.heads import Annotation, TaskHead
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
 from tadp_da.types import Labeled
 
-Pair = tuple[np.ndarray, np.ndarray]
+Pair = tuple[np.ndarray, Annotation]
 _log = logging.getLogger(__name__)
 
 
@@ -60,7 +59,8 @@ class TrainingExamples:
     """Labelled images with text, for :func:`tadp_da.loop.fit`.
 
     Args:
-        data: images, masks and captions.
+        data: images, labels and captions.
+        head: knows how its labels move with their images.
         text: embeddings by index.
         size: working size of an image of a given height and width.
         augment: what may happen to an image.
@@ -69,13 +69,14 @@ class TrainingExamples:
     def __init__(
         self,
         data: Labeled,
+        head: TaskHead,
         text: TextTable,
         size: Callable[[int, int], tuple[int, int]],
         augment: Augmentation,
     ) -> None:
         if len(data) == 0:
             raise DataError("no labelled image to train on", fix="check the source's root and split")
-        self.data, self.text, self.size, self.augment = data, text, size, augment
+        self.data, self.head, self.text, self.size, self.augment = data, head, text, size, augment
         self.order = list(range(len(data)))  # of the images that are trained on
         self.kept: dict[int, Pair] = {}
         self.latents: dict[int, Tensor] = {}
@@ -84,23 +85,18 @@ class TrainingExamples:
         return len(self.order)
 
     def read(self, index: int) -> Pair:
-        """Image ``uint8 (h, w, 3)`` and mask ``uint8 (h, w)``, at the working size already if that never varies.
+        """Image ``uint8 (h, w, 3)`` and its label, at the working size already if that never varies.
 
         Raises:
-            DataError: when the two differ in size, or the mask holds ids that are no classes.
+            DataError: when the two do not fit, or the label holds ids that are no classes.
         """
         example = self.data[index]
-        image, mask = np.array(example.image), np.array(example.target)
-        if image.shape[:2] != mask.shape:
-            raise DataError(
-                f"the image is {image.shape[0]}x{image.shape[1]} and its label {mask.shape[0]}x{mask.shape[1]} pixels",
-                where=example.key,
-                fix="give every image a label of its own size",
-            )
-        check_ids(mask, self.data.labels, where=example.key)
+        image = np.array(example.image)
+        size = image.shape[0], image.shape[1]
+        label = self.head.annotation(example.target, size, where=example.key)
         if self.augment.scale == (1.0, 1.0):
-            return resize(image, mask, self.size(*mask.shape))
-        return image, mask
+            return resize(image, label, self.size(*size))
+        return image, label
 
     def keep(self, gigabytes: float, run: Run) -> None:
         """Read every example now and keep it, if all together take at most so many gigabytes.
@@ -117,7 +113,7 @@ class TrainingExamples:
         with run.progress(len(self.data), "reading images") as advance:
             for index in range(len(self.data)):
                 self.kept[index] = self.read(index)
-                if (self.kept[index][1] == self.data.labels.ignore).all():
+                if self.kept[index][1].blank:
                     blank.append(index)
                 advance("")
         if len(blank) == len(self.data):
@@ -141,13 +137,13 @@ class TrainingExamples:
         would have to be padded first; they are encoded when they are needed.
         """
         coarsest = max(model.backbone.spec.channels)
-        on_grid = all(side % coarsest == 0 for _, mask in self.kept.values() for side in mask.shape)
+        on_grid = all(side % coarsest == 0 for _, label in self.kept.values() for side in label.size)
         if not self.kept or not on_grid or not self.augment.only_flips:
             return
         with run.progress(len(self), "encoding images") as advance:
             for index in self.order:
-                image, mask = self.kept[index]
-                pixels = torch.stack([finish(image, mask, flipped=f)[0] for f in (False, True)])
+                image, label = self.kept[index]
+                pixels = torch.stack([finish(image, label, flipped=f)[0] for f in (False, True)])
                 latent = model.backbone.encode_image(pixels.to(model.device)).cpu()
                 if latent.nbytes * len(self) > gigabytes * 2**30:
                     self.latents.clear()
@@ -155,29 +151,39 @@ class TrainingExamples:
                 self.latents[index] = latent
                 advance("")
 
-    def fetch(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """``ids (h, w)``, ``text (t, d)`` and either ``latents (c, u, v)`` or ``pixels (3, h, w)``."""
+    def fetch(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        """``text (t, d)``, either ``latents (c, u, v)`` or ``pixels (3, h, w)``, their ``size`` (h, w), and what the
+        head's loss reads as ``target``."""
         index = self.order[index]
-        image, mask = self.kept[index] if self.kept else self.read(index)
-        sample = {"text": self.text[index]}
+        image, label = self.kept[index] if self.kept else self.read(index)
+        sample: dict[str, Any] = {"text": self.text[index]}
         if self.latents:
             flipped = rng.random() < self.augment.flip
-            ids = finish(image, mask, flipped=flipped)[1]
-            return sample | {"latents": self.latents[index][int(flipped)], "ids": ids}
-        pixels, ids = self.augment(image, mask, self.size(*mask.shape), self.data.labels.ignore, rng)
-        return sample | {"pixels": pixels, "ids": ids}
+            target = finish(image, label, flipped=flipped)[1]
+            return sample | {
+                "latents": self.latents[index][int(flipped)],
+                "size": label.size,
+                "target": target,
+            }
+        pixels, target = self.augment(image, label, self.size(*label.size), rng)
+        return sample | {"pixels": pixels, "size": tuple(pixels.shape[-2:]), "target": target}
 
 
-def collate(samples: Sequence[dict[str, Tensor]]) -> Any:
-    """Stack samples.
+def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Stack samples; targets that are no tensors are listed.
 
     Raises:
         UsageError: when images of one batch differ in size.
     """
-    sizes = {tuple(sample["ids"].shape) for sample in samples}
+    sizes = {sample["size"] for sample in samples}
     if len(sizes) > 1:
         raise UsageError(
             f"images of one batch differ in size: {', '.join(f'{h}x{w}' for h, w in sorted(sizes))}",
             fix="set augment.crop to one size, or batch to 1",
         )
-    return default_collate(list(samples))
+    targets = [sample["target"] for sample in samples]
+    tensors = {
+        key: torch.stack([s[key] for s in samples]) for key in samples[0] if key not in ("size", "target")
+    }
+    stacked = torch.stack(targets) if isinstance(targets[0], Tensor) else targets
+    return tensors | {"size": samples[0]["size"], "target": stacked}

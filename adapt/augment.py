@@ -1,4 +1,4 @@
-"""Augmentation of an image and its mask in step. Every random number comes from the generator that is given."""
+"""Augmentation of an image and its label in step. Every random number comes from the generator that is given."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tvf
 
+from tadp_da.heads import Annotation
+
 Side = Annotated[int, Field(ge=8)]
 Factor = Annotated[float, Field(gt=0, le=10)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Pair = tuple[tv_tensors.Image, tv_tensors.Mask]
+Pair = tuple[tv_tensors.Image, Annotation]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -26,10 +28,10 @@ class Augmentation:
 
     Attributes:
         scale: range of the random factor on the working size, drawn evenly in its logarithm; (1, 1) for none.
-        crop: height and width of a random crop, None for the whole image; smaller images are padded with ignored
-            pixels.
+        crop: height and width of a random crop, None for the whole image; smaller images are padded to the right
+            and below with grey that nothing is learned from. A crop of the model's longest side is a letterbox.
         cat_max_ratio: a crop with one class on more than this share of its labelled pixels is drawn again, up to
-            ten times.
+            ten times; for masks.
         flip: probability of a horizontal flip.
         photometric: random brightness, contrast, saturation and hue.
     """
@@ -52,88 +54,77 @@ class Augmentation:
         return self.scale == (1.0, 1.0) and self.crop is None and not self.photometric
 
     def __call__(
-        self,
-        image: np.ndarray,
-        mask: np.ndarray,
-        size: tuple[int, int],
-        ignore: int,
-        rng: np.random.Generator,
-    ) -> tuple[Tensor, Tensor]:
+        self, image: np.ndarray, annotation: Annotation, size: tuple[int, int], rng: np.random.Generator
+    ) -> tuple[Tensor, Any]:
         """Augment one example.
 
         Args:
             image: ``uint8 (h, w, 3)``.
-            mask: class ids ``uint8 (h, w)``.
+            annotation: its label.
             size: working height and width, at which the model reads an image like this one.
-            ignore: id that pads the mask.
             rng: where every random number comes from.
 
         Returns:
-            Pixels ``float32 (3, h, w)`` in [-1, 1] and ids ``int64 (h, w)`` of the same size.
+            Pixels ``float32 (3, h, w)`` in [-1, 1] and the tensors of the label.
         """
-        pair = (
-            tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1)),
-            tv_tensors.Mask(torch.from_numpy(mask)),
-        )
         low, high = self.scale
         # Nothing is drawn where nothing can vary, so that flips are the same whether latents are kept or not.
         factor = low if low == high else math.exp(rng.uniform(math.log(low), math.log(high)))
-        pair = _resize(pair, (max(1, round(size[0] * factor)), max(1, round(size[1] * factor))))
+        scaled = max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+        pair = _resize((_wrap(image), annotation), scaled)
         if self.crop is not None:
-            pair = self._crop(_pad(pair, self.crop, ignore), self.crop, ignore, rng)
+            pair = self._crop(_pad(pair, self.crop), self.crop, rng)
         if self.photometric:
             pair = _distort(pair[0], rng), pair[1]
         return _finish(*pair, flipped=rng.random() < self.flip)
 
-    def _crop(self, pair: Pair, crop: tuple[int, int], ignore: int, rng: np.random.Generator) -> Pair:
-        height, width = pair[1].shape[-2:]
-        box: Any = None
+    def _crop(self, pair: Pair, crop: tuple[int, int], rng: np.random.Generator) -> Pair:
+        height, width = pair[1].size
+        top, left, seen = 0, 0, pair[1]
         for _ in range(10 if self.cat_max_ratio < 1 else 1):
             top, left = int(rng.integers(height - crop[0] + 1)), int(rng.integers(width - crop[1] + 1))
-            box = (top, left, *crop)
-            seen = tvf.crop(pair[1], *box).reshape(-1)
-            counts = torch.bincount(seen[seen != ignore].long())
-            if counts.sum() > 0 and counts.max() <= self.cat_max_ratio * counts.sum():
+            seen = pair[1].crop(top, left, crop)
+            if seen.dominance() <= self.cat_max_ratio:
                 break
-        return tvf.crop(pair[0], *box), tvf.crop(pair[1], *box)
+        return tvf.crop(pair[0], top, left, *crop), seen
 
 
-def finish(image: np.ndarray, mask: np.ndarray, *, flipped: bool) -> tuple[Tensor, Tensor]:
-    """Pixels ``float32 (3, h, w)`` in [-1, 1] and ids ``int64 (h, w)`` of an image as it is, or mirrored."""
-    return _finish(*_wrap(image, mask), flipped=flipped)
+def finish(image: np.ndarray, annotation: Annotation, *, flipped: bool) -> tuple[Tensor, Any]:
+    """Pixels ``float32 (3, h, w)`` in [-1, 1] and the label's tensors of an image as it is, or mirrored."""
+    return _finish(_wrap(image), annotation, flipped=flipped)
 
 
-def resize(image: np.ndarray, mask: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Image ``(h, w, 3)`` and mask ``(h, w)`` at another height and width: smooth the one, pick ids in the other."""
-    small, ids = _resize(_wrap(image, mask), size)
-    return small.permute(1, 2, 0).numpy(), ids.numpy()
+def resize(image: np.ndarray, annotation: Annotation, size: tuple[int, int]) -> tuple[np.ndarray, Annotation]:
+    """Image ``(h, w, 3)`` and label at another height and width."""
+    small, label = _resize((_wrap(image), annotation), size)
+    return small.permute(1, 2, 0).numpy(), label
 
 
-def _wrap(image: np.ndarray, mask: np.ndarray) -> Pair:
-    return tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1)), tv_tensors.Mask(torch.from_numpy(mask))
+def _wrap(image: np.ndarray) -> tv_tensors.Image:
+    return tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1))
 
 
-def _finish(image: Tensor, mask: Tensor, *, flipped: bool) -> tuple[Tensor, Tensor]:
+def _finish(image: Tensor, annotation: Annotation, *, flipped: bool) -> tuple[Tensor, Any]:
     if flipped:
-        image, mask = image.flip(-1), mask.flip(-1)
-    pixels = image.as_subclass(Tensor).to(torch.float32) / 127.5 - 1
-    return pixels, mask.as_subclass(Tensor).to(torch.int64)
+        image, annotation = image.flip(-1), annotation.flip()
+    return image.as_subclass(Tensor).to(torch.float32) / 127.5 - 1, annotation.tensors()
 
 
 def _resize(pair: Pair, size: tuple[int, int]) -> Pair:
-    if tuple(pair[1].shape[-2:]) == size:
+    if pair[1].size == size:
         return pair
     image = tvf.resize(pair[0], list(size), interpolation=InterpolationMode.BILINEAR, antialias=True)
-    return image, tvf.resize(pair[1], list(size), interpolation=InterpolationMode.NEAREST_EXACT)
+    return image, pair[1].resize(size)
 
 
-def _pad(pair: Pair, crop: tuple[int, int], ignore: int) -> Pair:
-    """Grow to at least the crop, to the right and below: mid-grey pixels, ignored ids."""
-    height, width = pair[1].shape[-2:]
-    missing = [0, 0, max(0, crop[1] - width), max(0, crop[0] - height)]
-    if not any(missing):
+def _pad(pair: Pair, crop: tuple[int, int]) -> Pair:
+    """Grow to at least the crop, to the right and below, in mid-grey."""
+    height, width = pair[1].size
+    grown = max(height, crop[0]), max(width, crop[1])
+    if grown == (height, width):
         return pair
-    return tvf.pad(pair[0], missing, fill=127.0), tvf.pad(pair[1], missing, fill=float(ignore))
+    image = tvf.pad(pair[0], [0, 0, grown[1] - width, grown[0] - height], fill=127.0)
+    return image, pair[1].pad(grown)
 
 
 def _distort(image: tv_tensors.Image, rng: np.random.Generator) -> tv_tensors.Image:

@@ -99,12 +99,12 @@ class FineTuning:
 
         Args:
             model: its viewing settings say at what size images are read.
-            data: source images with masks and captions.
+            data: source images with labels and captions.
             rewrite: from caption to prompt, as the strategy does on the source side.
             run: seed, device, precision, folder.
 
         Raises:
-            DataError: when an image and its mask do not fit, or nothing is labelled.
+            DataError: when an image and its label do not fit, or nothing is labelled.
             UsageError: when no parameter would move, or images of one batch differ in size.
             Diverged: when the loss is not finite or no gradient arrives.
         """
@@ -130,7 +130,7 @@ class FineTuning:
         self, model: PerceptionModel, data: Labeled, rewrite: Callable[[str], str], run: Run
     ) -> TrainingExamples:
         text = TextTable(model, data, rewrite, run)
-        examples = TrainingExamples(data, text, model.viewing.size, self.augment)
+        examples = TrainingExamples(data, model.head, text, model.viewing.size, self.augment)
         examples.keep(self.keep, run)
         if self.keep_latents:
             examples.keep_latents(model, self.keep, run)
@@ -189,7 +189,7 @@ class _Objective(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: dict[str, Tensor], generators: list[torch.Generator]) -> Tensor:
+    def forward(self, batch: dict[str, Any], generators: list[torch.Generator]) -> Tensor:
         """``batch`` is what :meth:`TrainingExamples.fetch` gives, stacked.
 
         Dropout can take no generator: it runs from a seed that the first one draws, apart from the global stream.
@@ -199,11 +199,10 @@ class _Objective(nn.Module):
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             if "latents" in batch:
-                size = batch["ids"].shape[-2], batch["ids"].shape[-1]
-                outputs = self.model.from_latents(batch["latents"], batch["text"], size)
+                outputs = self.model.from_latents(batch["latents"], batch["text"], tuple(batch["size"]))
             else:
                 outputs = self.model(batch["pixels"], batch["text"])
-            loss: Tensor = self.model.head.loss(outputs, batch["ids"])
+            loss: Tensor = self.model.head.loss(outputs, batch["target"])
         return loss
 
 

@@ -20,7 +20,7 @@ from pydantic.dataclasses import dataclass as settings
 
 from benchmarks.figures import save_mask
 from tadp_da.errors import ArtefactError, DataError, UsageError
-from tadp_da.heads import TaskHead
+from tadp_da.heads import Score, TaskHead
 from tadp_da.run import Run, file_digest, write_json
 from tadp_da.types import Example, Labeled, LabelSpace, Side, Unlabeled
 
@@ -41,9 +41,6 @@ class EvaluationSettings:
 
 class Model(Protocol):
     """What is asked of a ``PerceptionModel``: a head that can score, and decisions at the image's own resolution."""
-
-    @property
-    def labels(self) -> LabelSpace: ...
 
     @property
     def head(self) -> TaskHead: ...
@@ -161,13 +158,12 @@ def evaluate(
         pictures: folder for the kept pictures; none are kept when it is None.
 
     Raises:
-        UsageError: when the model knows other classes than the labels.
+        UsageError: when the model's decisions cannot be held against such labels.
     """
     settings = settings or EvaluationSettings()
-    _check_classes(model.labels, data)
     chosen = set(_spread(len(data), settings.keep)) if pictures is not None else set()
     model.to(run.torch_device)
-    total = model.head.score()
+    total = model.head.score(data.labels)
     per_image: dict[str, float | None] = {}
     kept: list[Kept] = []
     with run.progress(len(data), f"scoring {data.domain}") as advance:
@@ -176,10 +172,10 @@ def evaluate(
             prompt = rewrite(example.caption)
             decision = model.predict(example.image, prompt)
             total.update(decision, example.target)
-            per_image[example.key] = score = _score_alone(model.head, decision, example.target)
+            per_image[example.key] = score = total.alone(decision, example.target)
             if pictures is not None and index in chosen:
                 kept.append(Kept(stem=f"{len(kept):02d}", key=example.key, prompt=prompt, score=score))
-                _keep(pictures, kept[-1].stem, example, decision, data.labels)
+                _keep(pictures, kept[-1].stem, example, decision, data.labels, total)
             advance("" if score is None else f"last {score:.1f}")
     found = dict(total.compute())
     return Evaluation(
@@ -211,38 +207,14 @@ def refuse_overlap(seen: Unlabeled, test: Unlabeled) -> None:
         )
 
 
-def _check_classes(known: LabelSpace, data: Labeled) -> None:
-    mine, theirs = known.classes, data.labels.classes
-    if mine == theirs:
-        return
-    unknown, unused = sorted(set(theirs) - set(mine)), sorted(set(mine) - set(theirs))
-    found = [f"only the labels have {', '.join(unknown)}"] if unknown else []
-    found += [f"only the model has {', '.join(unused)}"] if unused else []
-    raise UsageError(
-        f"the model and the labels name different classes: {'; '.join(found) or 'their order differs'}",
-        where=data.domain,
-        fix="give both the same classes in the same order; masks that number otherwise can be mapped",
-    )
-
-
 def _spread(count: int, keep: int) -> list[int]:
     """At most ``keep`` of ``count`` indices at even distances: chosen by place, never by score."""
     return np.unique(np.linspace(0, count - 1, min(keep, count)).round().astype(int)).tolist()
 
 
-def _score_alone(head: TaskHead, decision: Any, truth: Any) -> float | None:
-    score = head.score()
-    score.update(decision, truth)
-    try:
-        return score.compute()["main"]
-    except (
-        DataError
-    ):  # this image shows nothing but ignored pixels; the score over all images still counts it as seen
-        return None
-
-
-def _keep(folder: Path, stem: str, example: Example, decision: Any, labels: LabelSpace) -> None:
+def _keep(folder: Path, stem: str, example: Example, decision: Any, labels: LabelSpace, score: Score) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     example.image.save(folder / f"{stem}-image.png")
-    save_mask(example.target, labels, folder / f"{stem}-truth.png")
-    save_mask(decision, labels, folder / f"{stem}-decision.png")
+    size = example.image.height, example.image.width
+    for what, picture in zip(("decision", "truth"), score.paint(decision, example.target, size), strict=True):
+        save_mask(picture, labels, folder / f"{stem}-{what}.png")

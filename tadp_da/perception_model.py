@@ -131,7 +131,8 @@ class PerceptionModel(nn.Module):
 
     @torch.no_grad()
     def predict(self, image: Image, prompt: str | None = None, *, caption: str = "") -> Any:
-        """The head's decision for one image, at the image's own resolution; for segmentation ``uint8 (h, w)`` ids.
+        """The head's decision for one image, at the image's own resolution: for segmentation ``uint8 (h, w)`` ids,
+        for detection ``Detections``.
 
         Args:
             image: any size.
@@ -140,12 +141,8 @@ class PerceptionModel(nn.Module):
         """
         self.eval()
         text = self.backbone.encode_text([self.prompt(caption) if prompt is None else prompt])
-        outputs = self.viewing.through(lambda x: self(x, text), self._pixels(image))
-        if outputs.shape[-2:] != (image.height, image.width):
-            outputs = F.interpolate(
-                outputs.float(), (image.height, image.width), mode="bilinear", align_corners=False
-            )
-        return self.head.decide(outputs)[0]
+        size = image.height, image.width
+        return self.head.look(lambda x: self(x, text), self._pixels(image), self.viewing, size)
 
     @torch.no_grad()
     def attention(

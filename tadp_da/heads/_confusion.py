@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from tadp_da.errors import DataError
+from tadp_da.errors import DataError, UsageError
 from tadp_da.types import LabelSpace
 
 
@@ -80,6 +81,39 @@ class ConfusionScore:
             "images": self.images,
             "confusion": confusion.long().tolist(),
         }
+
+    def alone(self, decision: Any, truth: Any) -> float | None:
+        """mIoU of one image, None when all of it is ignored."""
+        if (np.asarray(truth) == self.labels.ignore).all():
+            return None
+        one = ConfusionScore(self.labels)
+        one.update(decision, truth)
+        main: float = one.compute()["main"]
+        return main
+
+    def paint(
+        self, decision: Any, truth: Any, size: tuple[int, int]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Masks are pictures already."""
+        return decision, truth
+
+
+def same_classes(mine: LabelSpace, theirs: LabelSpace) -> None:
+    """Refuse labels of other classes than a model's, or in another order.
+
+    Raises:
+        UsageError: naming the classes that only one of them has.
+    """
+    known, given = mine.classes, theirs.classes
+    if known == given:
+        return
+    unknown, unused = sorted(set(given) - set(known)), sorted(set(known) - set(given))
+    found = [f"only the labels have {', '.join(unknown)}"] if unknown else []
+    found += [f"only the model has {', '.join(unused)}"] if unused else []
+    raise UsageError(
+        f"the model and the labels name different classes: {'; '.join(found) or 'their order differs'}",
+        fix="give both the same classes in the same order; masks that number otherwise can be mapped",
+    )
 
 
 def check_ids(mask: np.ndarray, labels: LabelSpace, *, where: object) -> None:

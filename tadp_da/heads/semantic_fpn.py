@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import numpy as np
@@ -21,8 +22,10 @@ from torch import Tensor, nn
 
 from tadp_da.errors import UsageError
 from tadp_da.heads import heads
-from tadp_da.heads._confusion import ConfusionScore
-from tadp_da.types import FeaturePyramid, FeatureSpec, LabelSpace
+from tadp_da.heads._confusion import ConfusionScore, same_classes
+from tadp_da.heads._dense import MaskAnnotation, see
+from tadp_da.types import FeaturePyramid, FeatureSpec, LabelSpace, Task
+from tadp_da.viewing import Viewing
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -52,6 +55,8 @@ class SemanticFPN(nn.Module):
     Raises:
         UsageError: when the label space is not for segmentation or cannot be held by ``uint8``.
     """
+
+    task: Task = "segmentation"
 
     def __init__(self, spec: FeatureSpec, labels: LabelSpace, **settings: Any) -> None:
         from torchvision.ops import FeaturePyramidNetwork
@@ -85,6 +90,10 @@ class SemanticFPN(nn.Module):
         total = torch.stack([ascent(x, sizes) for ascent, x in zip(self.ascents, neck, strict=True)]).sum(0)
         return _enlarge(self.classify(self.dropout(total)), self.strides[0], size)
 
+    def annotation(self, target: Any, size: tuple[int, int], *, where: object) -> MaskAnnotation:
+        """A mask ``uint8 (h, w)`` for an image of that size."""
+        return MaskAnnotation.checked(target, size, self.labels, where)
+
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of logits ``(b, k, h, w)`` against ids ``(b, h, w)`` over the labelled pixels; zero
         when there is none."""
@@ -95,9 +104,21 @@ class SemanticFPN(nn.Module):
         """The likeliest class of every pixel: one ``uint8 (h, w)`` array per image."""
         return list(outputs.argmax(dim=1).to(torch.uint8).cpu().numpy())
 
-    def score(self) -> ConfusionScore:
-        """A fresh mIoU."""
-        return ConfusionScore(self.labels)
+    def look(
+        self,
+        view: Callable[[Tensor], Tensor],
+        pixels: Tensor,
+        viewing: Viewing,
+        size: tuple[int, int],
+    ) -> np.ndarray:
+        """``uint8 (h, w)`` of ``size``; logits are averaged over windows and mirror before they decide."""
+        return self.decide(see(view, pixels, viewing, size))[0]
+
+    def score(self, labels: LabelSpace | None = None) -> ConfusionScore:
+        """A fresh mIoU; the labels must name the same classes in the same order."""
+        if labels is not None:
+            same_classes(self.labels, labels)
+        return ConfusionScore(labels or self.labels)
 
 
 class _Ascent(nn.Module):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from adapt.augment import Augmentation
+from tadp_da.heads._dense import MaskAnnotation
 
 SIZE = (24, 40)
 HARD = Augmentation(scale=(0.5, 2.0), crop=(16, 32), cat_max_ratio=0.75, flip=0.5)
@@ -30,7 +31,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 def test_nothing_asked_is_the_identity() -> None:
     image, mask = pair()
-    pixels, ids = Augmentation(flip=0)(image, mask, SIZE, 255, rng())
+    pixels, ids = Augmentation(flip=0)(image, MaskAnnotation(mask), SIZE, rng())
     assert pixels.dtype == torch.float32
     assert ids.dtype == torch.int64
     np.testing.assert_array_equal(((pixels + 1) * 127.5).round().byte().permute(1, 2, 0).numpy(), image)
@@ -40,7 +41,7 @@ def test_nothing_asked_is_the_identity() -> None:
 def test_black_and_white_span_minus_one_to_one() -> None:
     image = np.zeros((8, 8, 3), np.uint8)
     image[:4] = 255
-    pixels, _ = Augmentation()(image, np.zeros((8, 8), np.uint8), (8, 8), 255, rng())
+    pixels, _ = Augmentation()(image, MaskAnnotation(np.zeros((8, 8), np.uint8)), (8, 8), rng())
     assert (pixels.min(), pixels.max()) == (-1, 1)
 
 
@@ -48,7 +49,7 @@ def test_black_and_white_span_minus_one_to_one() -> None:
 @given(seed=st.integers(0, 2**32), height=st.integers(9, 50), width=st.integers(9, 70))
 def test_image_and_mask_stay_in_step(seed: int, height: int, width: int) -> None:
     image, mask = pair((height, width))
-    pixels, ids = HARD(image, mask, (height, width), 255, rng(seed))
+    pixels, ids = HARD(image, MaskAnnotation(mask), (height, width), rng(seed))
     assert pixels.shape == (3, 16, 32)
     assert ids.shape == (16, 32)
     assert set(ids.unique().tolist()) <= set(np.unique(mask)) | {255}
@@ -62,8 +63,8 @@ def test_image_and_mask_stay_in_step(seed: int, height: int, width: int) -> None
 
 def test_flip_mirrors_both() -> None:
     image, mask = pair()
-    pixels, ids = Augmentation(flip=1)(image, mask, SIZE, 255, rng())
-    plain, plain_ids = Augmentation(flip=0)(image, mask, SIZE, 255, rng())
+    pixels, ids = Augmentation(flip=1)(image, MaskAnnotation(mask), SIZE, rng())
+    plain, plain_ids = Augmentation(flip=0)(image, MaskAnnotation(mask), SIZE, rng())
     assert torch.equal(pixels, plain.flip(-1))
     assert torch.equal(ids, plain_ids.flip(-1))
 
@@ -71,11 +72,11 @@ def test_flip_mirrors_both() -> None:
 def test_the_same_generator_gives_the_same_and_the_global_ones_do_not_matter() -> None:
     image, mask = pair()
     augment = Augmentation(scale=(0.5, 2), crop=(16, 16), photometric=True)
-    first = augment(image, mask, SIZE, 255, rng(3))
+    first = augment(image, MaskAnnotation(mask), SIZE, rng(3))
     torch.manual_seed(99)
     np.random.seed(99)  # noqa: NPY002 - that the global state does not matter is the claim
-    second = augment(image, mask, SIZE, 255, rng(3))
-    other = augment(image, mask, SIZE, 255, rng(4))
+    second = augment(image, MaskAnnotation(mask), SIZE, rng(3))
+    other = augment(image, MaskAnnotation(mask), SIZE, rng(4))
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
     assert not torch.equal(first[0], other[0])
@@ -85,10 +86,10 @@ def test_photometric_changes_pixels_and_never_ids() -> None:
     image, mask = pair()
     changed = 0
     for seed in range(8):
-        pixels, ids = Augmentation(flip=0, photometric=True)(image, mask, SIZE, 255, rng(seed))
+        pixels, ids = Augmentation(flip=0, photometric=True)(image, MaskAnnotation(mask), SIZE, rng(seed))
         assert -1 <= pixels.min() <= pixels.max() <= 1
         np.testing.assert_array_equal(ids.numpy(), mask)
-        changed += not torch.equal(pixels, Augmentation(flip=0)(image, mask, SIZE, 255, rng())[0])
+        changed += not torch.equal(pixels, Augmentation(flip=0)(image, MaskAnnotation(mask), SIZE, rng())[0])
     assert changed >= 5
 
 
@@ -99,18 +100,22 @@ def test_cat_max_ratio_avoids_crops_of_one_class() -> None:
 
     def mixed(ratio: float) -> int:
         augment = Augmentation(crop=(32, 32), cat_max_ratio=ratio, flip=0)
-        return sum(augment(image, mask, (32, 128), 255, rng(s))[1].unique().numel() == 2 for s in range(40))
+        return sum(
+            augment(image, MaskAnnotation(mask), (32, 128), rng(s))[1].unique().numel() == 2
+            for s in range(40)
+        )
 
     assert mixed(0.9) > 2 * mixed(1.0) > 0
 
 
 def test_working_size_comes_before_the_random_scale() -> None:
     image, mask = pair()
-    pixels, ids = Augmentation(flip=0)(image, mask, (12, 20), 255, rng())
+    pixels, ids = Augmentation(flip=0)(image, MaskAnnotation(mask), (12, 20), rng())
     assert pixels.shape == (3, 12, 20)
     assert ids.shape == (12, 20)
     sizes = {
-        Augmentation(scale=(0.5, 2), flip=0)(image, mask, (12, 20), 255, rng(s))[1].shape for s in range(30)
+        Augmentation(scale=(0.5, 2), flip=0)(image, MaskAnnotation(mask), (12, 20), rng(s))[1].shape
+        for s in range(30)
     }
     heights = [h for h, _ in sizes]
     assert min(heights) < 9

@@ -185,7 +185,7 @@ def test_latents_are_kept_only_where_they_say_it_all(data_of: Any, model_of: Any
         augment: Augmentation, gigabytes: float = 1.0, viewing: Viewing | None = None, some: Any = data
     ) -> int:
         size = (viewing or Viewing()).size
-        examples = TrainingExamples(some, TextTable(model, some, plain, run), size, augment)
+        examples = TrainingExamples(some, model.head, TextTable(model, some, plain, run), size, augment)
         examples.keep(gigabytes, run)
         examples.keep_latents(model, gigabytes, run)
         sample = examples.fetch(0, np.random.default_rng(0))
@@ -203,10 +203,12 @@ def test_latents_are_kept_only_where_they_say_it_all(data_of: Any, model_of: Any
 def test_images_are_trained_on_at_the_models_working_size(data_of: Any, model_of: Any, run: Run) -> None:
     model = model_of(viewing=Viewing(short=32))
     data = data_of(2, size=(64, 96))
-    examples = TrainingExamples(data, TextTable(model, data, plain, run), model.viewing.size, PLAIN)
+    examples = TrainingExamples(
+        data, model.head, TextTable(model, data, plain, run), model.viewing.size, PLAIN
+    )
     sample = examples.fetch(0, np.random.default_rng(0))
     assert sample["pixels"].shape == (3, 32, 48)
-    assert sample["ids"].shape == (32, 48)
+    assert sample["target"].shape == (32, 48)
     QUICK(model, data, plain, run)
     assert model.predict(data[0].image, "a car").shape == (64, 96)
 

@@ -87,6 +87,42 @@ def test_other_sizes_are_refused() -> None:
         ConfusionScore(FIVE).update(np.zeros((4, 4), np.uint8), np.zeros((8, 8), np.uint8))
 
 
+def small() -> tuple[SemanticFPN, torch.Tensor, torch.Tensor]:
+    """A head, its logits for two images of random features, and ids."""
+    torch.manual_seed(0)
+    head = SemanticFPN(SPEC, FIVE, width=8).eval()
+    features = {s: torch.randn(2, 4, 32 // s, 32 // s) for s in SPEC.channels}
+    return head, head(FeaturePyramid(features, {}), (32, 32)), torch.randint(0, 5, (2, 32, 32))
+
+
+def test_logits_decide_by_the_likeliest_class() -> None:
+    head, logits, _ = small()
+    assert logits.shape == (2, 5, 32, 32)
+    decisions = head.decide(logits)
+    assert [(d.shape, d.dtype) for d in decisions] == [((32, 32), np.uint8)] * 2
+    assert np.array_equal(decisions[1], logits[1].argmax(0).numpy())
+
+
+def test_ignored_pixels_are_inert() -> None:
+    head, outputs, truth = small()
+    outputs = outputs.detach()
+    truth[:, :9] = FIVE.ignore
+    changed = outputs.clone()
+    changed[:, :, :9] = torch.randn_like(changed[:, :, :9]) * 100
+    assert torch.equal(head.loss(outputs, truth), head.loss(changed, truth))
+    changed[:, 0, 9:] += 1
+    assert not torch.equal(head.loss(outputs, truth), head.loss(changed, truth))
+
+
+def test_a_batch_without_labels_costs_nothing() -> None:
+    head, outputs, truth = small()
+    loss = head.loss(outputs, torch.full_like(truth, FIVE.ignore))
+    loss.backward()
+    assert loss == 0
+    assert all((p.grad == 0).all() for p in head.parameters() if p.grad is not None)
+    assert head.annotation(np.full((4, 4), 255, np.uint8), (4, 4), where="x").blank
+
+
 def test_off_the_grid_the_picture_does_not_move() -> None:
     """Logits of an image cut off within the last cells are those of the whole image, away from the cut."""
     torch.manual_seed(0)

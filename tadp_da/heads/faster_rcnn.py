@@ -1,0 +1,275 @@
+"""Object detection from a feature pyramid: torchvision's Faster R-CNN with FPN (Ren et al., 2015; Lin et al., 2017)
+behind a diffusion backbone, as the paper's detector is (TADP, section 4).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass as settings_class
+from torch import Tensor, nn
+
+from tadp_da.errors import UsageError
+from tadp_da.heads import heads
+from tadp_da.heads._boxes import BoxAnnotation, Found, see
+from tadp_da.heads._detection_score import DetectionScore
+from tadp_da.types import Boxes, Detections, FeaturePyramid, FeatureSpec, LabelSpace, Task
+from tadp_da.viewing import Viewing
+
+Count = Annotated[int, Field(ge=1, le=100_000)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Ratio = Annotated[float, Field(gt=0, le=100)]
+
+
+@settings_class(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class FasterRCNNSettings:
+    """Settings of :class:`FasterRCNN`; the defaults are those of the paper's code, which are torchvision's.
+
+    Attributes:
+        maps: read the cross-attention maps behind the features (TADP, section 3.1).
+        width: channels of the neck, a multiple of 8.
+        hidden: units of the two layers that read a region.
+        anchor_scale: side of a level's anchors in cells: 4 gives 32, 64, 128, 256 pixels at strides 8 to 64.
+        ratios: height by width of the anchors.
+        pool: cells on a side that a region is pooled to.
+        samples: samples per such cell on a side.
+        canonical: side in pixels of a region that is pooled from the level of stride 16; larger and smaller ones
+            from coarser and finer levels.
+        rpn_candidates: best anchors per level before suppression, in training and after it.
+        rpn_proposals: proposals per image after suppression, likewise.
+        rpn_nms: overlap above which of two proposals the better stays.
+        rpn_match: overlap with an object below which an anchor is background, and from which it is an object.
+        rpn_batch: anchors per image that are trained on.
+        rpn_positive: share of them that are objects, at most.
+        roi_match: overlap with an object from which a proposal is one; below, it is background.
+        roi_batch: proposals per image that are trained on.
+        roi_positive: share of them that are objects, at most.
+        min_score: least score of a detection.
+        nms: overlap above which of two detections of one class the better stays.
+        most: detections per image.
+        difficult: train on objects that are marked difficult; they never count in the score.
+        min_visible: share of an object that a random crop must keep for it to be trained on.
+    """
+
+    maps: bool = True
+    width: Annotated[int, Field(ge=8, le=2048, multiple_of=8)] = 256
+    hidden: Annotated[int, Field(ge=8, le=8192)] = 1024
+    anchor_scale: Annotated[float, Field(gt=0, le=64)] = 4.0
+    ratios: Annotated[tuple[Ratio, ...], Field(min_length=1, max_length=9)] = (0.5, 1.0, 2.0)
+    pool: Annotated[int, Field(ge=1, le=28)] = 7
+    samples: Annotated[int, Field(ge=1, le=8)] = 2
+    canonical: Annotated[int, Field(ge=8, le=2048)] = 224
+    rpn_candidates: tuple[Count, Count] = (2000, 1000)
+    rpn_proposals: tuple[Count, Count] = (2000, 1000)
+    rpn_nms: Share = 0.7
+    rpn_match: tuple[Share, Share] = (0.3, 0.7)
+    rpn_batch: Count = 256
+    rpn_positive: Share = 0.5
+    roi_match: Share = 0.5
+    roi_batch: Count = 512
+    roi_positive: Share = 0.25
+    min_score: Share = 0.05
+    nms: Share = 0.5
+    most: Count = 100
+    difficult: bool = False
+    min_visible: Share = 0.25
+
+    @model_validator(mode="after")
+    def _ordered(self) -> FasterRCNNSettings:
+        if self.rpn_match[0] > self.rpn_match[1]:
+            raise ValueError(f"rpn_match {self.rpn_match}: the first overlap must not be above the second")
+        return self
+
+
+@dataclass(frozen=True)
+class NeckOutputs:
+    """What a forward pass gives: levels ``str(stride) -> float32 (b, c, u, v)`` for images of ``size`` (h, w)."""
+
+    levels: OrderedDict[str, Tensor]
+    size: tuple[int, int]
+
+
+@heads.add("faster-rcnn")
+class FasterRCNN(nn.Module):
+    """Boxes, classes and scores from a pyramid of strides that double, at images of any size.
+
+    Args:
+        spec: what the backbone gives; channel widths come from here and from nowhere else.
+        labels: a detection label space.
+        settings: fields of :class:`FasterRCNNSettings`.
+
+    Raises:
+        UsageError: when the label space is not for detection, or strides do not double from level to level.
+    """
+
+    task: Task = "detection"
+
+    def __init__(self, spec: FeatureSpec, labels: LabelSpace, **settings: Any) -> None:
+        from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+        from torchvision.ops import FeaturePyramidNetwork
+
+        super().__init__()
+        self.strides = tuple(sorted(spec.channels))
+        _refuse_others(labels, self.strides)
+        self.settings = made = FasterRCNNSettings(**settings)
+        self.labels, self.maps = labels, made.maps
+        widths = spec.widths(maps=self.maps)
+        self.neck = FeaturePyramidNetwork([widths[s] for s in self.strides], made.width)
+        self.rpn = _rpn(self.strides, made)
+        self.regions = _regions(
+            self.strides,
+            made,
+            TwoMLPHead(made.width * made.pool**2, made.hidden),
+            FastRCNNPredictor(made.hidden, len(labels.classes) + 1),
+        )
+
+    def forward(self, pyramid: FeaturePyramid, size: tuple[int, int]) -> NeckOutputs:
+        """The neck's levels for images of ``size`` = (h, w) pixels."""
+        levels = pyramid.levels() if self.maps else pyramid.features
+        neck = self.neck(OrderedDict((str(s), levels[s]) for s in self.strides))
+        # coordinates need the precision, whatever the convolutions ran in
+        return NeckOutputs(OrderedDict((k, x.float()) for k, x in neck.items()), size)
+
+    def annotation(self, target: Boxes, size: tuple[int, int], *, where: object) -> BoxAnnotation:
+        """Boxes for an image of ``size``, without the difficult ones unless ``difficult`` is set."""
+        return BoxAnnotation.checked(
+            target,
+            size,
+            self.labels,
+            where,
+            difficult=self.settings.difficult,
+            visible=self.settings.min_visible,
+        )
+
+    def loss(self, outputs: NeckOutputs, targets: list[dict[str, Tensor]]) -> Tensor:
+        """Sum of the four losses of Faster R-CNN, against ``boxes (n, 4)`` and ``labels (n,)`` of each image; an image
+        without objects has ``n = 0``. Which anchors and proposals are trained on is drawn from the global generator.
+        """
+        counted = [{"boxes": t["boxes"].float(), "labels": t["labels"] + 1} for t in targets]
+        with _mode(self, training=True), _full_precision(outputs):
+            images = _images(outputs)
+            proposals, rpn = self.rpn(images, outputs.levels, counted)
+            _, regions = self.regions(outputs.levels, proposals, images.image_sizes, counted)
+            return torch.stack([*rpn.values(), *regions.values()]).sum()
+
+    def decide(self, outputs: NeckOutputs) -> list[Detections]:
+        """What is found in each image, in pixels of the size that was looked at."""
+        return [found.arrays() for found in self._find(outputs)]
+
+    def look(
+        self,
+        view: Callable[[Tensor], NeckOutputs],
+        pixels: Tensor,
+        viewing: Viewing,
+        size: tuple[int, int],
+    ) -> Detections:
+        """What is found in one image, in its own pixels."""
+        return see(
+            lambda x: self._find(view(x))[0],
+            pixels,
+            viewing,
+            size,
+            nms=self.settings.nms,
+            most=self.settings.most,
+        ).arrays()
+
+    def score(self, labels: LabelSpace | None = None) -> DetectionScore:
+        """A fresh average precision; labels may name some of the classes only: finds of the others are dropped."""
+        return DetectionScore(labels or self.labels, decides=self.labels)
+
+    @torch.no_grad()
+    def _find(self, outputs: NeckOutputs) -> list[Found]:
+        with _mode(self, training=False), _full_precision(outputs):
+            images = _images(outputs)
+            proposals, _ = self.rpn(images, outputs.levels)
+            found, _ = self.regions(outputs.levels, proposals, images.image_sizes)
+        return [Found(f["boxes"], f["labels"] - 1, f["scores"]) for f in found]
+
+
+def _refuse_others(labels: LabelSpace, strides: tuple[int, ...]) -> None:
+    if labels.task != "detection" or not labels.classes:
+        raise UsageError(
+            f"faster-rcnn cannot read {labels.task} labels of {len(labels.classes)} classes",
+            fix="give detection labels (boxes) with at least one class",
+        )
+    if any(coarse != 2 * fine for fine, coarse in itertools.pairwise(strides)) or strides[0].bit_count() != 1:
+        raise UsageError(
+            f"faster-rcnn needs strides that are powers of two, each twice the one before; found {strides}",
+            fix="choose a backbone with such levels",
+        )
+
+
+def _rpn(strides: tuple[int, ...], made: FasterRCNNSettings) -> nn.Module:
+    from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+
+    from tadp_da.heads._anchors import StridedAnchors
+
+    def both(counts: tuple[int, int]) -> dict[str, int]:
+        return {"training": counts[0], "testing": counts[1]}
+
+    return RegionProposalNetwork(
+        StridedAnchors(strides, made.anchor_scale, made.ratios),
+        RPNHead(made.width, len(made.ratios)),
+        fg_iou_thresh=made.rpn_match[1],
+        bg_iou_thresh=made.rpn_match[0],
+        batch_size_per_image=made.rpn_batch,
+        positive_fraction=made.rpn_positive,
+        pre_nms_top_n=both(made.rpn_candidates),
+        post_nms_top_n=both(made.rpn_proposals),
+        nms_thresh=made.rpn_nms,
+    )
+
+
+def _regions(
+    strides: tuple[int, ...], made: FasterRCNNSettings, reader: nn.Module, predictor: nn.Module
+) -> nn.Module:
+    from torchvision.models.detection.roi_heads import RoIHeads
+
+    from tadp_da.heads._anchors import roi_align
+
+    return RoIHeads(
+        roi_align(strides, made.pool, made.samples, made.canonical),
+        reader,
+        predictor,
+        fg_iou_thresh=made.roi_match,
+        bg_iou_thresh=made.roi_match,
+        batch_size_per_image=made.roi_batch,
+        positive_fraction=made.roi_positive,
+        bbox_reg_weights=None,
+        score_thresh=made.min_score,
+        nms_thresh=made.nms,
+        detections_per_img=made.most,
+    )
+
+
+def _images(outputs: NeckOutputs) -> Any:
+    """torchvision's record of the images' sizes; it is asked for nothing else."""
+    from torchvision.models.detection.image_list import ImageList
+
+    first = next(iter(outputs.levels.values()))
+    return ImageList(first, [outputs.size] * len(first))
+
+
+@contextmanager
+def _mode(head: FasterRCNN, *, training: bool) -> Iterator[None]:
+    """torchvision chooses between loss and detections by the mode; nothing else in these parts depends on it."""
+    before = head.rpn.training, head.regions.training
+    head.rpn.train(training)
+    head.regions.train(training)
+    try:
+        yield
+    finally:
+        head.rpn.train(before[0])
+        head.regions.train(before[1])
+
+
+def _full_precision(outputs: NeckOutputs) -> torch.autocast:
+    device = next(iter(outputs.levels.values())).device
+    return torch.autocast(device.type, enabled=False)

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from tadp_da.cli import figure, stages
+from tadp_da.cli import data, figure, stages
 from tadp_da.errors import Interrupted, TadpError
 
 app = typer.Typer(
@@ -40,6 +40,12 @@ benchmark = typer.Typer(no_args_is_help=True, help="Tables of caption strategies
 benchmark.command("list")(figure.benchmark_list)
 benchmark.command("run")(figure.benchmark_run)
 app.add_typer(benchmark, name="benchmark")
+data_sets = typer.Typer(
+    no_args_is_help=True, help="Data sets: what is known, how to get it, whether it is whole."
+)
+data_sets.command("list")(data.data_list)
+data_sets.command("check")(data.data_check)
+app.add_typer(data_sets, name="data")
 
 
 def main() -> None:

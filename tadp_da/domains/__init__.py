@@ -23,6 +23,7 @@ class Domain:
         splits: split names; a domain that can serve as a target has ``"unlabeled"``.
         images: ``(root, split)`` to the image files of a split in a fixed order.
         labels: label space, or None for a domain of images only.
+        labelled: splits whose labels may be read; all but ``"unlabeled"`` when none is named.
         label: reads the label of one image file: ``uint8 (h, w)`` class ids for segmentation, ``Boxes`` for detection.
         remarks: what is odd about the label of one image file and was mended, e.g. a clipped box; for ``data check``.
         counts: how many images a complete split has, as its authors say; for ``data check``.
@@ -34,10 +35,15 @@ class Domain:
     splits: tuple[str, ...]
     images: Callable[[Path, str], tuple[Path, ...]]
     labels: LabelSpace | None = None
+    labelled: tuple[str, ...] = ()
     label: Callable[[Path], Any] | None = None
     remarks: Callable[[Path], tuple[str, ...]] | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     fetch: str = ""
+
+    def has_labels(self, split: str) -> bool:
+        """Whether the labels of a split may be read."""
+        return self.labels is not None and split in (self.labelled or {*self.splits} - {"unlabeled"})
 
     def unlabeled(self, root: Path, split: str = "unlabeled") -> Unlabeled:
         """The images of a split, with no way to their labels.
@@ -59,7 +65,7 @@ class Domain:
         """The labelled images of a split with their captions by key.
 
         Raises:
-            UsageError: when the domain has no labels, or no such split.
+            UsageError: when the domain or the split has no labels, or there is no such split.
             DataError: when an image has no caption; the message says how many, and how to make them.
         """
         if self.labels is None or self.label is None:
@@ -67,6 +73,11 @@ class Domain:
                 f"domain {self.name!r} has no labels", fix="choose a labelled domain, or give masks"
             )
         images, read = self.unlabeled(root, split), self.label
+        if not self.has_labels(split):
+            told = self.labelled or [name for name in self.splits if name != "unlabeled"]
+            raise UsageError(
+                f"split {split!r} of {self.name!r} has no labels", fix=f"choose one of: {', '.join(told)}"
+            )
         missing = [key for i in range(len(images)) if (key := images.key(i)) not in captions]
         if missing:
             raise DataError(

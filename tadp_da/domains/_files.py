@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tadp_da.errors import DataError
+from tadp_da.errors import DataError, UsageError
 from tadp_da.types import opened
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 """What counts as a picture, in either case."""
+
+Folders = Path | Mapping[str, Path]
+"""A place for each split, or one place."""
 
 
 def pictures(folder: Path, *, deep: bool = True) -> tuple[Path, ...]:
@@ -20,15 +23,56 @@ def pictures(folder: Path, *, deep: bool = True) -> tuple[Path, ...]:
     Hidden files and folders are left out. Links to folders are not followed, so a loop of links does no harm. A folder
     that is missing has none.
     """
+    return files(folder, SUFFIXES, deep=deep)
+
+
+def files(folder: Path, suffixes: Sequence[str], *, deep: bool = True) -> tuple[Path, ...]:
+    """All files of some endings, in either case, as :func:`pictures` finds them."""
     found = []
-    for place, inner, names in os.walk(folder):
-        inner[:] = [name for name in inner if deep and not name.startswith(".")]
+    for place, inside, names in os.walk(folder):
+        inside[:] = [name for name in inside if deep and not name.startswith(".")]
         found += [
             Path(place, name)
             for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+            if not name.startswith(".") and Path(name).suffix.lower() in suffixes
         ]
     return tuple(sorted(found, key=lambda path: path.relative_to(folder).as_posix()))
+
+
+def by_split(places: Folders, alone: str = "train") -> dict[str, Path]:
+    """Whole paths by split; a single place is the split ``alone``."""
+    given = {alone: places} if isinstance(places, Path) else dict(places)
+    return {split: whole(path) for split, path in given.items()}
+
+
+def under_root(found: Iterable[Path], folder: Path, root: Path, split: str) -> tuple[Path, ...]:
+    """Files below ``folder`` (a whole path), spelled from ``root`` as it was given.
+
+    Raises:
+        UsageError: when the folder lies outside the root, so that no key can be made.
+    """
+    if not folder.is_relative_to(whole(root)):
+        raise UsageError(
+            f"the images of split {split!r} lie outside the root {root}",
+            where=folder,
+            fix="give a root that holds every folder of the domain",
+        )
+    below = folder.relative_to(whole(root))
+    return tuple(root / below / path.relative_to(folder) for path in found)
+
+
+def inner(image: Path, folders: Mapping[str, Path]) -> str:
+    """The split whose folder holds an image; of nested folders the inner one.
+
+    Raises:
+        DataError: when none does.
+    """
+    holding = [split for split, folder in folders.items() if image.is_relative_to(folder)]
+    if not holding:
+        raise DataError(
+            "an image lies in no labelled split", where=image, fix=f"labelled are: {', '.join(folders)}"
+        )
+    return max(holding, key=lambda split: len(folders[split].parts))
 
 
 def home(root: Path, names: Iterable[str], holds: str) -> Path:
@@ -56,6 +100,17 @@ def by_stem(folder: Path, paths: Iterable[Path]) -> Mapping[str, list[Path]]:
     for path in paths:
         groups[stem(path, folder)].append(path)
     return groups
+
+
+def partner(place: Path, name: str, suffixes: Sequence[str]) -> Path | None:
+    """The file below ``place`` with the stem ``name`` and one of some endings, in either case; the first ending first."""
+    usual = place / f"{name}{suffixes[0]}"
+    if usual.is_file():
+        return usual
+    wanted = place / name
+    return next(
+        (path for path in files(wanted.parent, suffixes, deep=False) if path.with_suffix("") == wanted), None
+    )
 
 
 def check_pairs(folder: Path, images: Iterable[Path], place: Path, labels: Iterable[Path], what: str) -> None:

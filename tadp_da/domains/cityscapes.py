@@ -38,6 +38,7 @@ CITYSCAPES = Domain(
     splits=("train", "test", "server"),
     images=_images,
     labels=LABELS,
+    labelled=("train", "test"),
     label=_label,
     counts={"train": 2975, "test": 500, "server": 1525},
     fetch="register at https://www.cityscapes-dataset.com, fetch leftImg8bit_trainvaltest.zip and "

@@ -52,6 +52,7 @@ def _domain(
         splits=("unlabeled", "train", "test") + ("extra",) * extra,
         images=partial(_images, folder),
         labels=LabelSpace(task="detection", classes=classes),
+        labelled=("train", "test"),
         label=partial(_boxes, classes),
         remarks=partial(_remarks, classes),
         counts={"unlabeled": images, "train": train, "test": images},

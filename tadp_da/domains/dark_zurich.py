@@ -37,6 +37,7 @@ DARK_ZURICH = Domain(
     splits=("unlabeled", "test", "server"),
     images=_images,
     labels=LABELS,
+    labelled=("test",),
     label=_label,
     counts={"unlabeled": 2416, "test": 50, "server": 151},
     fetch="fetch Dark_Zurich_train_anon.zip and Dark_Zurich_val_anon.zip from "

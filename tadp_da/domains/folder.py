@@ -7,12 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tadp_da.domains import Domain
-from tadp_da.domains._files import SUFFIXES, check_pairs, pictures, stem, whole
+from tadp_da.domains._files import (
+    SUFFIXES,
+    Folders,
+    by_split,
+    check_pairs,
+    inner,
+    partner,
+    pictures,
+    stem,
+    under_root,
+    whole,
+)
 from tadp_da.domains._masks import Colour, Mask, read_mask
 from tadp_da.errors import DataError, UsageError
 from tadp_da.types import LabelSpace, Wording
-
-Folders = Path | Mapping[str, Path]
 
 
 def folder_domain(
@@ -47,14 +56,13 @@ def folder_domain(
     Raises:
         UsageError: when the settings contradict each other.
     """
-    alone = "train" if masks else "unlabeled"
-    image_folders = {alone: images} if isinstance(images, Path) else dict(images)
-    mask_folders = {"train": masks} if isinstance(masks, Path) else dict(masks or {})
+    image_folders = by_split(images, "train" if masks else "unlabeled")
+    mask_folders = by_split(masks) if masks else {}
     labels = LabelSpace(task="segmentation", classes=tuple(classes), ignore=ignore, palette=tuple(palette))
     _check_settings(name, image_folders, mask_folders, labels)
     own = _Folders(
-        images={split: whole(path) for split, path in image_folders.items()},
-        masks={split: whole(path) for split, path in mask_folders.items()},
+        images=image_folders,
+        masks=mask_folders,
         labels=labels,
         mapping=mapping,
         colours=colours,
@@ -65,6 +73,7 @@ def folder_domain(
         splits=tuple(image_folders),
         images=own.list_images,
         labels=labels if mask_folders else None,
+        labelled=tuple(mask_folders),
         label=own.read_label if mask_folders else None,
         fetch=f"put pictures ({', '.join(s[1:] for s in SUFFIXES)}) into "
         + ", ".join(f"{path} ({split})" for split, path in image_folders.items()),
@@ -81,35 +90,20 @@ class _Folders:
 
     def list_images(self, root: Path, split: str) -> tuple[Path, ...]:
         folder = self.images[split]
-        if not folder.is_relative_to(whole(root)):
-            raise UsageError(
-                f"the images of split {split!r} lie outside the root {root}",
-                where=folder,
-                fix="give a root that holds every folder of the domain",
-            )
         found = pictures(folder)
         if found and split in self.masks:
             check_pairs(folder, found, self.masks[split], pictures(self.masks[split]), "mask")
-        below = folder.relative_to(whole(root))
-        return tuple(root / below / path.relative_to(folder) for path in found)
+        return under_root(found, folder, root, split)
 
     def read_label(self, image: Path) -> Mask:
         image = whole(image)
-        holding = [split for split in self.masks if image.is_relative_to(self.images[split])]
-        if not holding:
-            raise DataError(
-                "an image lies in no labelled split",
-                where=image,
-                fix=f"labelled are: {', '.join(self.masks)}",
-            )
-        split = max(holding, key=lambda s: len(self.images[s].parts))  # of nested folders the inner one
-        wanted = self.masks[split] / stem(image, self.images[split])
-        usual = wanted.with_name(f"{wanted.name}.png")
-        candidates = [usual] if usual.is_file() else pictures(wanted.parent, deep=False)
-        for path in candidates:
-            if path.with_suffix("") == wanted:
-                return read_mask(path, self.labels, image=image, mapping=self.mapping, colours=self.colours)
-        raise DataError("an image has no mask", where=image, fix=f"add {usual} or remove the image")
+        split = inner(image, {s: self.images[s] for s in self.masks})
+        name = stem(image, self.images[split])
+        path = partner(self.masks[split], name, (".png", *SUFFIXES))
+        if path is None:
+            usual = self.masks[split] / f"{name}.png"
+            raise DataError("an image has no mask", where=image, fix=f"add {usual} or remove the image")
+        return read_mask(path, self.labels, image=image, mapping=self.mapping, colours=self.colours)
 
 
 def _check_settings(

@@ -45,6 +45,7 @@ NIGHTTIME_DRIVING = Domain(
     splits=("unlabeled", "test"),
     images=_images,
     labels=LABELS,
+    labelled=("test",),
     label=_label,
     counts={"unlabeled": 2416, "test": 50},
     fetch="fetch http://data.vision.ee.ethz.ch/daid/NighttimeDriving/NighttimeDrivingTest.zip and unpack it into ROOT, "

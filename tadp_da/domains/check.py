@@ -1,0 +1,344 @@
+"""Look at a whole data set before anything is trained on it: every picture decoded, every label read, counts compared,
+test pictures looked for among the training pictures. What is wrong is told with the first offenders and the mend."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from tadp_da.domains import Domain, domains
+from tadp_da.domains._files import some
+from tadp_da.errors import DataError, TadpError
+from tadp_da.run import file_digest
+from tadp_da.types import Boxes, LabelSpace, open_image, opened
+
+Tracked = Callable[[Iterable[Any], int, str], Iterable[Any]]
+_OFFENDERS = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of trouble.
+
+    Attributes:
+        level: ``"error"`` stops a run or falsifies its numbers, ``"warning"`` may.
+        what: the first case, as a run would tell it.
+        count: how many there are of the kind.
+        where: the first offenders.
+        fix: the mend.
+    """
+
+    level: Literal["error", "warning"]
+    what: str
+    count: int
+    where: tuple[str, ...]
+    fix: str
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What a split holds.
+
+    Attributes:
+        name: the split.
+        images: how many pictures it has.
+        expected: how many a complete one has, None where nobody says.
+        sizes: pictures by ``"1920x1080"`` (width x height, as displayed), most frequent first.
+        modes: pictures by colour mode of the file, e.g. ``"RGB"``.
+        labels: pixels or objects by class; empty without labels.
+        holding: pictures that hold the class.
+        ignored: ignored pixels, or objects marked difficult.
+        empty: labelled pictures without any object, or with ignored pixels only.
+        findings: what is wrong.
+    """
+
+    name: str
+    images: int = 0
+    expected: int | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    modes: Mapping[str, int] = field(default_factory=dict)
+    labels: Mapping[str, int] = field(default_factory=dict)
+    holding: Mapping[str, int] = field(default_factory=dict)
+    ignored: int = 0
+    empty: int = 0
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What :func:`check_data` found."""
+
+    domain: str
+    root: str
+    task: str | None
+    splits: tuple[SplitReport, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing stands against using the data; warnings do not."""
+        return not any(finding.level == "error" for finding in self.all_findings)
+
+    @property
+    def all_findings(self) -> tuple[Finding, ...]:
+        """Findings of the splits and across them."""
+        return tuple(f for split in self.splits for f in split.findings) + self.findings
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return {"ok": self.ok} | dataclasses.asdict(self)
+
+    def lines(self) -> list[str]:
+        """For a terminal."""
+        lines = [f"{self.domain} in {self.root}"]
+        for split in self.splits:
+            lines += _split_lines(split, self.task)
+        lines += _finding_lines(self.findings)
+        errors = sum(f.level == "error" for f in self.all_findings)
+        warned = len(self.all_findings) - errors
+        verdict = "good to use" if self.ok else f"{errors} kinds of errors: mend them first"
+        return [*lines, "", verdict + (f"; {warned} warnings" if warned else "")]
+
+
+def check_data(
+    domain: str | Domain,
+    root: Path,
+    *,
+    splits: Sequence[str] = (),
+    partial: bool = False,
+    threads: int = 4,
+    tracked: Tracked = lambda items, _total, _what: items,
+) -> CheckReport:
+    """Look at all of a data set's pictures and labels.
+
+    Labels of test splits are counted too, to tell that they can be read; nothing is chosen by them.
+
+    Args:
+        domain: a registry name, or a domain of your own folders (``folder_domain``, ``voc_domain``, ``coco_domain``).
+        root: as the domain wants it.
+        splits: which to look at; none for all that are there. A split that is named must be there.
+        partial: whether fewer pictures than the data set has are all right.
+        threads: pictures that are decoded at a time.
+        tracked: wraps what is gone through, for a progress bar: ``(items, total, what) -> items``.
+
+    Raises:
+        UsageError: for an unknown name or split.
+        DataError: when no split has any picture; the message says where to get the data.
+    """
+    chosen = domains[domain] if isinstance(domain, str) else domain
+    reports, contents = [], {}
+    for name in splits or chosen.splits:
+        try:
+            paths = chosen.unlabeled(root, name).paths
+        except DataError as error:
+            if error.fix != chosen.fetch or name in splits:  # other than that nothing is there
+                reports.append(SplitReport(name, findings=(_finding(error),)))
+            continue
+        report, contents[name] = _check_split(chosen, name, paths, root, partial, threads, tracked)
+        reports.append(report)
+    if not reports:
+        raise DataError(f"no images of {chosen.name!r} in any split", where=root, fix=chosen.fetch)
+    task = chosen.labels.task if chosen.labels else None
+    return CheckReport(chosen.name, str(root), task, tuple(reports), _leaks(contents))
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What was seen of one picture and its label."""
+
+    path: Path
+    digest: str = ""
+    size: str = ""
+    mode: str = ""
+    amounts: Mapping[int, int] = field(default_factory=dict)
+    ignored: int = 0
+    labelled: bool = False
+    findings: tuple[Finding, ...] = ()
+
+
+def _look(domain: Domain, labelled: bool, path: Path) -> _Seen:
+    try:
+        digest = file_digest(path)
+        with opened(path) as image:
+            mode = str(image.mode)
+        width, height = open_image(path).size
+    except TadpError as error:
+        return _Seen(path, findings=(_finding(error),))
+    except OSError as error:
+        return _Seen(
+            path, findings=(Finding("error", f"cannot read a file: {error}", 1, (str(path),), "check it"),)
+        )
+    seen = _Seen(path, digest, f"{width}x{height}", mode)
+    if not labelled or domain.label is None or domain.labels is None:
+        return seen
+    try:
+        target = domain.label(path)
+        remarks = domain.remarks(path) if domain.remarks else ()
+    except TadpError as error:
+        return dataclasses.replace(seen, findings=(_finding(error),))
+    amounts, ignored = _amounts(target, domain.labels)
+    return dataclasses.replace(
+        seen,
+        amounts=amounts,
+        ignored=ignored,
+        labelled=True,
+        findings=tuple(
+            Finding("warning", remark, 1, (str(path),), "nothing, if that is meant") for remark in remarks
+        ),
+    )
+
+
+def _amounts(target: Any, labels: LabelSpace) -> tuple[dict[int, int], int]:
+    """Pixels or objects by class id, and how many of them count nowhere."""
+    values = target.labels if isinstance(target, Boxes) else target
+    ids, counts = np.unique(values, return_counts=True)
+    amounts = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+    if isinstance(target, Boxes):
+        return amounts, int(target.difficult.sum())
+    return amounts, amounts.pop(labels.ignore, 0)
+
+
+def _check_split(
+    domain: Domain,
+    name: str,
+    paths: Sequence[Path],
+    root: Path,
+    partial: bool,
+    threads: int,
+    tracked: Tracked,
+) -> tuple[SplitReport, dict[str, list[Path]]]:
+    labelled = domain.has_labels(name)
+    with ThreadPoolExecutor(threads) as pool:
+        looks = pool.map(lambda path: _look(domain, labelled, path), paths)
+        seen = list(tracked(looks, len(paths), f"{domain.name} {name}"))
+    expected = domain.counts.get(name)
+    findings = _grouped(finding for one in seen for finding in one.findings)
+    if expected is not None and len(paths) != expected:
+        short = Finding(
+            "warning" if partial and len(paths) < expected else "error",
+            f"found {len(paths)} images, the data set has {expected}: numbers cannot be compared with others",
+            1,
+            (str(root),),
+            f"{domain.fetch}; or say that a part will do: --partial",
+        )
+        findings = (short, *findings)
+    read = [one for one in seen if one.labelled]
+    blank = [one for one in read if not one.amounts]
+    if blank and domain.labels is not None and domain.labels.task == "segmentation":
+        what = "a mask holds ignored pixels only: nothing can be learned from it"
+        places = tuple(str(one.path) for one in blank[:_OFFENDERS])
+        findings += (
+            Finding("warning", what, len(blank), places, "label something, or remove image and mask"),
+        )
+    labels = _by_class(domain.labels, read)
+    report = SplitReport(
+        name=name,
+        images=len(paths),
+        expected=expected,
+        sizes=dict(Counter(one.size for one in seen if one.size).most_common()),
+        modes=dict(Counter(one.mode for one in seen if one.mode).most_common()),
+        labels=labels[0],
+        holding=labels[1],
+        ignored=sum(one.ignored for one in read),
+        empty=len(blank),
+        findings=findings,
+    )
+    contents: dict[str, list[Path]] = {}
+    for one in seen:
+        if one.digest:
+            contents.setdefault(one.digest, []).append(one.path)
+    return report, contents
+
+
+def _by_class(labels: LabelSpace | None, read: Sequence[_Seen]) -> tuple[dict[str, int], dict[str, int]]:
+    """Pixels or objects, and pictures that hold any, by class name; nothing where no label was read."""
+    if labels is None or not read:
+        return {}, {}
+    amounts: Counter[int] = Counter()
+    holding: Counter[int] = Counter()
+    for one in read:
+        amounts.update(one.amounts)
+        holding.update(one.amounts.keys())
+    return tuple({c: part[i] for i, c in enumerate(labels.classes)} for part in (amounts, holding))  # type: ignore[return-value]
+
+
+def _finding(error: TadpError) -> Finding:
+    return Finding("error", error.what, 1, (error.where or "",), error.fix)
+
+
+def _grouped(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """One finding per kind: alike but for numbers and quoted words."""
+    kinds: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        kind = re.sub(r"'[^']*'|\d+(\.\d+)?", "#", finding.what)
+        kinds.setdefault((finding.level, kind), []).append(finding)
+    return tuple(
+        dataclasses.replace(
+            group[0],
+            count=len(group),
+            where=tuple(place for finding in group[:_OFFENDERS] for place in finding.where),
+        )
+        for group in kinds.values()
+    )
+
+
+def _leaks(contents: Mapping[str, Mapping[str, Sequence[Path]]]) -> tuple[Finding, ...]:
+    """Test pictures that are training or unlabelled pictures too, and pictures that come twice, told by their bytes."""
+    findings = []
+    test = contents.get("test", {})
+    for name, other in contents.items():
+        if name != "test" and (shared := [digest for digest in test if digest in other]):
+            pairs = tuple(f"{test[d][0]} = {other[d][0]}" for d in shared[:_OFFENDERS])
+            what = (
+                f"{len(shared)} test pictures are also in {name!r}: scores would be those of known pictures"
+            )
+            findings.append(Finding("error", what, len(shared), pairs, f"remove them from {name!r}"))
+        if twice := [paths for paths in other.values() if len(paths) > 1]:
+            pairs = tuple(" = ".join(map(str, paths[:2])) for paths in twice[:_OFFENDERS])
+            what = f"{len(twice)} pictures of {name!r} come several times: they count several times"
+            findings.append(Finding("warning", what, len(twice), pairs, "keep one of each"))
+    return tuple(findings)
+
+
+def _split_lines(split: SplitReport, task: str | None) -> list[str]:
+    of = "" if split.expected is None else f" of {split.expected}"
+    sizes = some([f"{size} ({count})" for size, count in split.sizes.items()])
+    modes = (
+        ""
+        if set(split.modes) <= {"RGB"}
+        else f"; modes {some([f'{m} ({n})' for m, n in split.modes.items()], 9)}"
+    )
+    lines = ["", f"{split.name}: {split.images}{of} images" + (f", {sizes}{modes}" if sizes else "")]
+    if split.labels:
+        total = sum(split.labels.values()) or 1
+        wide = max(map(len, split.labels))
+        boxes = task == "detection"
+        lines += [
+            f"  {name:{wide}}  {f'{amount:8d}' if boxes else f'{100 * amount / total:7.2f} %'}"
+            f"  in {split.holding[name]} images"
+            for name, amount in split.labels.items()
+        ]
+        lines.append(
+            f"  {split.ignored} objects are difficult; {split.empty} images have no object"
+            if boxes
+            else f"  {100 * split.ignored / (split.ignored + total):.2f} % of all pixels are ignored"
+        )
+    return lines + _finding_lines(split.findings)
+
+
+def _finding_lines(findings: Sequence[Finding]) -> list[str]:
+    lines = []
+    for finding in findings:
+        more = f" (and {finding.count - 1} more of the kind)" if finding.count > len(finding.where) else ""
+        lines.append(f"  {finding.level}: {finding.what}{more}")
+        lines += [f"    where: {place}" for place in finding.where if place]
+        lines += [f"    fix:   {finding.fix}"] * bool(finding.fix)
+    return lines

@@ -39,7 +39,7 @@ class StridedAnchors(AnchorGenerator):  # type: ignore[misc]  # torchvision is u
 
 
 def roi_align(strides: Sequence[int], size: int, samples: int, canonical: int) -> MultiScaleRoIAlign:
-    """RoIAlign over levels named by their strides.
+    """RoIAlign over levels named by their strides; as in torchvision, samples lie half a cell off.
 
     Args:
         strides: pixels per cell, each twice the one before.

@@ -22,6 +22,7 @@ class Viewing:
         short: the shorter side may have at most this many pixels, and the image is scaled (up or down, aspect ratio
             kept) until it or ``long`` is reached; None for no such bound.
         long: the same for the longer side. With neither, images keep their size.
+        squash: exact height and width instead, the aspect ratio lost (what the paper's code does for detection).
         window: height and width of a sliding window; None looks at the whole image at once.
         stride: from one window to the next, vertically and horizontally; None takes two thirds of the window.
         flip: average with the mirror image.
@@ -29,9 +30,16 @@ class Viewing:
 
     short: Pixels | None = None
     long: Pixels | None = None
+    squash: tuple[Pixels, Pixels] | None = None
     window: tuple[Pixels, Pixels] | None = None
     stride: tuple[Pixels, Pixels] | None = None
     flip: bool = False
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Viewing:
+        if self.squash is not None and (self.short is not None or self.long is not None):
+            raise ValueError("squash gives the size; leave out short and long")
+        return self
 
     @model_validator(mode="after")
     def _windows_overlap(self) -> Viewing:
@@ -47,6 +55,8 @@ class Viewing:
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Working height and width of an image."""
+        if self.squash is not None:
+            return self.squash
         factors = []
         if self.short is not None:
             factors.append(self.short / min(height, width))

@@ -7,6 +7,11 @@
 Scenes of different splits are different scenes. ``val`` and ``test`` show the same scenes in every domain, so that
 looks can be compared; the target's ``train`` and ``unlabeled`` scenes are neither the source's nor each other's. The
 target's ``val`` is for reports only: nothing may be chosen by it.
+
+Three looks also come with boxes of cars, people, trees and poles, as ``mini-day-boxes`` and so on. Their pictures are
+the same files; the boxes are written beside them when they are first asked for:
+
+    <root>/mini-manga/test/boxes/00000.json     [{"class": "car", "xyxy": [left, top, right, bottom]}, ...]
 """
 
 from __future__ import annotations
@@ -15,9 +20,10 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +33,24 @@ from tadp_da.domains._masks import Mask, read_mask
 from tadp_da.errors import DataError, EnvironmentFault
 from tadp_da.mini.styles import LOOKS, Look, render
 from tadp_da.mini.world import CLASSES, PALETTE, Scene, draw_scene
-from tadp_da.types import LabelSpace, Wording
+from tadp_da.types import Boxes, LabelSpace, Wording
 
+T = TypeVar("T")
 LABELS = LabelSpace(task="segmentation", classes=CLASSES, palette=PALETTE)
+_THINGS = {
+    "car": "car",
+    "person": "person",
+    "tree": "vegetation",
+    "pole": "pole",
+}  # and the masks' class of each
+THINGS = LabelSpace(
+    task="detection",
+    classes=tuple(_THINGS),
+    palette=tuple(PALETTE[CLASSES.index(stuff)] for stuff in _THINGS.values()),
+)
+BOXED = ("day", "manga", "aquarelle")
+"""Looks that also come as detection domains."""
+
 COUNTS = {"train": 600, "val": 100, "test": 200, "unlabeled": 300}
 SIZE = (128, 128)
 SOURCE = "day"
@@ -86,7 +107,7 @@ def _draw_all(root: Path, place: Path, look: str, split: str, count: int) -> Non
     try:
         (fresh / "images").mkdir(parents=True)
         (fresh / "labels").mkdir()
-        for index in _tracked(count, f"drawing {place.parent.name} {split}"):
+        for index in _tracked(range(count), f"drawing {place.parent.name} {split}"):
             scene, picture = _scene(look, split, index)
             name = f"{index:05d}.png"
             _save(picture, fresh / "images" / name)
@@ -124,13 +145,13 @@ def _check_drawn(place: Path, look: str, split: str, count: int) -> None:
             raise DataError(f"{folder} were drawn by another version of the world", where=place, fix=fix)
 
 
-def _tracked(count: int, description: str) -> Iterable[int]:
+def _tracked(items: Sequence[T], description: str) -> Iterable[T]:
     from rich.console import Console
     from rich.progress import track
 
     if not sys.stderr.isatty():
-        return range(count)
-    return track(range(count), description=description, console=Console(stderr=True), transient=True)
+        return items
+    return track(items, description=description, console=Console(stderr=True), transient=True)
 
 
 def _save(values: NDArray[np.uint8], path: Path) -> None:
@@ -145,6 +166,58 @@ def _images(look: str, root: Path, split: str) -> tuple[Path, ...]:
 
 def _label(image: Path) -> Mask:
     return read_mask(image.parent.parent / "labels" / image.name, LABELS, image=image)
+
+
+def draw_boxes(place: Path, look: str, split: str) -> Path:
+    """Write the boxes of a drawn split, unless they stand, and return their folder. It appears whole or not at all.
+
+    Raises:
+        EnvironmentFault: when the folder cannot be written.
+    """
+    folder = place / "boxes"
+    if not folder.exists():
+        fresh = place / f".boxes.{os.getpid()}"
+        names = sorted(path.stem for path in (place / "images").glob("*.png"))
+        try:
+            fresh.mkdir(exist_ok=True)
+            for name in _tracked(names, f"boxes of {place.parent.name} {split}"):
+                text = json.dumps(_things(_scene(look, split, int(name))[0]))
+                (fresh / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+            fresh.replace(folder)
+        except OSError as error:
+            if not folder.exists():  # or another process was first: what it wrote is the same
+                fix = "give a root that can be written"
+                raise EnvironmentFault(f"cannot write boxes: {error}", where=folder, fix=fix) from error
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    return folder
+
+
+def _things(scene: Scene) -> list[dict[str, Any]]:
+    names = {CLASSES.index(stuff): name for name, stuff in _THINGS.items()}
+    return [{"class": names[box.label], "xyxy": list(box.xyxy)} for box in scene.boxes]
+
+
+def _read_boxes(look: str, image: Path) -> Boxes:
+    """The label of one picture.
+
+    Raises:
+        DataError: when its file is missing or says something else.
+    """
+    path = draw_boxes(image.parent.parent, look, image.parent.parent.name) / f"{image.stem}.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return Boxes(
+            np.array([thing["xyxy"] for thing in found], np.float32).reshape(-1, 4),
+            np.array([THINGS.classes.index(thing["class"]) for thing in found], np.int64),
+            np.zeros(len(found), bool),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"boxes cannot be read: {error!r}",
+            where=path,
+            fix=f"delete {path.parent}; it will be written anew",
+        ) from error
 
 
 def _words(look: Look) -> Wording:
@@ -169,15 +242,24 @@ def _words(look: Look) -> Wording:
     )
 
 
-for _look in LOOKS.values():
-    domains.add(domain_name(_look.name))(
+_FETCH = "nothing to fetch: pictures are drawn into the root on first use; give a root that can be written"
+
+
+def _domain(look: Look, name: str, labels: LabelSpace, label: Callable[[Path], Any]) -> None:
+    domains.add(name)(
         Domain(
-            name=domain_name(_look.name),
-            words=_words(_look),
+            name=name,
+            words=_words(look),
             splits=tuple(COUNTS),
-            images=partial(_images, _look.name),
-            labels=LABELS,
-            label=_label,
-            fetch="nothing to fetch: pictures are drawn into the root on first use; give a root that can be written",
+            images=partial(_images, look.name),
+            labels=labels,
+            label=label,
+            fetch=_FETCH,
         )
     )
+
+
+for _look in LOOKS.values():
+    _domain(_look, domain_name(_look.name), LABELS, _label)
+for _look in (LOOKS[name] for name in BOXED):
+    _domain(_look, f"{domain_name(_look.name)}-boxes", THINGS, partial(_read_boxes, _look.name))

@@ -126,3 +126,46 @@ def test_two_that_draw_at_once_both_succeed(tmp_path: Path, monkeypatch: pytest.
         thread.join()
     assert found == [3, 3]
     assert [path.name for path in (tmp_path / "mini-fog").iterdir()] == ["val"]
+
+
+@pytest.mark.usefixtures("small")
+def test_boxes_hug_the_things_of_the_masks(tmp_path: Path) -> None:
+    """Every side of every box touches pixels of its class; cars and people have as many boxes as the world counts."""
+    boxed, masked = domains["mini-manga-boxes"], domains["mini-manga"]
+    assert boxed.labels is not None
+    assert boxed.labels.classes == ("car", "person", "tree", "pole")
+    assert boxed.label is not None
+    assert masked.label is not None
+    seen = set()
+    for index, path in enumerate(boxed.unlabeled(tmp_path, "test").paths):
+        boxes, mask = boxed.label(path), masked.label(path)
+        scene = draw_scene(mini._TARGET_WORLDS["test"], index, size=mini.SIZE)
+        for name, label in (("car", 0), ("person", 1), ("tree", 2)):
+            assert (boxes.labels == label).sum() == scene.counts[name]
+        for (x1, y1, x2, y2), label in zip(boxes.xyxy.astype(int), boxes.labels, strict=True):
+            inside = mask[y1:y2, x1:x2] == (6, 7, 4, 5)[label]
+            assert inside[0].any()
+            assert inside[-1].any()
+            assert inside[:, 0].any()
+            assert inside[:, -1].any()
+            seen.add(int(label))
+        assert not boxes.difficult.any()
+    assert len(seen) >= 3
+
+
+@pytest.mark.usefixtures("small")
+def test_boxes_lie_beside_pictures_that_both_domains_share(tmp_path: Path) -> None:
+    plain, boxed = domains["mini-day"], domains["mini-day-boxes"]
+    images = plain.unlabeled(tmp_path, "val")
+    assert boxed.unlabeled(tmp_path, "val").paths == images.paths
+    assert not (tmp_path / "mini-day/val/boxes").exists(), "who asks for pictures does not wait for boxes"
+    assert boxed.label is not None
+    first = boxed.label(images.paths[0])
+    stored = json.loads((tmp_path / "mini-day/val/boxes/00000.json").read_text())
+    assert [thing["xyxy"] for thing in stored] == first.xyxy.tolist()
+    assert len(list((tmp_path / "mini-day/val/boxes").iterdir())) == 3
+    assert [p.name for p in (tmp_path / "mini-day/val").iterdir() if p.name.startswith(".")] == []
+    (tmp_path / "mini-day/val/boxes/00001.json").write_text('[{"class": "cow", "xyxy": [0, 0, 1, 1]}]')
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        boxed.label(images.paths[1])
+    assert "it will be written anew" in caught.value.fix

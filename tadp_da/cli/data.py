@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from tadp_da.cli.options import names_of, out
 from tadp_da.errors import DataError, UsageError
@@ -32,7 +32,9 @@ def data_list(
         domain = domains[name]
         out.print(f"{domain.name}: {domain.fetch}", highlight=False, soft_wrap=True)
         return
-    table = Table("name", "labels", "classes", "splits", "style", box=None, header_style="bold")
+    table = Table(
+        Column("name", no_wrap=True), "labels", "classes", "splits", "style", box=None, header_style="bold"
+    )
     for known in domains:
         domain = domains[known]
         splits = ", ".join(f"{s} {domain.counts[s]}" if s in domain.counts else s for s in domain.splits)

@@ -103,7 +103,7 @@ def by_stem(folder: Path, paths: Iterable[Path]) -> Mapping[str, list[Path]]:
 
 
 def partner(place: Path, name: str, suffixes: Sequence[str]) -> Path | None:
-    """The file below ``place`` with the stem ``name`` and one of some endings, in either case; the first ending first."""
+    """The file below ``place`` with a stem and one of some endings, in either case; the first ending first."""
     usual = place / f"{name}{suffixes[0]}"
     if usual.is_file():
         return usual

@@ -30,7 +30,8 @@ def listed_images(folder: Path, names: str, *, kind: str = "Main") -> tuple[Path
     file = folder / "ImageSets" / kind / f"{names}.txt"
     if not file.is_file():
         return ()
-    ids = [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    ids = [line.split()[0] for line in lines if line.strip()]
     if len(set(ids)) < len(ids):
         twice = sorted({name for name in ids if ids.count(name) > 1})
         raise DataError(

@@ -198,9 +198,8 @@ def _look(domain: Domain, labelled: bool, path: Path) -> _Seen:
 
 def _amounts(target: Any, labels: LabelSpace) -> tuple[dict[int, int], int]:
     """Pixels or objects by class id, and how many of them count nowhere."""
-    values = target.labels if isinstance(target, Boxes) else target
-    ids, counts = np.unique(values, return_counts=True)
-    amounts = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+    counts = np.bincount(np.ravel(target.labels if isinstance(target, Boxes) else target))
+    amounts = {int(i): int(counts[i]) for i in np.flatnonzero(counts)}
     if isinstance(target, Boxes):
         return amounts, int(target.difficult.sum())
     return amounts, amounts.pop(labels.ignore, 0)

@@ -165,7 +165,8 @@ def test_mistakes_end_with_a_code_and_advice_and_no_traceback(
 def test_every_command_has_help_with_an_example() -> None:
     root = get_command(cli.app)
     commands = dict(root.commands)  # type: ignore[attr-defined]
-    commands |= {f"benchmark {k}": v for k, v in commands.pop("benchmark").commands.items()}
+    for group in ("benchmark", "data"):
+        commands |= {f"{group} {k}": v for k, v in commands.pop(group).commands.items()}
     assert {
         "demo",
         "personalize",

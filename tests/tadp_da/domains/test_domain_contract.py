@@ -28,6 +28,15 @@ def test_it_can_be_a_source_or_a_target(domain: Domain) -> None:
         assert domain.label is not None
 
 
+def test_it_says_what_its_splits_hold(domain: Domain) -> None:
+    assert set(domain.counts) <= set(domain.splits)
+    assert set(domain.labelled) <= set(domain.splits)
+    assert not domain.labelled or domain.label is not None
+    assert [split for split in domain.splits if domain.has_labels(split)] or domain.labels is None
+    assert not domain.has_labels("unlabeled")
+    assert "test" not in domain.splits or domain.labels is None or domain.has_labels("test")
+
+
 def test_captions_can_speak_of_it(domain: Domain) -> None:
     words = domain.words
     assert all(text.strip() == text != "" for text in (words.medium, words.nearby, words.unrelated))

@@ -76,9 +76,13 @@ def test_splits_have_folders_of_their_own_and_only_those_with_masks_are_labelled
     )
     assert domain.splits == ("unlabeled", "test")
     assert len(domain.labeled(tmp_path, "test", {"new/test/2.png": "c"})) == 1
-    with pytest.raises(DataError, match="no labelled split") as caught:
-        domain.labeled(tmp_path, "unlabeled", dict.fromkeys(["new/1.png", "new/test/2.png"], "c"))[0]
-    assert "labelled are: test" in caught.value.fix
+    with pytest.raises(UsageError, match="'unlabeled' of 'mine' has no labels") as caught:
+        domain.labeled(tmp_path, "unlabeled", dict.fromkeys(["new/1.png", "new/test/2.png"], "c"))
+    assert caught.value.fix == "choose one of: test"
+    assert domain.label is not None
+    with pytest.raises(DataError, match="no labelled split") as stray:
+        domain.label(tmp_path / "new/1.png")
+    assert "labelled are: test" in stray.value.fix
 
 
 def test_without_masks_there_are_no_labels(tmp_path: Path) -> None:
@@ -181,3 +185,23 @@ def test_settings_that_make_no_sense_are_refused_at_birth(settings: dict, advice
     with pytest.raises(UsageError) as caught:
         folder_domain("mine", images=Path("i"), **settings)
     assert advice in caught.value.fix
+
+
+def test_masks_painted_in_colours_are_read_by_a_table_of_colours(tmp_path: Path) -> None:
+    picture(tmp_path / "i/1.png")
+    painted = np.zeros((4, 6, 3), np.uint8)
+    painted[0, :2] = (128, 64, 128)
+    painted[1, 0] = (1, 2, 3)
+    (tmp_path / "m").mkdir()
+    Image.fromarray(painted).save(tmp_path / "m/1.png")
+    folders = {"images": tmp_path / "i", "masks": tmp_path / "m", "classes": CLASSES}
+    colours = {(0, 0, 0): 0, (128, 64, 128): 1, (1, 2, 3): 255}
+    known = folder_domain("mine", **folders, colours=colours)
+    found = known.labeled(tmp_path, "train", {"i/1.png": "c"})[0].target
+    assert found.dtype == np.uint8
+    assert [(found == value).sum() for value in (0, 1, 255)] == [21, 2, 1]
+    colours.pop((1, 2, 3))
+    unknown = folder_domain("mine", **folders, colours=colours)
+    with pytest.raises(DataError, match=r"1 colours of no class, e.g. \(1, 2, 3\) in 1 pixels") as caught:
+        unknown.labeled(tmp_path, "train", {"i/1.png": "c"})[0]
+    assert "add the colour to `colours`" in caught.value.fix

@@ -1,0 +1,142 @@
+"""Cityscapes and its two nights: what is found where, and which number is which class."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tadp_da.domains import domains
+from tadp_da.domains._driving import LABEL_IDS, LABELS
+from tadp_da.errors import DataError, UsageError
+from tests.tadp_da.domains import trees
+
+CAPTION = "a street"
+
+
+def keys(root: Path, name: str, split: str) -> list[str]:
+    images = domains[name].unlabeled(root, split)
+    return [images.key(i) for i in range(len(images))]
+
+
+def target(root: Path, name: str, split: str) -> list[int]:
+    images = domains[name].unlabeled(root, split)
+    data = domains[name].labeled(root, split, {images.key(i): CAPTION for i in range(len(images))})
+    return data[0].target.ravel()[:3].tolist()
+
+
+def test_cityscapes_is_trained_on_train_and_scored_on_val(tmp_path: Path) -> None:
+    trees.cityscapes(tmp_path)
+    folder = "cityscapes/leftImg8bit"
+    assert keys(tmp_path, "cityscapes", "train") == [
+        f"{folder}/train/{city}/{city}_000000_000019_leftImg8bit.png" for city in ("aachen", "bochum")
+    ]
+    assert keys(tmp_path, "cityscapes", "test") == [
+        f"{folder}/val/lindau/lindau_000000_000019_leftImg8bit.png"
+    ]
+    assert keys(tmp_path, "cityscapes", "server") == [
+        f"{folder}/test/berlin/berlin_000000_000019_leftImg8bit.png"
+    ]
+
+
+def test_the_own_folder_serves_as_the_root_too(tmp_path: Path) -> None:
+    root = trees.cityscapes(tmp_path) / "cityscapes"
+    assert keys(root, "cityscapes", "train")[0].startswith("leftImg8bit/train/aachen/")
+    assert target(root, "cityscapes", "train") == [0, 13, 255]
+
+
+def test_the_server_has_no_labels(tmp_path: Path) -> None:
+    trees.cityscapes(tmp_path)
+    with pytest.raises(UsageError, match="choose one of: train, test"):
+        domains["cityscapes"].labeled(
+            tmp_path, "server", dict.fromkeys(keys(tmp_path, "cityscapes", "server"), "")
+        )
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_fault_15_label_ids_are_renumbered_on_load(tmp_path: Path, split: str) -> None:
+    assert target(trees.cityscapes(tmp_path), "cityscapes", split) == [0, 13, 255]
+
+
+def test_train_ids_are_taken_as_they_are_and_before_label_ids(tmp_path: Path) -> None:
+    trees.cityscapes(tmp_path, kind="labelTrainIds", values=(0, 13, 255))
+    assert target(tmp_path, "cityscapes", "train") == [0, 13, 255]
+    trees.cityscapes(tmp_path, kind="labelIds", values=(11, 11, 11))
+    assert target(tmp_path, "cityscapes", "train") == [0, 13, 255]
+
+
+def test_the_19_trained_ids_and_no_others_are_numbered_in_order() -> None:
+    trained = {label: train for label, train in LABEL_IDS.items() if train != LABELS.ignore}
+    assert list(trained.values()) == list(range(19)) == list(range(len(LABELS.classes)))
+    assert {LABELS.classes[trained[i]] for i in (7, 23, 24, 26, 33)} == {
+        "road",
+        "sky",
+        "person",
+        "car",
+        "bicycle",
+    }
+    assert set(LABEL_IDS) == set(range(34))
+
+
+def test_fault_10_label_ids_under_the_name_of_train_ids_are_refused(tmp_path: Path) -> None:
+    trees.cityscapes(tmp_path, kind="labelTrainIds", values=(7, 26, 33))
+    with pytest.raises(DataError, match="value 26 in") as caught:
+        target(tmp_path, "cityscapes", "train")
+    assert "Cityscapes labelIds: name the file *_labelIds.png" in caught.value.fix
+    assert str(caught.value.where).endswith("_gtFine_labelTrainIds.png")
+
+
+def test_train_ids_under_the_name_of_label_ids_are_refused(tmp_path: Path) -> None:
+    trees.cityscapes(tmp_path, kind="labelIds", values=(0, 13, 255))
+    with pytest.raises(DataError, match="looks like train ids") as caught:
+        target(tmp_path, "cityscapes", "train")
+    assert "rename it to aachen_000000_000019_gtFine_labelTrainIds.png" in caught.value.fix
+
+
+def test_a_label_id_that_does_not_exist_is_told_as_such(tmp_path: Path) -> None:
+    trees.cityscapes(tmp_path, kind="labelIds", values=(7, 77))
+    with pytest.raises(DataError, match="value 77 in 1 pixels"):
+        target(tmp_path, "cityscapes", "train")
+
+
+def test_a_frame_without_labels_is_refused(tmp_path: Path) -> None:
+    shutil.rmtree(trees.cityscapes(tmp_path) / "cityscapes/gtFine")
+    with pytest.raises(DataError, match="a mask is missing"):
+        target(tmp_path, "cityscapes", "train")
+
+
+def test_of_dark_zurich_the_night_is_learned_and_val_scored(tmp_path: Path) -> None:
+    trees.dark_zurich(tmp_path)
+    assert keys(tmp_path, "dark-zurich", "unlabeled") == [
+        "dark_zurich/rgb_anon/train/night/GOPR0351/GOPR0351_frame_000159_rgb_anon.png"
+    ]
+    assert len(keys(tmp_path, "dark-zurich", "test")) == 2
+    assert target(tmp_path, "dark-zurich", "test") == [0, 13, 255]
+
+
+def test_fault_16_a_target_needs_no_labels_of_its_training_images(tmp_path: Path) -> None:
+    trees.dark_zurich(tmp_path)
+    assert not (tmp_path / "dark_zurich/gt/train").exists()
+    images = domains["dark-zurich"].unlabeled(tmp_path)
+    assert images[0].size == (40, 30)
+    with pytest.raises(UsageError, match="choose one of: test"):
+        domains["dark-zurich"].labeled(tmp_path, "unlabeled", {images.key(0): CAPTION})
+
+
+@pytest.mark.parametrize("place", ["NighttimeDrivingTest", "NighttimeDrivingTest/NighttimeDrivingTest"])
+def test_nighttime_driving_is_learned_from_dark_zurich(tmp_path: Path, place: str) -> None:
+    trees.nighttime_driving(trees.dark_zurich(tmp_path), place)
+    assert keys(tmp_path, "nighttime-driving", "test") == [
+        f"{place}/leftImg8bit/test/night/0_frame_1824_leftImg8bit.png"
+    ]
+    assert keys(tmp_path, "nighttime-driving", "unlabeled") == keys(tmp_path, "dark-zurich", "unlabeled")
+    assert target(tmp_path, "nighttime-driving", "test") == [0, 18, 255]
+
+
+@pytest.mark.parametrize("name", ["cityscapes", "dark-zurich", "nighttime-driving"])
+def test_no_data_says_where_to_get_it(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="no images") as caught:
+        domains[name].unlabeled(tmp_path, "test")
+    assert "http" in caught.value.fix
+    assert "ROOT as the root" in caught.value.fix

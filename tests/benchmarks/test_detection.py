@@ -1,0 +1,211 @@
+"""Detection from end to end: boxes through training, a saved model, scores, pictures; and a table with its panels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from adapt import Augmentation, FineTuning
+from benchmarks.evaluate import EvaluationSettings, Report, evaluate
+from benchmarks.figures import plot_panels
+from benchmarks.recipe import Recipe
+from benchmarks.stages import Stages
+from tadp_da.domains import domains, mini
+from tadp_da.errors import DataError, UsageError
+from tadp_da.perception_model import PerceptionModel
+from tadp_da.run import Run
+from tadp_da.types import Boxes, Detections, Example, Labeled, LabelSpace
+from tadp_da.viewing import Viewing
+
+SMALL = {"width": 8, "hidden": 16, "pool": 3, "rpn_candidates": (50, 50), "rpn_proposals": (20, 20)}
+SMALL |= {"rpn_batch": 32, "roi_batch": 16}
+TUNING = FineTuning(
+    steps=2, batch=2, backbone_lr=1e-4, head_lr=1e-3, warmup=0, augment=Augmentation(flip=0.5)
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(folder=tmp_path / "run", quiet=True, device="cpu")
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Labeled:
+    """Three drawn street scenes in a comic look, with boxes."""
+    monkeypatch.setattr(mini, "COUNTS", dict.fromkeys(mini.COUNTS, 3))
+    domain = domains["mini-manga-boxes"]
+    keys = [domain.unlabeled(tmp_path, "train").key(i) for i in range(3)]
+    return domain.labeled(tmp_path, "train", dict.fromkeys(keys, "a street with cars"))
+
+
+def same(caption: str) -> str:
+    return caption
+
+
+def model_of(backbone: Any, labels: LabelSpace = mini.THINGS, **changes: Any) -> PerceptionModel:
+    return PerceptionModel.assemble(backbone, "faster-rcnn", labels, **(SMALL | changes))
+
+
+AUGMENTS = {
+    "latents": Augmentation(flip=0.5),
+    "letterbox": Augmentation(scale=(0.5, 1.5), crop=(96, 160), photometric=True),
+    "crop": Augmentation(crop=(64, 64)),
+}
+
+
+@pytest.mark.parametrize("name", AUGMENTS)
+def test_a_detector_is_trained_saved_and_predicts(
+    backbone: Any, data: Labeled, run: Run, tmp_path: Path, name: str
+) -> None:
+    model = model_of(backbone, viewing=Viewing(long=64))
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    FineTuning(**{f: getattr(TUNING, f) for f in TUNING.__dataclass_fields__} | {"augment": AUGMENTS[name]})(
+        model, data, same, run
+    )
+    moved = {
+        k.split(".")[1]
+        for k, v in model.head.state_dict(prefix="head.").items()
+        if not torch.equal(v, before[k])
+    }
+    assert moved == {"neck", "rpn", "regions"}
+    losses = [json.loads(line)["loss"] for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert len(losses) == 2
+    assert np.isfinite(losses).all()
+    image = data[0].image.resize((150, 90))
+    found = model.predict(image, "a street")
+    assert isinstance(found, Detections)
+    assert len(found) > 0
+    assert (found.xyxy >= 0).all()
+    assert (found.xyxy <= [150, 90, 150, 90]).all()
+    assert found.xyxy[:, 2].max() > 64, "boxes are in the image's own pixels"
+    model.save(tmp_path / "model")
+    again = PerceptionModel.load(tmp_path / "model").predict(image, "a street")
+    np.testing.assert_array_equal(found.xyxy, again.xyxy)
+    np.testing.assert_array_equal(found.scores, again.scores)
+
+
+def test_a_squashed_image_gives_boxes_of_its_own_shape(backbone: Any) -> None:
+    """The network sees a square; its boxes are stretched back. Rows of one colour are the same at any width."""
+    rows = np.random.default_rng(0).integers(0, 256, (64, 1, 3), np.uint8)
+    square, wide = (Image.fromarray(rows.repeat(width, axis=1)) for width in (64, 192))
+    whole = model_of(backbone)
+    expected = whole.predict(square, "a street")
+    whole.viewing = Viewing(squash=(64, 64))
+    assert whole.viewing.size(64, 192) == (64, 64)
+    found = whole.predict(wide, "a street")
+    assert len(found) > 0
+    np.testing.assert_allclose(found.xyxy, expected.xyxy * [3, 1, 3, 1], rtol=1e-5)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+
+
+@pytest.mark.parametrize("sizes", [{"long": 64}, {"short": 64}])
+def test_squash_and_a_kept_shape_exclude_each_other(sizes: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="leave out short and long"):
+        Viewing(squash=(64, 64), **sizes)
+
+
+class Knows:
+    """A model that finds what it is told to, with a real head."""
+
+    def __init__(self, answers: list[Detections], labels: LabelSpace, backbone: Any) -> None:
+        self.head, self.answers = model_of(backbone, labels).head, iter(answers)
+
+    def to(self, device: Any, /) -> None:
+        self.head.to(device)
+
+    def predict(self, image: Image.Image, prompt: str, /) -> Detections:
+        return next(self.answers)
+
+
+def perfect(label: Boxes) -> Detections:
+    return Detections(label.xyxy, label.labels, np.full(len(label), 0.9, np.float32))
+
+
+def test_scores_and_pictures_of_a_perfect_detector(
+    backbone: Any, data: Labeled, run: Run, tmp_path: Path
+) -> None:
+    answers = [perfect(data[i].target) for i in range(3)]
+    settings = EvaluationSettings(keep=2)
+    found = evaluate(
+        Knows(answers, mini.THINGS, backbone), data, same, run, settings, pictures=tmp_path / "r/target"
+    )
+    assert (found.main, found.metric, found.images) == (100.0, "AP50 (VOC07)", 3)
+    assert set(found.per_image.values()) <= {100.0, None}
+    assert {found.details["ap"][k]["AP50"] for k in ("VOC07", "VOC10")} == {100.0}
+    assert found.details["ap"]["COCO"]["AP"] == pytest.approx(100)
+    Report(source=None, target=found).save(tmp_path / "r")
+    report = Report.load(tmp_path / "r")
+    assert report.target == found
+    for kept in found.kept:
+        with (
+            Image.open(report.picture("target", kept, "truth")) as truth,
+            Image.open(report.picture("target", kept, "decision")) as decision,
+        ):
+            assert np.array_equal(np.asarray(truth), np.asarray(decision))
+            assert truth.size == data[0].image.size
+    assert plot_panels({"null": report, "perfect": report}, tmp_path / "panels.png")
+    with Image.open(tmp_path / "panels.png") as panels:
+        assert panels.width > 400
+
+
+def test_finds_of_classes_that_the_labels_lack_are_dropped_and_lacking_ones_refused(
+    backbone: Any, data: Labeled, run: Run
+) -> None:
+    more = LabelSpace("detection", ("dog", *mini.THINGS.classes[::-1]))
+    ids = np.array([more.classes.index(name) for name in mini.THINGS.classes])
+    answers = []
+    for i in range(3):
+        label = data[i].target
+        dog = np.array([[0, 0, 50, 50]], np.float32)
+        answers.append(
+            Detections(
+                np.concatenate([dog, label.xyxy]),
+                np.concatenate([[0], ids[label.labels]]),
+                np.linspace(1, 0.5, len(label) + 1, dtype=np.float32),
+            )
+        )
+    found = evaluate(Knows(answers, more, backbone), data, same, run)
+    assert found.main == 100.0
+    with pytest.raises(UsageError, match="cannot find"):
+        evaluate(Knows(answers, LabelSpace("detection", ("car", "dog")), backbone), data, same, run)
+
+
+def test_a_box_off_its_image_is_refused_before_training(
+    backbone: Any, data: Labeled, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = Boxes(np.array([[500, 5, 600, 9]], np.float32), np.zeros(1, np.int64), np.zeros(1, bool))
+    broken = Labeled(data.domain, data.labels, data.images, lambda i: bad, data.captions)
+    with pytest.raises(DataError, match="drop such boxes") as caught:
+        TUNING(model_of(backbone), broken, same, run)
+    assert "train/images" in str(caught.value.where)
+
+
+def test_a_set_without_any_object_still_trains(backbone: Any, data: Labeled, run: Run) -> None:
+    empty = Boxes(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
+    nothing = Labeled(data.domain, data.labels, data.images, lambda i: empty, data.captions)
+    model = TUNING(model_of(backbone, viewing=Viewing(long=64)), nothing, same, run)
+    assert isinstance(model.predict(nothing[0].image, "a street"), Detections)
+    assert isinstance(nothing[0], Example)
+
+
+def test_artefacts_tell_boxes_apart(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mini, "COUNTS", dict.fromkeys(mini.COUNTS, 2))
+    recipe = Recipe.from_mapping({"source": "mini-day-boxes", "target": "mini-manga-boxes"})
+    stages = Stages(recipe, run, tmp_path)
+    first = stages.source.contents("test")
+    assert stages.source.has("test")
+    path = stages.source.images("test").paths[0]
+    label = path.parent.parent / "boxes" / f"{path.stem}.json"
+    things = json.loads(label.read_text())
+    things[0]["xyxy"][2] += 1
+    label.write_text(json.dumps(things))
+    monkeypatch.setattr(
+        "benchmarks.stages._READ", {}
+    )  # what the process knows of files whose pictures have not changed
+    assert stages.source.contents("test") != first

@@ -28,7 +28,7 @@ LAYERS = (
         "tadp_da.mini",
     ),
     PLUGIN_FOLDERS,
-    ("tadp_da.perception_model", "tadp_da._model_files", "tadp_da.mini.pretrain"),
+    ("tadp_da.perception_model", "tadp_da._model_files", "tadp_da.mini.pretrain", "tadp_da.mini.report"),
     ("personalize", "adapt"),
     ("benchmarks",),
     ("tadp_da.cli",),

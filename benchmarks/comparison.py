@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from benchmarks.evaluate import Evaluation, Report
@@ -51,6 +51,8 @@ class Row:
         difference: from the baseline on the target; None for the baseline and where no seed is shared.
         verdict: what the interval says.
         classes: mean per class on the target; None where the class is absent at every seed.
+        measures: means of other figures on the target that the score gives beside the main one, likewise.
+        notes: what the score says of them.
     """
 
     name: str
@@ -59,6 +61,8 @@ class Row:
     difference: Difference | None
     verdict: Verdict
     classes: Mapping[str, float | None]
+    measures: Mapping[str, float | None] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,8 @@ def compare(
     rows = []
     for name, seeds in reports.items():
         target = _values(seeds, "target")
+        scored = [r.target for r in seeds.values() if r.target is not None]
+        measured = [e.details.get("measures", {}) for e in scored]
         paired = None if name == baseline else _difference(target, base)
         rows.append(
             Row(
@@ -135,7 +141,9 @@ def compare(
                 source=_spread(_values(seeds, "source")),
                 difference=paired,
                 verdict="baseline" if name == baseline else _verdict(paired),
-                classes=_class_means([r.target for r in seeds.values() if r.target is not None]),
+                classes=_means([e.classes for e in scored], scored[0].labels.classes if scored else ()),
+                measures=_means(measured, tuple(measured[0]) if scored else ()),
+                notes=tuple(dict.fromkeys(note for e in scored for note in e.details.get("notes", ()))),
             )
         )
     return Comparison(title=title, metric=metrics[0], baseline=baseline, rows=tuple(rows))
@@ -203,11 +211,10 @@ def _verdict(paired: Difference | None) -> Verdict:
     return "hurts" if paired.high < 0 else "no clear difference"
 
 
-def _class_means(evaluations: Sequence[Evaluation]) -> dict[str, float | None]:
-    if not evaluations:
-        return {}
+def _means(tables: Sequence[Mapping[str, float | None]], names: Sequence[str]) -> dict[str, float | None]:
+    """Mean of each figure over the seeds that have it."""
     means: dict[str, float | None] = {}
-    for name in evaluations[0].labels.classes:
-        present = [v for e in evaluations if (v := e.classes.get(name)) is not None]
+    for name in names:
+        present = [v for table in tables if (v := table.get(name)) is not None]
         means[name] = statistics.fmean(present) if present else None
     return means

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 ABSENT = "-"
 _WORDS = ("row", "verdict")
 _CLASSES = "Scores per class on the target, %"
+_MEASURES = "The same decisions by other measures, on the target, %"
 NOTES = (
     "± is the sample standard deviation over training seeds. The difference is taken seed by seed on the target's test "
     "images; in brackets its 95 % interval (Student's t). A row helps or hurts when that interval leaves out zero. "
@@ -106,6 +107,11 @@ def markdown(comparison: Comparison, *, pictures: list[str] | None = None) -> st
         parts.append(f"## {_CLASSES}")
         lines = ([row.name, *_class_cells(comparison, row)] for row in comparison.rows)
         parts.append(_grid(["row", *comparison.classes], lines))
+    if measures := next((tuple(row.measures) for row in comparison.rows if row.measures), ()):
+        parts.append(f"## {_MEASURES}")
+        lines = ([row.name, *_numbers(row.measures, measures)] for row in comparison.rows)
+        parts.append(_grid(["row", *measures], lines))
+        parts += [_escaped(note) for note in dict.fromkeys(n for row in comparison.rows for n in row.notes)]
     parts.append(NOTES)
     return "\n\n".join(parts) + "\n"
 
@@ -153,8 +159,11 @@ def _cells(row: Row) -> list[str]:
 
 
 def _class_cells(comparison: Comparison, row: Row) -> list[str]:
-    values = (row.classes.get(name) for name in comparison.classes)
-    return [ABSENT if value is None else f"{value:.1f}" for value in values]
+    return _numbers(row.classes, comparison.classes)
+
+
+def _numbers(values: Mapping[str, float | None], names: Iterable[str]) -> list[str]:
+    return [ABSENT if (value := values.get(name)) is None else f"{value:.1f}" for name in names]
 
 
 def _spread(found: Spread | None) -> str:

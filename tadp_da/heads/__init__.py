@@ -57,7 +57,8 @@ class Score(Protocol):
 
     def compute(self) -> Mapping[str, Any]:
         """Plain numbers: a main figure under ``"main"`` (in %), its name under ``"metric"``, per-class
-        values under ``"classes"`` (None where absent), ``"images"``: how many were scored."""
+        values under ``"classes"`` (None where absent), ``"images"``: how many were scored. Where there are other
+        figures that readers compare with, those by name under ``"measures"`` (None where absent), and ``"notes"``."""
 
     def alone(self, decision: Any, truth: Any) -> float | None:
         """The main figure of one image by itself, None where it shows nothing to score; counts nowhere."""

@@ -65,8 +65,9 @@ class DetectionScore:
 
     def compute(self) -> dict[str, Any]:
         """``main`` (mean AP50 of VOC 2007), ``metric``, ``classes`` (the same by name), ``ap`` (``"VOC07"``,
-        ``"VOC10"``, ``"COCO"``, each with ``AP50``, ``AP``, ``classes`` at 0.5; COCO None where it is missing),
-        ``notes``, ``counted`` (classes in the mean), ``objects``, ``images``.
+        ``"VOC10"``, ``"COCO"``, each with ``AP50`` and ``AP``, VOC's with ``classes`` at 0.5; COCO None where it is
+        missing), ``measures`` (the same six figures by name), ``notes``, ``counted`` (classes in the mean),
+        ``objects``, ``images``.
 
         Raises:
             DataError: when there was no object to find.
@@ -93,6 +94,7 @@ class DetectionScore:
             "metric": METRIC,
             "classes": ap["VOC07"]["classes"],
             "ap": ap,
+            "measures": {f"{kit} {m}": v and v[m] for kit, v in ap.items() for m in ("AP50", "AP")},
             "notes": notes,
             "counted": sum(v is not None for v in ap["VOC07"]["classes"].values()),
             "objects": objects,

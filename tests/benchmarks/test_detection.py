@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ import torch
 from PIL import Image
 
 from adapt import Augmentation, FineTuning
+from benchmarks.comparison import compare
 from benchmarks.evaluate import EvaluationSettings, Report, evaluate
 from benchmarks.figures import plot_panels
 from benchmarks.recipe import Recipe
+from benchmarks.report import markdown
 from benchmarks.stages import Stages
 from tadp_da.domains import domains, mini
 from tadp_da.errors import DataError, UsageError
+from tadp_da.heads._detection_score import NO_COCO
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
 from tadp_da.types import Boxes, Detections, Example, Labeled, LabelSpace
@@ -152,6 +156,34 @@ def test_scores_and_pictures_of_a_perfect_detector(
     assert plot_panels({"null": report, "perfect": report}, tmp_path / "panels.png")
     with Image.open(tmp_path / "panels.png") as panels:
         assert panels.width > 400
+
+
+def test_all_measures_stand_side_by_side_in_the_report(backbone: Any, data: Labeled, run: Run) -> None:
+    reports = {}
+    for row, sure in (("null", 0.9), ("half", 0.4)):
+        answers = [perfect(data[i].target) for i in range(3)]
+        if row == "half":
+            answers = [Detections(a.xyxy[::2], a.labels[::2], a.scores[::2] * sure) for a in answers]
+        found = evaluate(Knows(answers, mini.THINGS, backbone), data, same, run)
+        if row == "half":
+            measures = found.details["measures"] | {"COCO AP50": None, "COCO AP": None}
+            found = dataclasses.replace(
+                found, details=found.details | {"measures": measures, "notes": [NO_COCO]}
+            )
+        reports[row] = {0: Report(source=None, target=found)}
+    comparison = compare(reports, title="boxes")
+    assert comparison.metric == "AP50 (VOC07)"
+    assert list(comparison.rows[0].measures) == [
+        f"{k} {m}" for k in ("VOC07", "VOC10", "COCO") for m in ("AP50", "AP")
+    ]
+    text = markdown(comparison)
+    lines = [line for line in text.splitlines() if line.startswith(("| row | VOC07", "| null", "| half"))][
+        -3:
+    ]
+    assert lines[0] == "| row | VOC07 AP50 | VOC07 AP | VOC10 AP50 | VOC10 AP | COCO AP50 | COCO AP |"
+    assert lines[1] == "| null |" + " 100.0 |" * 6
+    assert lines[2].endswith("| - | - |")
+    assert "pip install 'tadp-da" in text
 
 
 def test_finds_of_classes_that_the_labels_lack_are_dropped_and_lacking_ones_refused(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
@@ -117,37 +117,37 @@ class CaptionFile:
         )
 
     def lookup(self, images: Unlabeled) -> dict[str, str]:
-        """The caption of every image by ``images.key``, found by relative path, or by stem in a file of stems.
+        """The caption of every image by ``images.key``.
+
+        A key of the file is an image's path relative to the data root, the end of that path (published files start at
+        the data set's own folder, e.g. ``night/...``), or, in a file of stems, the stem of its name.
 
         Raises:
             DataError: when captions are missing, with the coverage and the command that makes them; when two images
-                share a stem and the file's keys are stems.
+                would share an entry.
         """
         keys = [images.key(i) for i in range(len(images))]
-        if self.by_stem:
-            self._refuse_shared_stems(keys)
-        found, missing = {}, []
-        for key in keys:
-            entry = self.entries.get(key)
-            if entry is None and self.by_stem:
-                entry = self.entries.get(PurePosixPath(key).stem)
-            if entry is None:
-                missing.append(key)
-            else:
-                found[key] = entry.caption
+        names = {key: name for key in keys if (name := self._name_of(key)) is not None}
+        self._refuse_shared(names)
+        missing = [key for key in keys if key not in names]
         if missing:
             raise self._missing(missing, len(keys), images.root)
-        return found
+        return {key: self.entries[name].caption for key, name in names.items()}
 
-    def _refuse_shared_stems(self, keys: Iterable[str]) -> None:
-        images = [key for key in keys if key not in self.entries]
-        stem, count = max(
-            Counter(PurePosixPath(key).stem for key in images).items(), key=lambda c: c[1], default=("", 0)
-        )
+    def _name_of(self, key: str) -> str | None:
+        """The file's key for an image, the longest that fits."""
+        parts = PurePosixPath(key).parts
+        ends = ["/".join(parts[i:]) for i in range(len(parts))]
+        if self.by_stem:
+            ends.append(PurePosixPath(key).stem)
+        return next((end for end in ends if end in self.entries), None)
+
+    def _refuse_shared(self, names: Mapping[str, str]) -> None:
+        name, count = max(Counter(names.values()).items(), key=lambda c: c[1], default=("", 0))
         if count > 1:
-            same = [key for key in images if PurePosixPath(key).stem == stem]
+            same = [key for key, found in names.items() if found == name]
             raise DataError(
-                f"{count} images share the stem {stem!r} ({same[0]}, {same[1]}), and the caption file's keys are stems",
+                f"{count} images share the caption of {name!r}: {same[0]}, {same[1]}",
                 where=self.path,
                 fix="key the file by relative paths; tadp-da caption writes such files",
             )

@@ -150,9 +150,16 @@ def test_a_file_of_paths_is_never_searched_by_stem(tmp_path: Path) -> None:
         file.lookup(images("day/1.jpg"))
 
 
+def test_captions_are_found_by_the_end_of_a_path(tmp_path: Path) -> None:
+    file = CaptionFile.read(given_file(tmp_path, {"night/1.png": "a street"}))
+    assert file.lookup(images("val/night/1.png")) == {"val/night/1.png": "a street"}
+    with pytest.raises(DataError, match="2 images share the caption of 'night/1.png'"):
+        file.lookup(images("a/night/1.png", "b/night/1.png"))
+
+
 def test_images_that_share_a_stem_are_refused_in_a_file_of_stems(tmp_path: Path) -> None:
     file = CaptionFile.read(given_file(tmp_path, {"1": "one", "2": "two"}))
-    with pytest.raises(DataError, match="2 images share the stem '1'") as caught:
+    with pytest.raises(DataError, match="2 images share the caption of '1'") as caught:
         file.lookup(images("day/1.jpg", "night/1.jpg", "2.jpg"))
     assert "key the file by relative paths" in caught.value.fix
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.ops import batched_nms, box_area, clip_boxes_to_image
-from torchvision.transforms.v2 import functional as tvf
 
 from tadp_da.errors import DataError
 from tadp_da.types import Boxes, Detections, LabelSpace
 from tadp_da.viewing import Viewing
+
+if TYPE_CHECKING:
+    from torchvision import tv_tensors
 
 SMALLEST = 1.0
 """Pixels of the shorter side below which a box at its working size teaches nothing."""
@@ -60,6 +60,8 @@ class BoxAnnotation:
         Raises:
             DataError: when a box is empty or not on the image, or an id is no class.
         """
+        from torchvision import tv_tensors
+
         check_boxes(target, labels, where=where, size=size)
         chosen = np.ones(len(target), bool) if difficult else ~target.difficult
         boxes = tv_tensors.BoundingBoxes(
@@ -67,7 +69,7 @@ class BoxAnnotation:
             format=tv_tensors.BoundingBoxFormat.XYXY,
             canvas_size=size,
         )
-        clipped = tvf.clamp_bounding_boxes(boxes)
+        clipped = _tvf().clamp_bounding_boxes(boxes)
         return cls(clipped, torch.from_numpy(target.labels[chosen].astype(np.int64)), visible)
 
     @property
@@ -88,22 +90,25 @@ class BoxAnnotation:
 
     def resize(self, size: tuple[int, int]) -> BoxAnnotation:
         """Scaled with the image, each side by its own factor."""
-        return BoxAnnotation(tvf.resize(self.boxes, list(size)), self.labels, self.visible)
+        return BoxAnnotation(_tvf().resize(self.boxes, list(size)), self.labels, self.visible)
 
     def crop(self, top: int, left: int, size: tuple[int, int]) -> BoxAnnotation:
         """Cut off at the border; boxes that lose too much are dropped."""
-        cut = tvf.crop(self.boxes, top, left, *size)
+        from torchvision import tv_tensors
+        from torchvision.ops import box_area
+
+        cut = _tvf().crop(self.boxes, top, left, *size)
         kept = box_area(_plain(cut)) >= self.visible * box_area(_plain(self.boxes)).clamp(min=1e-6)
         return BoxAnnotation(tv_tensors.wrap(_plain(cut)[kept], like=cut), self.labels[kept], self.visible)
 
     def pad(self, size: tuple[int, int]) -> BoxAnnotation:
         """The image grows to the right and below: boxes stay."""
         missing = [0, 0, size[1] - self.size[1], size[0] - self.size[0]]
-        return BoxAnnotation(tvf.pad(self.boxes, missing), self.labels, self.visible)
+        return BoxAnnotation(_tvf().pad(self.boxes, missing), self.labels, self.visible)
 
     def flip(self) -> BoxAnnotation:
         """Left becomes right."""
-        return BoxAnnotation(tvf.horizontal_flip(self.boxes), self.labels, self.visible)
+        return BoxAnnotation(_tvf().horizontal_flip(self.boxes), self.labels, self.visible)
 
     def dominance(self) -> float:
         """Boxes have no shares."""
@@ -184,6 +189,8 @@ def see(
         nms: overlap above which two boxes of one class from different views are one.
         most: detections to keep.
     """
+    from torchvision.ops import batched_nms, clip_boxes_to_image
+
     height, width = pixels.shape[-2:]
     views = []
     for mirrored in (False, True) if viewing.flip else (False,):
@@ -201,6 +208,13 @@ def see(
         boxes, labels, scores = boxes[kept], labels[kept], scores[kept]
     scale = boxes.new_tensor([size[1] / width, size[0] / height] * 2)
     return Found(clip_boxes_to_image(boxes * scale, size), labels, scores)
+
+
+def _tvf() -> Any:
+    """torchvision's geometry; imported late, because it takes seconds and a listing of heads needs none of it."""
+    from torchvision.transforms.v2 import functional
+
+    return functional
 
 
 def _plain(boxes: Tensor) -> Tensor:

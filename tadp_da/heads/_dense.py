@@ -11,9 +11,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as tvf
 
 from tadp_da.errors import DataError
 from tadp_da.heads._confusion import check_ids
@@ -67,6 +64,10 @@ class MaskAnnotation:
 
     def resize(self, size: tuple[int, int]) -> MaskAnnotation:
         """Ids are picked, never mixed."""
+        from torchvision import tv_tensors
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms.v2 import functional as tvf
+
         mask = tv_tensors.Mask(torch.from_numpy(self.ids))
         return self._like(tvf.resize(mask, list(size), interpolation=InterpolationMode.NEAREST_EXACT).numpy())
 

@@ -25,7 +25,7 @@ from tadp_da.concept import Concept
 from tadp_da.domains.folder import folder_domain
 from tadp_da.errors import DataError
 from tadp_da.perception_model import PerceptionModel
-from tadp_da.run import Run
+from tadp_da.run import Run, write_json
 from tadp_da.types import LabelSpace, Unlabeled, Wording
 
 Captions = Mapping[str, str]
@@ -121,7 +121,8 @@ def predict_own(
     captioner: str,
     run: Run,
 ) -> int:
-    """Overlays, index masks and attention maps of an image or a folder of images; how many images were seen."""
+    """Overlays, decisions (index masks, or objects as JSON) and attention maps of an image or a folder of images; how
+    many images were seen."""
     perception = PerceptionModel.load(model, device=run.torch_device)
     if images.is_dir():
         pictures = folder_domain(images.name, images=images).unlabeled(images)
@@ -141,14 +142,24 @@ def predict_own(
             prompts[key] = prompt = perception.prompt(texts[key])
             decision = perception.predict(image, prompt)
             stem = Path(key).with_suffix("").as_posix().replace("/", "__")
-            for folder in ("overlays", "masks"):
-                (run.folder / folder).mkdir(parents=True, exist_ok=True)
-            overlay(image, decision, perception.labels).save(run.folder / "overlays" / f"{stem}.png")
-            save_mask(decision, perception.labels, run.folder / "masks" / f"{stem}.png")
+            _keep_decision(perception, image, decision, run.folder, stem)
             _attention(perception, image, prompt, attention, run.folder / "attention", stem)
             advance(key)
     (run.folder / "prompts.json").write_text(json.dumps(prompts, indent=1) + "\n", encoding="utf-8")
     return len(pictures)
+
+
+def _keep_decision(model: PerceptionModel, image: Any, decision: Any, folder: Path, stem: str) -> None:
+    picture = model.head.paint(decision, (image.height, image.width))
+    told = model.head.tell(decision)
+    kept = folder / ("masks" if told is None else "objects")
+    for place in (folder / "overlays", kept):
+        place.mkdir(parents=True, exist_ok=True)
+    overlay(image, picture, model.labels).save(folder / "overlays" / f"{stem}.png")
+    if told is None:
+        save_mask(picture, model.labels, kept / f"{stem}.png")
+    else:
+        write_json(kept / f"{stem}.json", told)
 
 
 def _attention(
@@ -201,5 +212,6 @@ def show_predictions(table: Benchmark, seed: int, run: Run, most: int = 24) -> P
         for index in range(min(most, len(images))):
             image, key = images[index], images.key(index)
             decision = model.predict(image, caption=texts[key])
-            overlay(image, decision, model.labels).save(folder / f"{Path(key).stem}.png")
+            picture = model.head.paint(decision, (image.height, image.width))
+            overlay(image, picture, model.labels).save(folder / f"{Path(key).stem}.png")
     return run.folder / "predictions"

@@ -223,7 +223,7 @@ def predict(
     captioner: Annotated[str, typer.Option(help="Captioner for images without captions.")] = "mini",
     device: Device = "auto",
 ) -> None:
-    """Predict: colour overlays, index masks, and attention maps of chosen words.
+    """Predict: colour overlays, index masks or objects as JSON, and attention maps of chosen words.
 
     Example: `tadp-da predict runs/model dusk/images --out predictions --attention car,road`
     """
@@ -232,7 +232,8 @@ def predict(
     count = predict_own(
         model, images, names_of(attention), text, captions, captioner, open_run(out_folder, device=device)
     )
-    out.print(
-        f"{count} images: overlays in {out_folder / 'overlays'}, index masks in {out_folder / 'masks'}"
-        + (f", attention in {out_folder / 'attention'}" if attention else "")
-    )
+    kinds = {"overlays": "overlays", "masks": "index masks", "objects": "objects", "attention": "attention"}
+    made = [
+        f"{words} in {out_folder / name}" for name, words in kinds.items() if (out_folder / name).is_dir()
+    ]
+    out.print(f"{count} images: {', '.join(made)}")

@@ -106,6 +106,13 @@ class TaskHead(Protocol):
             size: height and width of the image itself.
         """
 
+    def paint(self, decision: Any, size: Size) -> NDArray[np.uint8]:
+        """The decision for an image of ``size`` as a picture: class ids ``uint8 (h, w)``, the ignore id where there is
+        nothing to see."""
+
+    def tell(self, decision: Any) -> list[dict[str, Any]] | None:
+        """The decision as plain values; None where the picture holds all of it."""
+
     def score(self, labels: LabelSpace | None = None) -> Score:
         """A fresh metric for truths of these labels; of the head's own where none are given.
 

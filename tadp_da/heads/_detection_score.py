@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 from tadp_da.errors import DataError, UsageError
 from tadp_da.heads._boxes import check_boxes
@@ -111,12 +110,8 @@ class DetectionScore:
         self, decision: Detections, truth: Boxes, size: tuple[int, int]
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Outlines in class ids; of what was found, what scores at least 0.5."""
-        found = self._translated(decision)
-        sure = found.scores >= SHOWN
-        return (
-            self._outlines(found.xyxy[sure], found.labels[sure], size),
-            self._outlines(truth.xyxy, truth.labels, size),
-        )
+        found = painted(self._translated(decision), size, self.labels.ignore)
+        return found, outlines(truth.xyxy, truth.labels, size, self.labels.ignore)
 
     def _translated(self, decision: Detections) -> Detections:
         """Finds of the truths' classes, under the truths' ids."""
@@ -162,16 +157,26 @@ class DetectionScore:
             values = metric.compute()
         return {"AP50": _absent(values["map_50"]), "AP": _absent(values["map"])}
 
-    def _outlines(
-        self, boxes: NDArray[np.float32], labels: NDArray[np.int64], size: tuple[int, int]
-    ) -> NDArray[np.uint8]:
-        canvas = Image.new("L", (size[1], size[0]), self.labels.ignore)
-        pen, thick = ImageDraw.Draw(canvas), max(1, round(min(size) / 200))
-        for (left, top, right, bottom), label in zip(boxes.tolist(), labels.tolist(), strict=True):
-            x1, y1 = round(left), round(top)
-            corners = (x1, y1, max(x1, round(right) - 1), max(y1, round(bottom) - 1))
-            pen.rectangle(corners, outline=label, width=thick)
-        return np.asarray(canvas)
+
+def outlines(
+    boxes: NDArray[np.float32], labels: NDArray[np.int64], size: tuple[int, int], ignore: int
+) -> NDArray[np.uint8]:
+    """Boxes as a picture ``uint8 (h, w)``: class ids along their borders, ``ignore`` elsewhere; the first lie on top."""
+    from PIL import Image, ImageDraw
+
+    canvas = Image.new("L", (size[1], size[0]), ignore)
+    pen, thick = ImageDraw.Draw(canvas), max(1, round(min(size) / 200))
+    for (left, top, right, bottom), label in zip(boxes[::-1].tolist(), labels[::-1].tolist(), strict=True):
+        x1, y1 = round(left), round(top)
+        corners = (x1, y1, max(x1, round(right) - 1), max(y1, round(bottom) - 1))
+        pen.rectangle(corners, outline=label, width=thick)
+    return np.asarray(canvas)
+
+
+def painted(found: Detections, size: tuple[int, int], ignore: int) -> NDArray[np.uint8]:
+    """Outlines of what scores at least 0.5, the best on top."""
+    sure = found.scores >= SHOWN
+    return outlines(found.xyxy[sure], found.labels[sure], size, ignore)
 
 
 def _percent(value: float | None) -> float | None:

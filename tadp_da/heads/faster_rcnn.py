@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as settings_class
 from torch import Tensor, nn
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 from tadp_da.errors import UsageError
 from tadp_da.heads import heads
 from tadp_da.heads._boxes import BoxAnnotation, Found, see
-from tadp_da.heads._detection_score import DetectionScore
+from tadp_da.heads._detection_score import DetectionScore, painted
 from tadp_da.types import Boxes, Detections, FeaturePyramid, FeatureSpec, LabelSpace, Task
 from tadp_da.viewing import Viewing
 
@@ -179,6 +181,19 @@ class FasterRCNN(nn.Module):
             nms=self.settings.nms,
             most=self.settings.most,
         ).arrays()
+
+    def paint(self, decision: Detections, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Outlines of what scores at least 0.5."""
+        return painted(decision, size, self.labels.ignore)
+
+    def tell(self, decision: Detections) -> list[dict[str, Any]]:
+        """``class``, ``score`` and ``xyxy`` of every object, best first."""
+        return [
+            {"class": self.labels.classes[label], "score": score, "xyxy": box}
+            for label, score, box in zip(
+                decision.labels.tolist(), decision.scores.tolist(), decision.xyxy.tolist(), strict=True
+            )
+        ]
 
     def score(self, labels: LabelSpace | None = None) -> DetectionScore:
         """A fresh average precision; labels may name some of the classes only: finds of the others are dropped."""

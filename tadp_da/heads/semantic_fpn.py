@@ -114,6 +114,13 @@ class SemanticFPN(nn.Module):
         """``uint8 (h, w)`` of ``size``; logits are averaged over windows and mirror before they decide."""
         return self.decide(see(view, pixels, viewing, size))[0]
 
+    def paint(self, decision: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """A mask is a picture already."""
+        return decision
+
+    def tell(self, decision: np.ndarray) -> None:
+        """The picture holds all of it."""
+
     def score(self, labels: LabelSpace | None = None) -> ConfusionScore:
         """A fresh mIoU; the labels must name the same classes in the same order."""
         if labels is not None:

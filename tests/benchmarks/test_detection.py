@@ -16,6 +16,7 @@ from adapt import Augmentation, FineTuning
 from benchmarks.comparison import compare
 from benchmarks.evaluate import EvaluationSettings, Report, evaluate
 from benchmarks.figures import plot_panels
+from benchmarks.own import predict_own
 from benchmarks.recipe import Recipe
 from benchmarks.report import markdown
 from benchmarks.stages import Stages
@@ -92,6 +93,27 @@ def test_a_detector_is_trained_saved_and_predicts(
     again = PerceptionModel.load(tmp_path / "model").predict(image, "a street")
     np.testing.assert_array_equal(found.xyxy, again.xyxy)
     np.testing.assert_array_equal(found.scores, again.scores)
+
+
+def test_objects_of_your_own_images_are_kept_as_json_beside_pictures(
+    backbone: Any, data: Labeled, run: Run, tmp_path: Path
+) -> None:
+    model = model_of(backbone, viewing=Viewing(long=64), min_score=0.1)
+    model.save(tmp_path / "model")
+    image = data.images.paths[0]
+    assert predict_own(tmp_path / "model", image, (), "a street", None, "mini", run) == 1
+    told = json.loads((run.folder / "objects/00000.json").read_text())
+    found = PerceptionModel.load(tmp_path / "model").predict(data[0].image, caption="a street")
+    assert (
+        [thing["score"] for thing in told]
+        == found.scores.tolist()
+        == sorted(found.scores.tolist(), reverse=True)
+    )
+    assert {thing["class"] for thing in told} <= set(mini.THINGS.classes)
+    assert [len(thing["xyxy"]) for thing in told] == [4] * len(found)
+    with Image.open(run.folder / "overlays/00000.png") as picture:
+        assert picture.size == data[0].image.size
+    assert not (run.folder / "masks").exists()
 
 
 def test_a_squashed_image_gives_boxes_of_its_own_shape(backbone: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,8 @@ def test_there_is_a_decision_for_every_image(head: Any, kind: Kind, size: tuple[
     decisions = head.decide(head(pyramid(size), size))
     assert len(decisions) == 2
     painted, _ = head.score().paint(decisions[0], kind.label(size), size)
+    np.testing.assert_array_equal(painted, head.paint(decisions[0], size))
+    json.dumps(head.tell(decisions[0]), allow_nan=False)
     assert (painted.shape, painted.dtype) == (size, np.uint8)
     assert set(np.unique(painted).tolist()) <= {0, 1, 2, 255}
 

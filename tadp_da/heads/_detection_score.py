@@ -161,7 +161,7 @@ class DetectionScore:
 def outlines(
     boxes: NDArray[np.float32], labels: NDArray[np.int64], size: tuple[int, int], ignore: int
 ) -> NDArray[np.uint8]:
-    """Boxes as a picture ``uint8 (h, w)``: class ids along their borders, ``ignore`` elsewhere; the first lie on top."""
+    """Boxes as a picture ``uint8 (h, w)``: class ids along borders, ``ignore`` elsewhere; the first lies on top."""
     from PIL import Image, ImageDraw
 
     canvas = Image.new("L", (size[1], size[0]), ignore)

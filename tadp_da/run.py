@@ -129,7 +129,9 @@ class Run:
             try:
                 make(fresh)
                 _complete(fresh, inputs)
-                if not (place / MANIFEST).exists():  # another process may have been first; ours is then the same
+                if not (
+                    place / MANIFEST
+                ).exists():  # another process may have been first; ours is then the same
                     shutil.rmtree(place, ignore_errors=True)  # a folder without its manifest does not exist
                     fresh.replace(place)
             finally:

@@ -129,9 +129,8 @@ class Run:
             try:
                 make(fresh)
                 _complete(fresh, inputs)
-                if not (
-                    place / MANIFEST
-                ).exists():  # another process may have been first; ours is then the same
+                # another process may have been first; ours is then the same and goes
+                if not (place / MANIFEST).exists():
                     shutil.rmtree(place, ignore_errors=True)  # a folder without its manifest does not exist
                     fresh.replace(place)
             finally:

@@ -19,6 +19,7 @@ from tadp_da.backbones._attention import FeatureHook, MapProcessor, Tape, requir
 from tadp_da.backbones._install import fingerprint, install
 from tadp_da.backbones._loading import load_parts
 from tadp_da.backbones._locate import locate
+from tadp_da.backbones._pixels import as_for_imagenet
 from tadp_da.backbones._saving import save_parts
 from tadp_da.backbones._taps import taps
 from tadp_da.concept import Concept
@@ -39,11 +40,14 @@ class BackboneSettings:
         scaled: multiply latents by the VAE's scaling factor, as in pretraining; the authors' detectors do not.
             Only :meth:`StableDiffusion.pyramid` asks: noising and sampling are always scaled.
         posterior: take the mode of the VAE's posterior, or sample it.
+        pixels: the range that the VAE was trained on, [-1, 1], or ImageNet's mean and deviation, as the authors' code
+            has it for driving and for detectors. Personalization never asks.
     """
 
     timestep: Annotated[int, Field(ge=0, le=999)] = 1
     scaled: bool = True
     posterior: Literal["mode", "sample"] = "mode"
+    pixels: Literal["sd", "imagenet"] = "sd"
 
 
 @backbones.add("stable-diffusion")
@@ -253,7 +257,7 @@ class StableDiffusion(nn.Module):
                 f"pixels have shape {tuple(pixels.shape)}; expected (b, 3, h, w) with h and w multiples of {self.grid}",
                 fix="resize or crop the images to the grid; pyramid() pads by itself",
             )
-        encoded = self.vae.encode(pixels)
+        encoded = self.vae.encode(as_for_imagenet(pixels) if self.settings.pixels == "imagenet" else pixels)
         if hasattr(encoded, "latents"):
             latents = encoded.latents
         elif self.settings.posterior == "mode":

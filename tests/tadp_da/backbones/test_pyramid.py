@@ -167,8 +167,17 @@ def test_settings_change_what_they_say(backbone):
 
     base = read()
     assert torch.equal(base, read(timestep=1, scaled=True, posterior="mode"))
-    for changed in ({"timestep": 300}, {"scaled": False}, {"posterior": "sample"}):
+    for changed in ({"timestep": 300}, {"scaled": False}, {"posterior": "sample"}, {"pixels": "imagenet"}):
         assert not torch.allclose(base, read(**changed), atol=1e-5), changed
+
+
+def test_pixels_as_for_imagenet_are_torchvisions(backbone):
+    from torchvision.transforms.v2 import functional
+
+    pixels = _pixels(64, 64)
+    as_published = functional.normalize(pixels / 2 + 0.5, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    asked = _with(backbone, pixels="imagenet").encode_image(pixels)
+    torch.testing.assert_close(asked, backbone.encode_image(as_published), rtol=1e-4, atol=1e-5)
 
 
 def test_a_sampled_posterior_is_a_function_of_the_image_and_the_generators(backbone):

@@ -57,17 +57,17 @@ def test_the_whole_figure_on_own_folders(
 ) -> None:
     rows = "scratch,null,textual-inversion,dreambooth,dreambooth-weights-only,dreambooth-word-only"
     tests = ["--target-test-images", toys / "test/images", "--target-test-masks", toys / "test/masks"]
-    words = [*own(toys, tmp_path, rows), *tests, *models(toys, tiny_pipeline), "--seeds", "0,1"]
+    words = [*own(toys, tmp_path, rows), *tests, *models(toys, tiny_pipeline), "--seeds", "1"]
     assert command(*words) == 0
     table = json.loads((tmp_path / "tables/own/table.json").read_text())
     assert [row["name"] for row in table["rows"]] == rows.split(",")
-    assert all(set(row["target"]["values"]) == {"0", "1"} for row in table["rows"])
+    assert all(set(row["target"]["values"]) == {"1"} for row in table["rows"])
     assert (tmp_path / "tables/own/scores.png").stat().st_size > 1000
     assert (tmp_path / "tables/own/panels.png").stat().st_size > 1000
     overlays = sorted((tmp_path / "predictions/dreambooth").glob("*.png"))
     assert [Image.open(p).size for p in overlays] == [(SIZE[1], SIZE[0])] * 4
     # one concept serves DreamBooth and both its ablations; a second call makes nothing anew
-    assert len(list(tmp_path.glob("concept-*"))) == 2 * 3
+    assert len(list(tmp_path.glob("concept-*"))) == 3
     made = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/manifest.json")}
     assert command(*words) == 0
     assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/manifest.json")} == made

@@ -40,8 +40,7 @@ class BackboneSettings:
         scaled: multiply latents by the VAE's scaling factor, as in pretraining; the authors' detectors do not.
             Only :meth:`StableDiffusion.pyramid` asks: noising and sampling are always scaled.
         posterior: take the mode of the VAE's posterior, or sample it.
-        pixels: the range that the VAE was trained on, [-1, 1], or ImageNet's mean and deviation, as the authors' code
-            has it for driving and for detectors. Personalization never asks.
+        pixels: for the VAE as it was trained, or normalized as for ImageNet (authors' code); concepts never ask.
     """
 
     timestep: Annotated[int, Field(ge=0, le=999)] = 1

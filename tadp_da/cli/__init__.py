@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from tadp_da.cli import data, figure, stages
+from tadp_da.cli import data, doctor, figure, plan, stages
 from tadp_da.errors import Interrupted, TadpError
 
 app = typer.Typer(
@@ -36,9 +36,11 @@ for stage in (
     app.command()(stage)
 app.command()(figure.run)
 app.command()(figure.compare)
+app.command()(plan.plan)
 benchmark = typer.Typer(no_args_is_help=True, help="Tables of caption strategies over seeds.")
 benchmark.command("list")(figure.benchmark_list)
 benchmark.command("run")(figure.benchmark_run)
+benchmark.command("table")(plan.benchmark_table)
 app.add_typer(benchmark, name="benchmark")
 data_sets = typer.Typer(
     no_args_is_help=True, help="Data sets: what is known, how to get it, whether it is whole."
@@ -46,6 +48,7 @@ data_sets = typer.Typer(
 data_sets.command("list")(data.data_list)
 data_sets.command("check")(data.data_check)
 app.add_typer(data_sets, name="data")
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:

@@ -1,0 +1,106 @@
+"""Probes of native code run in a process of their own: one that crashes or hangs it is its own red finding, and the
+next process goes on with the rest. ``python -m tadp_da._doctor_apart NAME...`` is that process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Generator, Iterator, Sequence
+
+from tadp_da._doctor_finding import Finding, Probe
+
+#: Nothing a probe imports may reach for the network: bitsandbytes fetches a kernel when it is allowed to.
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+def run_apart(probes: Sequence[Probe], seconds: float) -> Iterator[Finding]:
+    """Findings of probes, in their order.
+
+    Args:
+        probes: members of :data:`tadp_da._doctor_kernels.KERNELS`.
+        seconds: how long one may take before it counts as hanging; the first of a process also imports torch.
+    """
+    left = list(probes)
+    while left:
+        ending = yield from _answers(left, seconds)
+        if left:
+            probe = left.pop(0)
+            yield Finding(name=probe.name, state="red", says=ending, fix=probe.fix)
+
+
+def _answers(left: list[Probe], seconds: float) -> Generator[Finding, None, str]:
+    """Findings of one process, each probe taken from ``left`` as it answers; returns how the process ended."""
+    command = [sys.executable, "-m", "tadp_da._doctor_apart", *(probe.name for probe in left)]
+    with (
+        tempfile.TemporaryFile("w+", errors="replace") as chatter,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=chatter,
+            text=True,
+            env=os.environ | _OFFLINE,
+        ) as child,
+    ):
+        assert child.stdout is not None
+        late = threading.Event()
+        clock = _wind(child, seconds, late)
+        try:
+            for line in child.stdout:
+                clock.cancel()
+                left.pop(0)
+                yield Finding(**json.loads(line))
+                clock = _wind(child, seconds, late)
+            code = child.wait()
+        finally:
+            clock.cancel()
+            child.kill()
+        chatter.seek(0)
+        return f"did not answer within {seconds:g} s" if late.is_set() else _ending(code, chatter.read())
+
+
+def _wind(child: subprocess.Popen[str], seconds: float, late: threading.Event) -> threading.Timer:
+    def stop() -> None:
+        late.set()
+        child.kill()
+
+    clock = threading.Timer(seconds, stop)
+    clock.daemon = True
+    clock.start()
+    return clock
+
+
+def _ending(code: int, chatter: str) -> str:
+    try:
+        how = f"crashed the process with {signal.Signals(-code).name}"
+    except ValueError:
+        how = f"ended the process with exit code {code}"
+    last = next((line.strip() for line in reversed(chatter.splitlines()) if line.strip()), "")
+    return f"{how}: {last}" if last else how
+
+
+def main(names: Sequence[str]) -> None:
+    """Run probes by name; one JSON line each on what was standard output. Whatever libraries print goes to the
+    error stream."""
+    import logging
+    import warnings
+
+    from tadp_da._doctor_kernels import KERNELS
+
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    known = {probe.name: probe for probe in KERNELS}
+    with os.fdopen(os.dup(1), "w") as wire:
+        os.dup2(2, 1)
+        for name in names:
+            wire.write(json.dumps(known[name]().as_json()) + "\n")
+            wire.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

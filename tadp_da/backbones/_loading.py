@@ -1,4 +1,4 @@
-"""Reading the parts of a diffusers pipeline folder, one by one: no pickle, no safety checker, nothing left over."""
+"""Reading the parts of a diffusers pipeline, one by one: no pickle, no safety checker, nothing left over."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tadp_da.backbones import _single_file
 from tadp_da.errors import ArtefactError
 
-#: Classes that each part of an SD-1.x pipeline may be of; None for any scheduler of diffusers.
+#: Classes that each part of a Stable Diffusion pipeline may be of; None for any scheduler of diffusers.
 _ALLOWED: Mapping[str, tuple[str, ...] | None] = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL", "AutoencoderTiny"),
@@ -22,24 +23,49 @@ _ALLOWED: Mapping[str, tuple[str, ...] | None] = {
 _OBSOLETE = ("position_ids",)
 
 
-def load_parts(folder: Path) -> dict[str, Any]:
-    """``unet``, ``vae``, ``text_encoder``, ``tokenizer`` and ``scheduler`` of a pipeline folder, weights in fp32.
+def load_parts(path: Path) -> dict[str, Any]:
+    """``unet``, ``vae``, ``text_encoder``, ``tokenizer`` and ``scheduler``, weights in fp32.
+
+    Args:
+        path: a pipeline folder, or an original single-file checkpoint in safetensors.
 
     Raises:
         ArtefactError: when a part is missing, of another kind, corrupt, or when its tensors are not exactly
             those of its configuration.
+        EnvironmentFault: when the configuration of a single-file checkpoint cannot be found.
     """
-    classes = _classes(folder)
     with quiet():
-        parts = {name: _load(folder, name, kind) for name, kind in classes.items()}
-    width, expected = parts["text_encoder"].config.hidden_size, parts["unet"].config.cross_attention_dim
+        folder = _single_file.configuration(path) if path.is_file() else path
+        classes = _classes(folder)
+        parts = _convert(path, folder, classes) if path.is_file() else {}
+        parts |= {name: _load(folder, name, kind) for name, kind in classes.items() if name not in parts}
+    _check_fit(parts, path)
+    return parts
+
+
+def _convert(file: Path, folder: Path, classes: dict[str, Any]) -> dict[str, Any]:
+    try:
+        parts = _single_file.load(file, folder, classes)
+    except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+        raise _corrupt(file, error) from error
+    return {name: _settle(model) for name, model in parts.items()}
+
+
+def _check_fit(parts: dict[str, Any], path: Path) -> None:
+    unet = parts["unet"].config
+    width, expected = parts["text_encoder"].config.hidden_size, unet.cross_attention_dim
     if width != expected:
         raise ArtefactError(
             f"the text encoder is {width} wide, the UNet reads text of width {expected}",
-            where=folder,
+            where=path,
             fix="take unet/ and text_encoder/ from the same model",
         )
-    return parts
+    if unet.in_channels != parts["vae"].config.latent_channels:
+        raise ArtefactError(
+            f"the UNet reads {unet.in_channels} channels, the VAE gives {parts['vae'].config.latent_channels}",
+            where=path,
+            fix="use a text-to-image model, not one for inpainting, depth or upscaling",
+        )
 
 
 def _classes(folder: Path) -> dict[str, Any]:
@@ -60,7 +86,7 @@ def _classes(folder: Path) -> dict[str, Any]:
             raise ArtefactError(
                 f"{part} is {name or 'missing'!r}; expected {' or '.join(allowed or ('a diffusers scheduler',))}",
                 where=folder / "model_index.json",
-                fix="use a pipeline of the Stable Diffusion 1.x family in the diffusers format",
+                fix="use a pipeline of the Stable Diffusion 1.x or 2.x family in the diffusers format",
             )
         found[part] = kind
     return found
@@ -88,6 +114,10 @@ def _load(folder: Path, part: str, kind: Any) -> Any:
                 where=folder / part,
                 fix="fetch the model again: its weights and its config.json do not belong together",
             )
+    return _settle(model)
+
+
+def _settle(model: Any) -> Any:
     # Tensors of a mapped file lie at whatever address its header leaves them, and kernels round otherwise on unaligned
     # data: copies make the same weights compute the same bits, whichever file they came from.
     for tensor in (*model.parameters(), *model.buffers()):

@@ -1,67 +1,95 @@
-"""From what a user writes (a folder, a hub id, an alias) to a folder on disk. The only place that knows the aliases."""
+"""From what a user writes (a folder, a file, a hub id, an alias) to what is on disk."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tadp_da.errors import EnvironmentFault
+from tadp_da._hub import DIFFUSION, Files, Found, fetch, has_weights, is_id
+from tadp_da.errors import ArtefactError, EnvironmentFault
 
-_COMPONENTS = ("unet", "vae", "text_encoder")
-_WANTED = [
-    "model_index.json",
-    "*/*.json",
-    "tokenizer/*.txt",
-    *(f"{name}/*.safetensors" for name in _COMPONENTS),
-]
+#: Name of the weights of each part in the diffusers format.
+_WEIGHTS = {
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+}
+_CONFIGURATION = ["model_index.json", "*/*.json", "tokenizer/*.txt"]
 _UNWANTED = ["*.fp16.*", "*non_ema*", "safety_checker/*", "feature_extractor/*"]
+_PICKLES = {".ckpt", ".pt", ".pth", ".bin", ".pkl"}
 
 
-def locate(model: str, revision: str | None = None) -> Path:
-    """Folder of a diffusers pipeline.
+def _has_configuration(folder: Path) -> bool:
+    places = ("model_index.json", "scheduler/scheduler_config.json", *(f"{p}/config.json" for p in _WEIGHTS))
+    vocabulary = any((folder / "tokenizer" / name).exists() for name in ("vocab.json", "tokenizer.json"))
+    return vocabulary and all((folder / place).exists() for place in places)
+
+
+def _is_whole(folder: Path) -> bool:
+    return _has_configuration(folder) and all(has_weights(folder / part, s) for part, s in _WEIGHTS.items())
+
+
+PIPELINE = Files(
+    marker="model_index.json",
+    wanted=[*_CONFIGURATION, *(f"{part}/*.safetensors" for part in _WEIGHTS)],
+    unwanted=_UNWANTED,
+    complete=_is_whole,
+    option="--model",
+)
+#: What a single-file checkpoint lacks: sizes, vocabulary and noise schedule; about two megabytes.
+CONFIGURATION = Files(
+    marker="model_index.json",
+    wanted=_CONFIGURATION,
+    unwanted=_UNWANTED,
+    complete=_has_configuration,
+    option="--model",
+)
+
+
+def locate(model: str, revision: str | None = None) -> Found:
+    """Where a diffusers pipeline, or an original single-file checkpoint, is.
 
     Args:
-        model: a folder, the alias ``"mini"`` for the embedded default, or an id on the Hugging Face hub, whose files
-            are fetched once (safetensors only).
+        model: a folder; a ``.safetensors`` file; the alias ``"mini"`` for the embedded default or one of
+            :data:`tadp_da._hub.DIFFUSION`; or an id on the Hugging Face hub, ``owner/name`` or
+            ``owner/name@revision``, whose files are fetched once (safetensors only).
         revision: commit, tag or branch on the hub; pin it for results that can be repeated.
 
     Raises:
         EnvironmentFault: when there is no such model here and none can be fetched.
+        ArtefactError: for a pickle.
     """
     if model == "mini":
-        from tadp_da.mini import WEIGHTS
-
-        folder = WEIGHTS / "stable-diffusion"
-        if not (folder / "model_index.json").exists():
-            raise EnvironmentFault(
-                "the embedded Stable Diffusion is missing from this installation",
-                where=folder,
-                fix="install the package again, or make the weights: python -m tadp_da.mini.pretrain",
-            )
-        return folder
-    folder = Path(model).expanduser()
-    if (folder / "model_index.json").exists():
-        return folder
-    if folder.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
+        return Found(_mini())
+    path = Path(model).expanduser()
+    if path.suffix.lower() in _PICKLES:
+        raise ArtefactError(
+            f"{path.name} is a pickle, which can run any code when it is read",
+            where=path,
+            fix="take the model's .safetensors file (such as v1-5-pruned-emaonly.safetensors), or where you trust the "
+            "file convert it: safetensors.torch.save_file of torch.load(FILE, weights_only=True)['state_dict']",
+        )
+    if path.is_file() and path.suffix.lower() == ".safetensors":
+        return Found(path)
+    if (path / "model_index.json").exists():
+        return Found(path)
+    if path.exists() or not is_id(model, DIFFUSION):
         raise EnvironmentFault(
             f"{model!r} is not a folder with a diffusers pipeline: it holds no model_index.json",
-            where=folder,
-            fix="give the folder that StableDiffusionPipeline.save_pretrained wrote, a hub id, or 'mini'",
+            where=path,
+            fix="give with --model the folder that StableDiffusionPipeline.save_pretrained wrote, an original "
+            f"checkpoint (.safetensors), a hub id, {', '.join(DIFFUSION)} or 'mini'",
         )
-    return _fetch(model, revision)
+    return fetch(model, PIPELINE, DIFFUSION, revision)
 
 
-def _fetch(model: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
+def _mini() -> Path:
+    from tadp_da.mini import WEIGHTS
 
-    try:
-        found = snapshot_download(
-            model, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED, etag_timeout=5
-        )
-    except Exception as error:  # the client's transport errors have no base in common with its own
+    folder = WEIGHTS / "stable-diffusion"
+    if not (folder / "model_index.json").exists():
         raise EnvironmentFault(
-            f"cannot fetch {model!r} from the hub: {type(error).__name__}",
-            where=f"https://huggingface.co/{model}" + (f" at {revision}" if revision else ""),
-            fix=f"on a machine with network run: hf download {model} --local-dir FOLDER; copy FOLDER here and give its "
-            "path as the model. Or use 'mini'",
-        ) from error
-    return Path(found)
+            "the embedded Stable Diffusion is missing from this installation",
+            where=folder,
+            fix="install the package again, or make the weights: python -m tadp_da.mini.pretrain",
+        )
+    return folder

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x, of any size, as a perception backbone (TADP, section 3.1)."""
+"""Stable Diffusion 1.x and 2.x, of any size, as a perception backbone (TADP, section 3.1)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class BackboneSettings:
 
 @backbones.add("stable-diffusion")
 class StableDiffusion(nn.Module):
-    """A Stable Diffusion 1.x-shaped model: UNet, VAE, CLIP text encoder and tokenizer, scheduler.
+    """A Stable Diffusion 1.x- or 2.x-shaped model: UNet, VAE, CLIP text encoder and tokenizer, scheduler.
 
     VAE and text encoder are frozen and stay in eval mode; the UNet is trainable as it comes. Sizes of things (strides,
     channels, tokens) follow from the parts, so one class serves every model of the family.
@@ -61,9 +61,10 @@ class StableDiffusion(nn.Module):
         factor: pixels per latent cell.
         grid: coarsest stride in pixels.
         noising: forward process of the scheduler.
+        origin: where the parts were loaded from, ``owner/name@commit`` or a path; None when they were built here.
 
     Raises:
-        ArtefactError: when the parts are not of the Stable Diffusion 1.x family.
+        ArtefactError: when the parts are not of the Stable Diffusion 1.x or 2.x family.
         UsageError: when settings do not fit the parts.
     """
 
@@ -75,9 +76,11 @@ class StableDiffusion(nn.Module):
         tokenizer: Any,
         scheduler: Any,
         settings: BackboneSettings | None = None,
+        origin: str | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings or BackboneSettings()
+        self.origin = origin
         self.unet, self.vae, self.text_encoder = unet, vae, text_encoder
         self.tokenizer, self.scheduler = tokenizer, scheduler
         self.vae.requires_grad_(False)
@@ -97,13 +100,14 @@ class StableDiffusion(nn.Module):
     def from_pretrained(
         cls, model: str, settings: BackboneSettings | None = None, *, revision: str | None = None
     ) -> StableDiffusion:
-        """Load a diffusers pipeline folder, a hub id, or an alias (``"mini"``).
+        """Load a diffusers pipeline folder, an original checkpoint (.safetensors), a hub id or an alias (``"mini"``).
 
         Raises:
             EnvironmentFault: when the model is not here and cannot be fetched.
             ArtefactError: when it is corrupt or of another family.
         """
-        return cls(**load_parts(locate(str(model), revision)), settings=settings)
+        found = locate(str(model), revision)
+        return cls(**load_parts(found.path), settings=settings, origin=found.origin)
 
     def save(self, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
         """Write a diffusers pipeline folder, learned words included, and these settings beside it."""

@@ -124,10 +124,18 @@ class MapProcessor:
         # The scale goes in before the product, which would overflow in fp16 otherwise.
         query = heads(attn.to_q(hidden_states)) * attn.scale
         key, value = heads(attn.to_k(encoder_hidden_states)), heads(attn.to_v(encoder_hidden_states))
-        probabilities = (query @ key.transpose(-1, -2)).softmax(dim=-1, dtype=torch.float32)
+        probabilities = _scores(query, key, upcast=attn.upcast_attention).softmax(dim=-1, dtype=torch.float32)
         self.tape.add_map(self.stride, probabilities.mean(dim=1))
         mixed = (probabilities.to(value.dtype) @ value).transpose(1, 2).flatten(2)
         return attn.to_out[1](attn.to_out[0](mixed))
+
+
+def _scores(query: Tensor, key: Tensor, *, upcast: bool) -> Tensor:
+    """Products of queries and keys; in fp32 for models that ask for it, whose products overflow in fp16 (SD 2.1)."""
+    if not upcast or query.dtype == torch.float32:
+        return query @ key.transpose(-1, -2)
+    with torch.autocast(query.device.type, enabled=False):
+        return query.float() @ key.float().transpose(-1, -2)
 
 
 def require_capture(layers: list[tuple[nn.Module, MapProcessor]]) -> None:

@@ -30,7 +30,7 @@ class Tap:
 
 
 def taps(unet: Any, factor: int) -> list[Tap]:
-    """The taps of an SD-1.x-shaped UNet on latents of ``factor`` pixels a cell, finest first.
+    """The taps of a UNet shaped like Stable Diffusion 1.x or 2.x on latents of ``factor`` pixels a cell, finest first.
 
     Features are those of the original UNet's output blocks 1, 4, 7 and 11 (TADP, section 3.1): the last layer before
     the one that ends in an upsampler, and at the finest level the last layer. Maps come from the down and up blocks of
@@ -43,7 +43,7 @@ def taps(unet: Any, factor: int) -> list[Tap]:
     names = [*config.down_block_types, *config.up_block_types]
     if unknown := [name for name in names if name not in _BLOCKS]:
         raise ArtefactError(
-            f"the UNet has blocks of type {unknown[0]}, which Stable Diffusion 1.x has not",
+            f"the UNet has blocks of type {unknown[0]}, which Stable Diffusion 1.x and 2.x have not",
             where="unet/config.json",
             fix=f"use a pipeline whose UNet is made of {', '.join(sorted(_BLOCKS))}",
         )

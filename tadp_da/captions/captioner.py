@@ -11,22 +11,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings_dataclass
 
+from tadp_da.captions._loading import Quantization, load, locate, quiet
 from tadp_da.captions._text import loops
 from tadp_da.captions.files import CaptionFile, Entry
 from tadp_da.errors import ArtefactError, EnvironmentFault, UsageError
 from tadp_da.run import Run, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import torch
     from PIL.Image import Image
 
@@ -42,12 +40,15 @@ class CaptionerSettings:
         max_new_tokens: longest caption in tokens.
         min_new_tokens: shortest caption in tokens; TADP's cross-domain captions use 0.
         dtype: precision of the weights; ``"auto"`` is half precision on CUDA and full elsewhere.
+        quantization: weights of the linear layers in 8 (LLM.int8) or 4 bits (NF4) by bitsandbytes, a half and a quarter
+            of the memory of fp16; the rest keeps ``dtype``. Captions differ a little from those of the full model.
     """
 
     batch: Annotated[int, Field(ge=1)] = 16
     max_new_tokens: Annotated[int, Field(ge=1, le=512)] = 40
     min_new_tokens: Annotated[int, Field(ge=0)] = 0
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    quantization: Quantization = "none"
 
     def __post_init__(self) -> None:
         if self.min_new_tokens > self.max_new_tokens:
@@ -66,49 +67,52 @@ class Captioner:
         model: the transformers model, in evaluation mode.
         processor: its image and text processor.
         settings: how captions are generated.
+        origin: ``owner/name@commit`` on the hub, or the folder.
+        loaded: fingerprint at loading, where running changes the tensors: bitsandbytes repacks those of 4 bits.
     """
 
     name: str
     model: Any
     processor: Any
     settings: CaptionerSettings
+    origin: str | None = None
+    loaded: str | None = None
 
     @classmethod
     def from_pretrained(
         cls, name: str | Path, settings: CaptionerSettings | None = None, device: torch.device | str = "cpu"
     ) -> Captioner:
-        """Open a model folder or a model of the Hugging Face hub; ``"mini"`` is the embedded one.
+        """Open a model folder, an alias such as ``"blip2-opt-2.7b"`` or a model of the Hugging Face hub (``owner/name``
+        or ``owner/name@revision``); ``"mini"`` is the embedded one.
 
         Only safetensors are read and no code of the model's own is run.
 
         Raises:
-            EnvironmentFault: when there is no such model, it cannot be reached, or it is no image-to-text model.
+            EnvironmentFault: when there is no such model, it cannot be reached, it is no image-to-text model, or
+                bitsandbytes is asked for and missing.
             UsageError: when captions of ``max_new_tokens`` do not fit the model.
         """
         import torch
-        from transformers import AutoModelForImageTextToText, AutoProcessor
-
-        from tadp_da.mini import WEIGHTS
 
         settings = settings or CaptionerSettings()
         half = torch.device(device).type == "cuda"
         dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
         dtype = dtypes[("fp16" if half else "fp32") if settings.dtype == "auto" else settings.dtype]
-        source = WEIGHTS / "blip2" if str(name) == "mini" else name
+        found = locate(name)
         try:
-            with _quiet():
-                processor = AutoProcessor.from_pretrained(source)
-                model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, use_safetensors=True)
+            model, processor = load(found.path, dtype, settings.quantization, device)
         except (OSError, ValueError, KeyError) as error:
             raise EnvironmentFault(
                 f"cannot open the captioner: {str(error).strip().splitlines()[0]}",
-                where=source,
+                where=found.path,
                 fix="give a folder with an image-to-text model in safetensors, a hub id such as "
                 "Salesforce/blip2-opt-2.7b (with network), or mini",
             ) from error
-        captioner = cls(str(name), model.to(device).eval(), processor, settings)
+        captioner = cls(str(name), model, processor, settings, found.origin)
         captioner._check_room()
-        return captioner
+        return (
+            replace(captioner, loaded=captioner.fingerprint) if settings.quantization != "none" else captioner
+        )
 
     def _check_room(self) -> None:
         config = self.model.config
@@ -124,6 +128,8 @@ class Captioner:
     @property
     def fingerprint(self) -> str:
         """blake2b over how the model reads and decodes, and names, shapes and first values of its tensors."""
+        if self.loaded:
+            return self.loaded
         import torch
 
         digest = hashlib.blake2b(digest_size=16)
@@ -142,15 +148,17 @@ class Captioner:
     @property
     def facts(self) -> dict[str, Any]:
         """Everything that a caption depends on besides the image; batch size and device are no part of it."""
-        kept = {k: v for k, v in asdict(self.settings).items() if k not in ("batch", "dtype")}
+        kept = {k: v for k, v in asdict(self.settings).items() if k not in ("batch", "dtype", "quantization")}
+        if self.settings.quantization != "none":
+            kept["quantization"] = self.settings.quantization
         dtype = str(self.model.dtype).removeprefix("torch.")
-        return {"model": self.name, "fingerprint": self.fingerprint, "dtype": dtype, **kept}
+        return {"model": self.origin or self.name, "fingerprint": self.fingerprint, "dtype": dtype, **kept}
 
     def __call__(self, images: Sequence[Image]) -> list[str]:
         """One caption per image, greedy, without a text prompt."""
         import torch
 
-        with torch.inference_mode(), _quiet():
+        with torch.inference_mode(), quiet():
             pixels = self.processor(images=list(images), return_tensors="pt")["pixel_values"]
             tokens = self.model.generate(
                 pixel_values=pixels.to(self.model.device, self.model.dtype),
@@ -266,19 +274,3 @@ def _begin(out: Path, captioner: Captioner) -> dict[str, Entry]:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_json(meta, facts)
     return dict(CaptionFile.read(out).entries) if out.exists() else {}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Loading bars and advice of transformers stay off the terminal; its errors are raised anyway."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

@@ -56,27 +56,32 @@ def new_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def write_blip2(folder: Path, seed: int = 0) -> Path:
+def write_blip2(folder: Path, seed: int = 0, width: int = 16) -> Path:
     """A BLIP-2 with random weights: its captions mean nothing, but they are a function of the image."""
     torch.manual_seed(seed)
     processor = Blip2Processor(
         BlipImageProcessor(size={"height": 32, "width": 32}), new_tokenizer(), num_query_tokens=QUERIES
     )
     tokenizer = processor.tokenizer
-    common = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    common = {
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     config = Blip2Config(
         vision_config={**common, "image_size": 32, "patch_size": 8},
-        qformer_config={**common, "encoder_hidden_size": 16, "vocab_size": 8, "cross_attention_frequency": 1},
+        qformer_config={**common, "encoder_hidden_size": width, "vocab_size": 8, "cross_attention_frequency": 1},
         text_config={
-            "model_type": "opt", "hidden_size": 16, "word_embed_proj_dim": 16, "ffn_dim": 32, "num_hidden_layers": 1,
-            "num_attention_heads": 2, "vocab_size": len(tokenizer), "max_position_embeddings": PLACES,
-            "tie_word_embeddings": False,
+            "model_type": "opt", "hidden_size": width, "word_embed_proj_dim": width, "ffn_dim": 2 * width,
+            "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": len(tokenizer),
+            "max_position_embeddings": PLACES, "tie_word_embeddings": False,
             "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
             "pad_token_id": tokenizer.pad_token_id,
         },
         num_query_tokens=QUERIES,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        image_text_hidden_size=16,
+        image_text_hidden_size=width,
     )  # fmt: skip
     model = Blip2ForConditionalGeneration(config)
     with torch.no_grad():

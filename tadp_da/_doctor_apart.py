@@ -8,8 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 
 from tadp_da._doctor_finding import Finding, Probe
@@ -35,19 +35,24 @@ def run_apart(probes: Sequence[Probe], seconds: float) -> Iterator[Finding]:
 
 def _answers(left: list[Probe], seconds: float) -> Generator[Finding, None, str]:
     """Findings of one process, each probe taken from ``left`` as it answers; returns how the process ended."""
-    command = [sys.executable, "-m", "tadp_da._doctor_apart", *(probe.name for probe in left)]
-    with (
-        tempfile.TemporaryFile("w+", errors="replace") as chatter,
-        subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=chatter,
-            text=True,
-            env=os.environ | _OFFLINE,
-        ) as child,
-    ):
+    # -P and our own path: the process must find what we find, not what lies in the folder it is started from
+    command = [sys.executable, "-P", "-m", "tadp_da._doctor_apart", *(probe.name for probe in left)]
+    path = os.pathsep.join(place or os.getcwd() for place in sys.path)
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        env=os.environ | _OFFLINE | {"PYTHONPATH": path},
+    ) as child:
         assert child.stdout is not None
+        assert child.stderr is not None
+        last: deque[str] = deque(maxlen=1)  # in memory: a full disk is one of the things we are asked about
+        said = filter(None, map(str.strip, child.stderr))
+        listener = threading.Thread(target=last.extend, args=(said,), daemon=True)
+        listener.start()
         late = threading.Event()
         clock = _wind(child, seconds, late)
         try:
@@ -60,8 +65,8 @@ def _answers(left: list[Probe], seconds: float) -> Generator[Finding, None, str]
         finally:
             clock.cancel()
             child.kill()
-        chatter.seek(0)
-        return f"did not answer within {seconds:g} s" if late.is_set() else _ending(code, chatter.read())
+            listener.join(timeout=5)
+        return f"did not answer within {seconds:g} s" if late.is_set() else _ending(code, "".join(last))
 
 
 def _wind(child: subprocess.Popen[str], seconds: float, late: threading.Event) -> threading.Timer:
@@ -75,12 +80,11 @@ def _wind(child: subprocess.Popen[str], seconds: float, late: threading.Event) -
     return clock
 
 
-def _ending(code: int, chatter: str) -> str:
+def _ending(code: int, last: str) -> str:
     try:
         how = f"crashed the process with {signal.Signals(-code).name}"
     except ValueError:
         how = f"ended the process with exit code {code}"
-    last = next((line.strip() for line in reversed(chatter.splitlines()) if line.strip()), "")
     return f"{how}: {last}" if last else how
 
 

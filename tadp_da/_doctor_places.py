@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -72,12 +73,12 @@ def _memory() -> Finding:
     return Finding(name="memory", state="ok", says=says, facts=facts)
 
 
-def folder_probe(name: str, folder: Path, *, core: bool, room: float, fix: str) -> Probe:
+def folder_probe(name: str, folder: Callable[[], Path], *, core: bool, room: float, fix: str) -> Probe:
     """A probe of a folder: can it be written, is there room.
 
     Args:
         name: what it is for.
-        folder: it need not exist; then the nearest folder above it is tried.
+        folder: tells it; it need not exist, then the nearest folder above it is tried.
         core: whether nothing works when it cannot be written.
         room: GiB below which it is worth a warning.
         fix: what to do when it cannot be written or is full.
@@ -85,8 +86,8 @@ def folder_probe(name: str, folder: Path, *, core: bool, room: float, fix: str) 
     return Probe(name=name, run=partial(_folder, name, folder, core, room, fix), core=core, fix=fix)
 
 
-def _folder(name: str, folder: Path, core: bool, room: float, fix: str) -> Finding:
-    place = folder.expanduser().absolute()
+def _folder(name: str, folder: Callable[[], Path], core: bool, room: float, fix: str) -> Finding:
+    place = folder().expanduser().absolute()
     there = next(p for p in (place, *place.parents) if p.exists())
     is_new = "" if there == place else ", not made yet"
     try:
@@ -99,7 +100,7 @@ def _folder(name: str, folder: Path, core: bool, room: float, fix: str) -> Findi
     says, facts = f"{place}{is_new}, {free / _GIB:.1f} GiB free", {"path": str(place), "free": free}
     if free < room * _GIB:
         state: State = "red" if core and free < _GIB / 4 else "warn"
-        says += f"; expected {room:g} GiB for models of full size"
+        says += f"; expected at least {room:g} GiB for models of full size"
         return Finding(name=name, state=state, says=says, fix=fix, facts=facts)
     return Finding(name=name, state="ok", says=says, facts=facts)
 
@@ -136,8 +137,6 @@ def _hub_kernels() -> Finding:
 
 
 def _hub_cache() -> Path:
-    if importlib.util.find_spec("huggingface_hub") is None:
-        return Path.home() / ".cache" / "huggingface" / "hub"
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
@@ -150,12 +149,12 @@ def places(out: Path, data: Path) -> tuple[Probe, ...]:
         Probe(name="python", run=_python),
         Probe(name="packages", run=_packages, core=True, fix=_AGAIN),
         Probe(name="memory", run=_memory),
-        folder_probe("runs", out, core=True, room=10, fix=writable.format("--out")),
-        folder_probe("data", data, core=False, room=1, fix="only the drawn world is written there; "
+        folder_probe("runs", lambda: out, core=True, room=10, fix=writable.format("--out")),
+        folder_probe("data", lambda: data, core=False, room=1, fix="only the drawn world is written there; "
                      + writable.format("--data")),
-        folder_probe("temporary files", Path(tempfile.gettempdir()), core=False, room=0.5,
+        folder_probe("temporary files", lambda: Path(tempfile.gettempdir()), core=False, room=0.5,
                      fix=writable.format("TMPDIR")),
-        folder_probe("hub cache", _hub_cache(), core=False, room=20, fix=writable.format("HF_HOME")),
+        folder_probe("hub cache", _hub_cache, core=False, room=20, fix=writable.format("HF_HOME")),
         Probe(name="hub", run=_hub),
         Probe(name="hub kernels", run=_hub_kernels),
     )  # fmt: skip

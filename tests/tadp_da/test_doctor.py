@@ -157,7 +157,7 @@ def test_a_crash_is_a_red_line_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_p
         "if once.exists(): raise ImportError('the second time')\n"
         "once.touch(); sys.stderr.write('undefined symbol: x\\n'); sys.stderr.flush(); os.abort()\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(stand_in(tmp_path, "torch", crash)))
+    monkeypatch.syspath_prepend(stand_in(tmp_path, "torch", crash))
     first, second = run_apart([PROBES["torch"], PROBES["torchvision"]], 60)
     assert (first.name, first.state) == ("torch", "red")
     assert first.says == "crashed the process with SIGABRT: undefined symbol: x"
@@ -166,7 +166,7 @@ def test_a_crash_is_a_red_line_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_a_hang_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(stand_in(tmp_path, "torch", "import time; time.sleep(600)")))
+    monkeypatch.syspath_prepend(stand_in(tmp_path, "torch", "import time; time.sleep(600)"))
     (found,) = run_apart([PROBES["torch"]], 1.5)
     assert (found.state, found.says) == ("red", "did not answer within 1.5 s")
 
@@ -175,7 +175,7 @@ def test_without_torch_nothing_else_is_tried_and_the_core_is_broken(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     code = "raise ImportError('libcudnn.so.9: cannot open shared object file')"
-    monkeypatch.setenv("PYTHONPATH", str(stand_in(tmp_path, "torch", code)))
+    monkeypatch.syspath_prepend(stand_in(tmp_path, "torch", code))
     report = examine(out=tmp_path, data=tmp_path)
     assert not report.ok
     assert report.broken == ("torch",)
@@ -206,11 +206,19 @@ def test_the_exit_code_of_a_broken_core_is_4(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
-    found = folder_probe("runs", tmp_path / "new", core=True, room=1e9, fix="free space")()
+    found = folder_probe("runs", lambda: tmp_path / "new", core=True, room=1e9, fix="free space")()
     assert found.state == "warn"
     assert "GiB free; expected" in found.says
     assert found.fix == "free space"
     assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_nobody_can_name_is_a_finding() -> None:
+    def nowhere() -> Path:
+        raise FileNotFoundError(2, "No usable temporary directory")
+
+    found = folder_probe("temporary files", nowhere, core=False, room=1, fix="set TMPDIR")()
+    assert (found.state, found.fix) == ("red", "set TMPDIR")
 
 
 def test_compiled_code_from_the_hub_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def in_a_line(error: BaseException) -> str:
 
 
 _SECRET_NAME = re.compile(
-    r"TOKEN(?!IZ)|SECRET|PASSW|CREDENTIAL|COOKIE|API_?KEY|(?:^|_)(?:KEYS?|AUTH|PWD|PASS)(?:_|$)",
+    r"TOKEN(?!IZ)|SECRET|PASSW|CREDENTIAL|COOKIE|API_?KEY|(?:^|_)(?:KEYS?|AUTH)(?:_|$)|_(?:PWD|PASS)(?:_|$)",
     re.IGNORECASE,
 )
 _SECRET_TEXT = re.compile(r"\b(?:hf_|gh[opsu]_|github_pat_|glpat-|sk-|xox[abp]-|AKIA)[A-Za-z0-9_-]{8,}")

@@ -139,11 +139,15 @@ def test_a_visit_leaves_nothing_behind(visit: dict[str, Any]) -> None:
         ("https://me:pw123@host/simple", "https://***@host/simple"),
         ("key hf_abcdefghij", "key ***"),
         ("token correct-horse", "token ***"),
+        ("login battery-staple", "login ***"),
         ("parallelism offlines", "parallelism offlines"),
+        ("/where/i/am/x", "/where/i/am/x"),
     ],
 )
 def test_cleaning(monkeypatch: pytest.MonkeyPatch, text: str, cleaned: str) -> None:
     monkeypatch.setenv("HOME", "/lair/alice")
+    monkeypatch.setenv("PWD", "/where/i/am")
+    monkeypatch.setenv("DB_PASS", "battery-staple")
     monkeypatch.setenv("MY_TOKEN", "correct-horse")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "offlines")
     assert clean({text: [text, 1, None]}) == {cleaned: [cleaned, 1, None]}

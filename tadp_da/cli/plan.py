@@ -1,0 +1,124 @@
+"""Commands that train nothing: what a table costs, and the paper's numbers beside ours."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from tadp_da.cli.options import Sets, names_of, out
+from tadp_da.errors import UsageError
+
+if TYPE_CHECKING:
+    from benchmarks.plan import Cost
+
+_GB = 2**30
+
+
+def benchmark_table(
+    folder: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Run folder of `benchmark run` to read ours from.")
+    ] = None,
+    variant: Annotated[str, typer.Option(help="Whose settings ours are: paper, repo, ours.")] = "ours",
+) -> None:
+    """The paper's tables 4 and 5: every row, its number in the paper, and ours or `not run`.
+
+    Example: `tadp-da benchmark table --out runs/benchmarks --variant paper`
+    """
+    from benchmarks.paper import TABLES, VARIANTS, beside_ours
+
+    found = next((known for known in VARIANTS if known == variant), None)
+    if found is None:
+        raise UsageError(f"unknown variant {variant!r}", fix=f"choose one of: {', '.join(VARIANTS)}")
+    if folder is not None and not folder.is_dir():
+        raise UsageError(
+            "there is no such run folder", where=folder, fix="give the folder that benchmark run filled"
+        )
+    for table in TABLES:
+        out.print(beside_ours(table, found, folder))
+        for remark in table.remarks:
+            out.print(f"  {remark}")
+        names = " ".join(dict.fromkeys(f"{c.target}-{variant}" for c in table.columns))
+        out.print(f"  Recipes: {names}\n")
+
+
+def plan(
+    recipe: Annotated[str, typer.Argument(help="A name from `benchmark list`, or your own YAML file.")],
+    row: Annotated[str, typer.Option(help="The row whose step is shown; the first one by default.")] = "",
+    rows: Annotated[str, typer.Option(help="Count the hours of these rows only.")] = "",
+    gpu: Annotated[str, typer.Option(help="A100, H100, V100, L4, T4, RTX-4090 or RTX-3090.")] = "A100",
+    tflops: Annotated[float | None, typer.Option(help="Its peak, where it is another.", min=1e-3)] = None,
+    utilisation: Annotated[
+        float, typer.Option(help="Share of the peak that is reached.", min=0.01, max=1)
+    ] = 0.1,
+    seeds: Annotated[int, typer.Option(help="How many seeds.", min=1)] = 1,
+    image: Annotated[str, typer.Option(help="Images of unknown size, HEIGHTxWIDTH.")] = "375x500",
+    sets: Sets = None,
+) -> None:
+    """What a table costs before anything is paid: parameters, operations of a step, memory, hours. Estimates all.
+
+    Nothing is fetched, and nothing is computed but shapes.
+
+    Example: `tadp-da plan nighttime-driving-ours --row dreambooth --gpu A100 --utilisation 0.1 --seeds 3`
+    """
+    from benchmarks.plan import Planner, throughput, whole
+    from benchmarks.recipe import read_benchmark
+
+    speed = throughput(gpu, tflops, utilisation)
+    table = read_benchmark(recipe, tuple(sets or ())).only(names_of(rows))
+    name = row or next(iter(table.rows))
+    planner = Planner(_size(image))
+    chosen = table.only((name,)).rows[name]
+    _show(f"{table.name} / {name} on {chosen.model}", planner.cost(chosen))
+    hours = Table(title="Hours (estimate)", title_justify="left", header_style="bold")
+    stages = ("personalize", "adapt", "evaluate")
+    for heading in ("row", *stages, "all"):
+        hours.add_column(heading, justify="left" if heading == "row" else "right")
+    work = whole(table, planner, seeds)
+    total = {stage: sum(each[stage] for each in work.values()) for stage in stages}
+    for label, each in (*work.items(), ("all rows", total)):
+        values = [each[stage] / speed / 3600 for stage in stages]
+        hours.add_row(label, *(f"{value:.2f}" for value in (*values, sum(values))))
+    out.print(hours)
+    peak = f"{tflops:g} TFLOPS" if tflops else f"{gpu}'s peak in half precision"
+    out.print(
+        f"At {speed / 1e12:.3g} TFLOPS: {utilisation:.0%} of {peak}, a share that is stated and not measured; half "
+        f"precision needs --precision bf16. {seeds} seed(s). Not counted: captions, previews, reading files, and what a "
+        "detector does by the content of its images. "
+        f"Images of unknown size are taken to be {image}."
+    )
+
+
+def _size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if not found:
+        raise UsageError(
+            f"--image {text!r} is no size", fix="write HEIGHTxWIDTH, for example --image 720x960"
+        )
+    return int(found[1]), int(found[2])
+
+
+def _show(title: str, cost: Cost) -> None:
+    """Parameters, operations and memory of one row."""
+    shown = Table(title=f"{title} (estimate)", title_justify="left", show_header=False)
+    for part, number in cost.parameters.items():
+        shown.add_row("parameters", part, f"{number / 1e6:.1f} M")
+    shown.add_row("parameters", "trained", f"{cost.trained / 1e6:.1f} M")
+    height, width = cost.size
+    step = f"{cost.passes} x {cost.batch} images of {height}x{width}"
+    shown.add_row("one training step", "of", step)
+    shown.add_row("one training step", "frozen autoencoder", f"{cost.encoding / 1e12:.2f} TFLOP")
+    shown.add_row("one training step", "UNet and head, both ways", f"{cost.learning / 1e12:.2f} TFLOP")
+    for part, size in cost.memory.items():
+        text = "not estimated with gradient checkpointing" if size is None else f"{size / _GB:.2f} GB"
+        shown.add_row("memory in fp32", part, text)
+    if None not in cost.memory.values():
+        total = sum(size or 0 for size in cost.memory.values())
+        shown.add_row("memory in fp32", "all", f"{total / _GB:.2f} GB, without workspaces of kernels")
+    out.print(shown)
+    out.print(
+        "Activations are the bytes that autograd keeps from forward to backward, attention fused where no map is read."
+    )

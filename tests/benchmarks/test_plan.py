@@ -1,0 +1,181 @@
+"""What a plan counts is what the real networks have: shapes, parameters, bytes kept; and its sums follow."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import sizes
+from benchmarks.plan import PEAKS, Planner, throughput, whole
+from benchmarks.recipe import Benchmark, Recipe, read_benchmark
+from tadp_da import cli
+from tadp_da.errors import UsageError
+
+Make = Callable[..., Recipe]
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_pipeline: Path) -> Make:
+    """A recipe of a shipped benchmark on the tiny model, with changes."""
+
+    def make(name: str = "nighttime-driving-paper", row: str = "null", **adapt: Any) -> Recipe:
+        found = read_benchmark(name, (f"model={tiny_pipeline}",)).rows[row]
+        small = found.adapt.augment.crop and dataclasses.replace(found.adapt.augment, crop=(64, 64))
+        adapt = ({"augment": small} if small else {}) | adapt
+        return dataclasses.replace(found, adapt=dataclasses.replace(found.adapt, **adapt))
+
+    return make
+
+
+def test_the_built_in_shape_is_that_of_stable_diffusion() -> None:
+    with sizes.shapes_only():
+        networks = sizes.build(read_benchmark("nighttime-driving-paper").rows["null"])
+    counted = [sizes.count(getattr(networks, part)) for part in sizes.PARTS]
+    assert counted == [859_520_964, 83_653_863, 123_060_480]
+    assert networks.spec.widths() == {8: 320, 16: 717, 32: 1357, 64: 1280}
+
+
+def test_parameters_are_those_of_the_model_itself(recipe: Make, backbone: Any) -> None:
+    cost = Planner().cost(recipe())
+    assert {part: cost.parameters[part] for part in sizes.PARTS} == {
+        part: sizes.count(getattr(backbone, part)) for part in sizes.PARTS
+    }
+    with sizes.shapes_only():
+        assert sizes.build(recipe()).spec == backbone.spec
+    assert cost.trained == cost.parameters["unet"] + cost.parameters["head"]
+    low = Planner().cost(recipe(backbone="lora", lora_rank=3), memory=False)
+    real = sum(p.numel() for p in backbone.train_unet("lora", rank=3))
+    assert low.trained == real + low.parameters["head"]
+
+
+def test_bytes_kept_for_backward_are_those_of_a_real_pass(recipe: Make, backbone: Any) -> None:
+    from diffusers.models.attention_processor import AttnProcessor
+
+    chosen, size = recipe(), (64, 64)
+    networks = sizes.build(chosen)
+    networks.unet.load_state_dict(backbone.unet.state_dict())
+    for name in (name for level in networks.levels for name in level.maps):
+        networks.unet.get_submodule(name).set_processor(AttnProcessor())
+    owned = {p.data_ptr() for m in (networks.unet, networks.head) for p in m.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        sizes.perceive(networks, size, 2)
+    real = sum(t.untyped_storage().nbytes() for at, t in kept.items() if at not in owned)
+    assert sizes.kept_for_backward(chosen, size, 2) == pytest.approx(real, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["nighttime-driving-paper", "comic2k-ours"])
+def test_operations_grow_with_the_batch_and_with_what_moves(recipe: Make, name: str) -> None:
+    planner = Planner()
+    with sizes.shapes_only():
+        networks = sizes.build(recipe(name))
+        each = [
+            sizes.operations(lambda b=b: sizes.perceive(networks, (64, 64), b).backward()) for b in (1, 3)
+        ]
+    assert each[1] == 3 * each[0]
+
+    def learning(**adapt: Any) -> int:
+        return planner.cost(recipe(name, **adapt), memory=False).learning
+
+    frozen, low, full = (learning(backbone=mode) for mode in ("frozen", "lora", "full"))
+    assert frozen < low < full
+    assert full == 2 * each[0]
+    assert full < learning(gradient_checkpointing=True) < 1.5 * full
+    assert learning(accumulate=4) == 4 * full
+
+
+def test_memory_follows_from_what_is_trained_and_how(recipe: Make) -> None:
+    def memory(**adapt: Any) -> Any:
+        return Planner().cost(recipe(**adapt)).memory
+
+    full, low = memory(), memory(backbone="lora")
+    trained = Planner().cost(recipe(), memory=False).trained
+    assert (full["gradients"], full["optimizer"], full["average"]) == (4 * trained, 8 * trained, 0)
+    assert memory(ema=0.99)["average"] == 4 * trained
+    assert memory(optimizer="adamw8bit")["optimizer"] == 2 * trained
+    assert low["optimizer"] < full["optimizer"]
+    assert memory(gradient_checkpointing=True)["activations"] is None
+    assert memory(batch=4)["activations"] == 2 * full["activations"]
+
+
+def test_hours_add_up_and_a_concept_is_learned_once(recipe: Make) -> None:
+    learned = recipe(row="dreambooth")
+    rows = {"null": recipe(), "dreambooth": learned, "word": dataclasses.replace(learned, concept="word")}
+    table = Benchmark(name="t", claim="c", rows=rows)
+    planner = Planner()
+    one, three = whole(table, planner), whole(table, planner, seeds=3)
+    assert one["null"]["personalize"] == one["word"]["personalize"] == 0
+    assert one["dreambooth"]["personalize"] > 0
+    assert three == {name: {s: 3 * v for s, v in each.items()} for name, each in one.items()}
+    longer = dataclasses.replace(rows["null"].adapt, steps=2 * rows["null"].adapt.steps)
+    doubled = planner.cost(dataclasses.replace(rows["null"], adapt=longer), memory=False)
+    assert doubled.work["adapt"] == 2 * one["null"]["adapt"]
+    assert doubled.work["evaluate"] == one["null"]["evaluate"] > 0
+
+
+def test_learning_a_word_costs_less_than_learning_the_network(recipe: Make) -> None:
+    with sizes.shapes_only():
+        networks = sizes.build(recipe())
+
+        def count(method: str) -> int:
+            return sizes.operations(lambda: sizes.learn_noise(networks, (64, 64), method).backward())
+
+        assert 0 < count("textual-inversion") < count("dreambooth")
+
+
+def test_unknown_gpus_and_models_are_refused_with_advice(recipe: Make) -> None:
+    assert throughput("A100", None, 0.5) == 0.5e12 * PEAKS["A100"]
+    assert throughput("mine", 100, 0.1) == pytest.approx(1e13)
+    with pytest.raises(UsageError, match=r"did you mean 'A100'.*") as refused:
+        throughput("A10", None, 0.3)
+    assert "--tflops" in str(refused.value)
+    with pytest.raises(UsageError, match=r"--set model=sd-1\.5"):
+        Planner().cost(dataclasses.replace(recipe(), model="nobody/nothing"))
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    def run(*words: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["tadp-da", *map(str, words)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return int(left.value.code or 0)
+
+    return run
+
+
+def test_the_command_shows_a_step_and_the_hours(
+    command: Callable[..., int], tiny_pipeline: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["plan", "watercolor2k-ours", "--rows", "null,oracle", "--set", f"model={tiny_pipeline}"]
+    small = ["--set", "adapt.augment.crop=[64, 64]", "--set", "viewing.long=64"]
+    assert command(*words, *small, "--gpu", "H100", "--seeds", 3) == 0
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("estimate", "2 images of 64x64", "oracle", "all rows", "H100"))
+    assert command(*words, "--image", "small") == 2
+    assert "720x960" in capsys.readouterr().err
+    assert command(*words, "--row", "nul") == 2
+    assert "did you mean 'null'" in capsys.readouterr().err
+
+
+def test_the_paper_stands_on_the_terminal(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("benchmark", "table", "--out", tmp_path) == 0
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("Table 4", "Table 5", "not run", "60.8"))
+    assert command("benchmark", "table", "--variant", "theirs") == 2
+    assert "paper, repo, ours" in capsys.readouterr().err
+    assert command("benchmark", "table", "--out", tmp_path / "nowhere") == 2
+    assert "benchmark run" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tadp_da._hub import CAPTIONERS, Files, Found, fetch, has_weights, is_id
-from tadp_da.errors import EnvironmentFault
+from tadp_da.errors import EnvironmentFault, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +53,7 @@ def load(
 
     Raises:
         EnvironmentFault: when bitsandbytes is asked for and missing.
+        UsageError: when this CPU cannot run the model in 4 bits.
         OSError, ValueError, KeyError: when this is no image-to-text model.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -68,6 +69,8 @@ def load(
             local_files_only=True,
             **options,
         )
+    if quantization == "nf4" and str(device) == "cpu":
+        _check_blocks(model)
     # A quantized model is put on its device while it is read; to() would undo that, and refuses.
     return (model if options else model.to(device)).eval(), processor
 
@@ -89,6 +92,18 @@ def _quantized(quantization: Quantization, dtype: torch.dtype, device: torch.dev
         else BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
     )
     return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _check_blocks(model: Any) -> None:
+    """4-bit kernels of CPUs with AVX512-BF16 work on blocks of 32 outputs, and find out at the first image only."""
+    for name, layer in model.named_modules():
+        if getattr(layer, "support_avx512bf16_for_cpu", False) and layer.out_features % 32:
+            raise UsageError(
+                f"the captioner's layer {name} has {layer.out_features} outputs; this CPU runs 4-bit layers of "
+                "multiples of 32 only",
+                where="quantization",
+                fix="choose quantization: int8 or none, or caption on a GPU",
+            )
 
 
 @contextmanager

@@ -40,7 +40,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer), hidden_size=1024, intermediate_size=64, num_hidden_layers=1,
-            num_attention_heads=16, hidden_act="gelu", projection_dim=512, bos_token_id=0, eos_token_id=2, pad_token_id=1,
+            num_attention_heads=16, hidden_act="gelu", projection_dim=512,
+            bos_token_id=0, eos_token_id=2, pad_token_id=1,
         )
     ).save_pretrained(folder / "text_encoder")  # fmt: skip
     return folder

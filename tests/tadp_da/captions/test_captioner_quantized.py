@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import constants
 
 from tadp_da.captions.captioner import Captioner, CaptionerSettings, caption_images
-from tadp_da.errors import ArtefactError, EnvironmentFault
+from tadp_da.errors import ArtefactError, EnvironmentFault, UsageError
 from tadp_da.run import Run
 from tadp_da.types import Unlabeled
 from tests.tadp_da.captions.conftest import write_blip2
@@ -66,6 +66,15 @@ def test_linear_layers_shrink_and_stay_near(wide: Path, quantization: str) -> No
     with torch.no_grad():
         error = (after(x) - before(x)).norm() / before(x).norm()
     assert 0 < error < (0.03 if quantization == "int8" else 0.2)
+
+
+def test_layers_that_this_cpu_cannot_run_in_4_bits_are_refused_before_the_first_image(blip2: Path) -> None:
+    layers = pytest.importorskip("bitsandbytes").nn
+    if not layers.Linear4bit(32, 32).support_avx512bf16_for_cpu:
+        pytest.skip("this CPU has no kernel with such a limit")
+    with pytest.raises(UsageError, match=r"has \d+ outputs; this CPU") as caught:
+        Captioner.from_pretrained(blip2, settings("nf4"))
+    assert "choose quantization: int8" in caught.value.fix
 
 
 def test_without_bitsandbytes_the_extra_is_named(blip2: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,11 +187,14 @@ class Planner:
             total += _count(domain, "test") * len(windows) * (2 if recipe.viewing.flip else 1) * each
         return total
 
+    def _kept(self, recipe: Recipe, size: Size) -> int:
+        moves = recipe.adapt.backbone != "frozen"
+        key = [*self._shape(recipe), size, moves]
+        return int(self._once("kept", key, lambda: sizes.kept_for_backward(recipe, size, 1)))
+
     def _memory(self, recipe: Recipe, parameters: int, trained: int, size: Size) -> dict[str, int | None]:
         adapt = recipe.adapt
-        kept = (
-            None if adapt.gradient_checkpointing else adapt.batch * sizes.kept_for_backward(recipe, size, 1)
-        )
+        kept = None if adapt.gradient_checkpointing else adapt.batch * self._kept(recipe, size)
         return {
             "weights": 4 * parameters,
             "gradients": 4 * trained,

@@ -263,7 +263,8 @@ def shapes_only() -> AbstractContextManager[Any]:
 
 def kept_for_backward(recipe: Recipe, size: tuple[int, int], batch: int) -> int:
     """Bytes in fp32 that autograd keeps from the forward pass for the backward pass: every storage once, parameters
-    not counted. Attention is fused but for the layers whose maps are read, which keep their probabilities.
+    not counted. Attention is fused but for the layers whose maps are read, which keep their probabilities. For low-rank
+    layers it is what all of the UNet would keep, an upper bound.
     """
     from diffusers.models.attention_processor import AttnProcessor
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -274,7 +275,7 @@ def kept_for_backward(recipe: Recipe, size: tuple[int, int], batch: int) -> int:
         kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
-    with FakeTensorMode():
+    with FakeTensorMode(), torch.device("cpu"):
         networks = build(recipe)
         moving = recipe.adapt.backbone != "frozen"
         networks.unet.requires_grad_(moving)

@@ -86,8 +86,8 @@ def plan(
     peak = f"{tflops:g} TFLOPS" if tflops else f"{gpu}'s peak in half precision"
     out.print(
         f"At {speed / 1e12:.3g} TFLOPS: {utilisation:.0%} of {peak}, a share that is stated and not measured; half "
-        f"precision needs --precision bf16. {seeds} seed(s). Not counted: captions, previews, reading files, and what a "
-        "detector does by the content of its images. "
+        f"precision needs --precision bf16. {seeds} seed(s). Not counted: captions, previews, reading files, and what "
+        "a detector does by the content of its images. "
         f"Images of unknown size are taken to be {image}."
     )
 

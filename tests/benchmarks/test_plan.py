@@ -33,6 +33,12 @@ def recipe(tiny_pipeline: Path) -> Make:
     return make
 
 
+@pytest.fixture(scope="module")
+def planner() -> Planner:
+    """One for all: what is counted once need not be counted again."""
+    return Planner()
+
+
 def test_the_built_in_shape_is_that_of_stable_diffusion() -> None:
     with sizes.shapes_only():
         networks = sizes.build(read_benchmark("nighttime-driving-paper").rows["null"])
@@ -41,15 +47,15 @@ def test_the_built_in_shape_is_that_of_stable_diffusion() -> None:
     assert networks.spec.widths() == {8: 320, 16: 717, 32: 1357, 64: 1280}
 
 
-def test_parameters_are_those_of_the_model_itself(recipe: Make, backbone: Any) -> None:
-    cost = Planner().cost(recipe())
+def test_parameters_are_those_of_the_model_itself(recipe: Make, planner: Planner, backbone: Any) -> None:
+    cost = planner.cost(recipe())
     assert {part: cost.parameters[part] for part in sizes.PARTS} == {
         part: sizes.count(getattr(backbone, part)) for part in sizes.PARTS
     }
     with sizes.shapes_only():
         assert sizes.build(recipe()).spec == backbone.spec
     assert cost.trained == cost.parameters["unet"] + cost.parameters["head"]
-    low = Planner().cost(recipe(backbone="lora", lora_rank=3), memory=False)
+    low = planner.cost(recipe(backbone="lora", lora_rank=3), memory=False)
     real = sum(p.numel() for p in backbone.train_unet("lora", rank=3))
     assert low.trained == real + low.parameters["head"]
 
@@ -76,8 +82,9 @@ def test_bytes_kept_for_backward_are_those_of_a_real_pass(recipe: Make, backbone
 
 
 @pytest.mark.parametrize("name", ["nighttime-driving-paper", "comic2k-ours"])
-def test_operations_grow_with_the_batch_and_with_what_moves(recipe: Make, name: str) -> None:
-    planner = Planner()
+def test_operations_grow_with_the_batch_and_with_what_moves(
+    recipe: Make, planner: Planner, name: str
+) -> None:
     with sizes.shapes_only():
         networks = sizes.build(recipe(name))
         each = [
@@ -95,12 +102,12 @@ def test_operations_grow_with_the_batch_and_with_what_moves(recipe: Make, name: 
     assert learning(accumulate=4) == 4 * full
 
 
-def test_memory_follows_from_what_is_trained_and_how(recipe: Make) -> None:
+def test_memory_follows_from_what_is_trained_and_how(recipe: Make, planner: Planner) -> None:
     def memory(**adapt: Any) -> Any:
-        return Planner().cost(recipe(**adapt)).memory
+        return planner.cost(recipe(**adapt)).memory
 
     full, low = memory(), memory(backbone="lora")
-    trained = Planner().cost(recipe(), memory=False).trained
+    trained = planner.cost(recipe(), memory=False).trained
     assert (full["gradients"], full["optimizer"], full["average"]) == (4 * trained, 8 * trained, 0)
     assert memory(ema=0.99)["average"] == 4 * trained
     assert memory(optimizer="adamw8bit")["optimizer"] == 2 * trained
@@ -109,11 +116,10 @@ def test_memory_follows_from_what_is_trained_and_how(recipe: Make) -> None:
     assert memory(batch=4)["activations"] == 2 * full["activations"]
 
 
-def test_hours_add_up_and_a_concept_is_learned_once(recipe: Make) -> None:
+def test_hours_add_up_and_a_concept_is_learned_once(recipe: Make, planner: Planner) -> None:
     learned = recipe(row="dreambooth")
     rows = {"null": recipe(), "dreambooth": learned, "word": dataclasses.replace(learned, concept="word")}
     table = Benchmark(name="t", claim="c", rows=rows)
-    planner = Planner()
     one, three = whole(table, planner), whole(table, planner, seeds=3)
     assert one["null"]["personalize"] == one["word"]["personalize"] == 0
     assert one["dreambooth"]["personalize"] > 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as settings
 
 from adapt import FineTuning
@@ -102,6 +102,7 @@ class Recipe:
         head: what reads the pyramid.
         adapt: fine-tuning on the source labels.
         evaluate: how test images are scored.
+        limit: only the first so many images of every split, for smoke runs and demos; None for all.
     """
 
     source: str | OwnData
@@ -122,6 +123,7 @@ class Recipe:
     head: HeadChoice = dataclasses.field(default_factory=HeadChoice)
     adapt: FineTuning = dataclasses.field(default_factory=FineTuning)
     evaluate: EvaluationSettings = dataclasses.field(default_factory=EvaluationSettings)
+    limit: Annotated[int, Field(ge=1)] | None = None
 
     def __post_init__(self) -> None:
         nameless = not getattr(self.personalize, "word", "") or self.concept == "weights"

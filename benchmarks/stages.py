@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,22 @@ class Placed:
         return split in self.domain.splits and self.domain.labels is not None
 
 
-def place(choice: str | OwnData, data: Path) -> Placed:
-    """A registered domain under the data root, or the user's own folders under their common parent."""
+def place(choice: str | OwnData, data: Path, limit: int | None = None) -> Placed:
+    """A registered domain under the data root, or the user's own folders under their common parent.
+
+    Args:
+        choice: which domain.
+        data: root of the registry's domains.
+        limit: only the first so many images of every split.
+    """
+    placed = _place(choice, data)
+    listed = placed.domain.images
+    if limit is None:
+        return placed
+    return Placed(replace(placed.domain, images=lambda root, split: listed(root, split)[:limit]), placed.root)
+
+
+def _place(choice: str | OwnData, data: Path) -> Placed:
     if isinstance(choice, str):
         return Placed(domains[choice], data)
     train = "train" if choice.masks else "unlabeled"
@@ -91,7 +105,8 @@ class Stages:
 
     def __init__(self, recipe: Recipe, run: Run, data: Path) -> None:
         self.recipe, self.run = recipe, run
-        self.source, self.target = place(recipe.source, data), place(recipe.target, data)
+        self.source = place(recipe.source, data, recipe.limit)
+        self.target = place(recipe.target, data, recipe.limit)
         # the supervised ceiling trains on labels of the target itself
         self.taught = self.target if recipe.train_on == "target" else self.source
         self.plain = recipe.as_json()

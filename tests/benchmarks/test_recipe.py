@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.recipe import Recipe, parse_yaml, read_benchmark, shipped
+from benchmarks.recipe import OwnData, Recipe, parse_yaml, read_benchmark, shipped
+from benchmarks.stages import place
 from personalize import DreamBooth, Nothing, TextualInversion
 from tadp_da.domains import domains
 from tadp_da.errors import UsageError
+from tests.toy import NAMES, draw_pair
 
 PAIR = {"source": "mini-day", "target": "mini-night"}
 
@@ -123,3 +125,15 @@ def test_a_recipe_survives_its_own_record() -> None:
     plain = recipe.as_json()
     assert plain["personalize"]["method"] == "dreambooth"
     assert Recipe.from_mapping(plain) == recipe
+
+
+def test_a_limit_takes_the_first_images_of_every_split(tmp_path: Path) -> None:
+    root = draw_pair(tmp_path)
+    day = OwnData(
+        name="day", images=root / "day/images", masks=root / "day/masks", classes=tuple(NAMES.split(","))
+    )
+    whole, few = place(day, root), place(day, root, 2)
+    assert few.images("train").paths == whole.images("train").paths[:2]
+    captions = {few.images("train").key(i): "a street" for i in range(2)}
+    assert len(few.domain.labeled(few.root, "train", captions)) == 2
+    assert few.contents("train") != whole.contents("train")

@@ -1,8 +1,9 @@
 """The captioner: a BLIP-2 (ViT, Q-Former, OPT) small enough to train from scratch on two cores.
 
-The real BLIP-2 starts from a pretrained ViT and a pretrained language model. Here all three start from nothing, so the
-ViT gets, during training only, a second task: to say for every patch what it shows and whether a countable thing
-stands there. Without it, counting has to be found through the language model alone.
+The real BLIP-2 starts from a pretrained ViT, trains the Q-Former on tasks of its own, and only then meets a
+pretrained language model. Here all three start from nothing and together, so each of the first two has a task of its
+own during training: the ViT says for every patch what it shows and whether the middle of a countable thing lies there,
+the Q-Former says how many there are. Without these, counting has to be found through the language model alone.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from tadp_da.mini.world import CLASSES
 
 SCHEDULE = Schedule(lr=1e-3, warmup=300, weight_decay=0.05, ema=0.998)
 QUERIES = 16
+MOST = 6  # counts 0 .. 5, more counts as 5
 LENGTH = 64  # longest text in tokens, without the queries
 WIDTH = 128
 
@@ -64,7 +66,7 @@ def new_processor(tokenizer: GPT2Tokenizer, size: int = 128) -> Blip2Processor:
 
 
 class Captioner(nn.Module):
-    """BLIP-2 and the head of the ViT's second task, which is left behind after training."""
+    """BLIP-2 and the heads of its parts' own tasks, which are left behind after training."""
 
     def __init__(self, config: Blip2Config) -> None:
         super().__init__()
@@ -72,13 +74,16 @@ class Captioner(nn.Module):
         # transformers starts all queries at zero: equal queries get equal gradients and stay equal for ever
         nn.init.normal_(self.blip2.query_tokens, std=0.5)
         self.patches = nn.Linear(config.vision_config.hidden_size, len(CLASSES) + len(COUNTED))
+        self.counts = nn.Linear(QUERIES * config.qformer_config.hidden_size, len(COUNTED) * MOST)
 
-    def forward(self, pixels: Tensor, tokens: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
-        """Next-token scores (b t k) of tokens (b t), and patch scores (b u v c), for pixels (b 3 h w)."""
+    def forward(self, pixels: Tensor, tokens: Tensor, attention: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """For pixels (b 3 h w): next-token scores (b t k) of tokens (b t), patch scores (b u v c), and scores of the
+        counts (b thing number)."""
         output = self.blip2(pixel_values=pixels, input_ids=tokens, attention_mask=attention)
         seen = output.vision_outputs.last_hidden_state[:, 1:]
         side = int(seen.shape[1] ** 0.5)
-        return output.logits, self.patches(seen).unflatten(1, (side, side))
+        counts = self.counts(output.qformer_outputs.last_hidden_state.flatten(1))
+        return output.logits, self.patches(seen).unflatten(1, (side, side)), counts.unflatten(1, (-1, MOST))
 
 
 def spoiled(images: Tensor, draw: Draw) -> Tensor:
@@ -133,7 +138,7 @@ def _losses(
     images, cells, captions = _batch(pictures, draw, batch)
     tokens, attention, targets = _tokens(tokenizer, captions)
     with torch.autocast("cpu", torch.bfloat16):
-        scores, patches = model((images / 2 + 0.5 - mean) / std, tokens, attention)
+        scores, patches, counts = model((images / 2 + 0.5 - mean) / std, tokens, attention)
     patches = patches.float()
     share = cells[..., : len(CLASSES)]
     share = share / share.sum(-1, keepdim=True).clamp(min=1)
@@ -143,7 +148,9 @@ def _losses(
         patches[..., len(CLASSES) :], cells[..., len(CLASSES) :].clamp(max=1), pos_weight=torch.tensor(5.0)
     )
     words = F.cross_entropy(scores[:, :-1].float().flatten(0, 1), targets[:, 1:].flatten(), ignore_index=-100)
-    return {"words": words, "classes": classes, "things": 5 * things}
+    true = cells[..., len(CLASSES) :].sum((1, 2)).long().clamp(max=MOST - 1)
+    number = F.cross_entropy(counts.float().flatten(0, 1), true.flatten())
+    return {"words": words, "classes": classes, "things": 5 * things, "counts": 0.5 * number}
 
 
 def train_blip2(

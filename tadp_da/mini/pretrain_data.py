@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -121,8 +123,12 @@ def draw_all(plan: Plan, work: Path, processes: int = 2) -> Path:
     folder = work / plan.name
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, plan.scenes, CHUNK)
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        for done, _ in enumerate(pool.map(partial(_draw_chunk, plan, folder), starts), 1):
+    draw = partial(_draw_chunk, plan, folder)
+    with ExitStack() as stack:
+        run: Callable[..., Iterable[None]] = map
+        if processes > 1:
+            run = stack.enter_context(ProcessPoolExecutor(processes, mp_context=get_context("spawn"))).map
+        for done, _ in enumerate(run(draw, starts), 1):
             print(f"data {min(done * CHUNK, plan.scenes)} of {plan.scenes} pictures", flush=True)
     return folder
 

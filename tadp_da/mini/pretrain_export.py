@@ -48,6 +48,8 @@ def export_captioner(model: Blip2ForConditionalGeneration, tokenizer: GPT2Tokeni
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
+        # Blip2's generate asks the language model's own settings, which from_pretrained makes from its config
+        model.config.text_config.max_new_tokens = LENGTH
         model.half().save_pretrained(draft, safe_serialization=True)
         _single_precision(draft / "config.json")
         new_processor(tokenizer, model.config.vision_config.image_size).save_pretrained(draft)

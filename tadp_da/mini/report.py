@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
+from tadp_da.mini import WEIGHTS
 from tadp_da.mini.pretrain_data import COUNTED, trained_looks
 from tadp_da.mini.pretrain_export import CAPTIONER, DIFFUSION
 from tadp_da.mini.styles import LOOKS, render
 from tadp_da.mini.world import Scene, draw_scene, parse_counts
 
-WEIGHTS = Path(__file__).parent / "weights"
 SEED = 1000  # a world that no picture of the pretraining comes from
 PROMPT = "a city street with two cars, a person and three trees"
 STEPS, GUIDANCE = 30, 3.0
@@ -75,9 +75,9 @@ def psnr(images: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 
 def reconstructions(
-    vae: AutoencoderKL, scenes: Sequence[Scene], seed: int, shown: int = 6
+    vae: AutoencoderKL, scenes: Sequence[Scene], seed: int, shown: int = 4
 ) -> tuple[Rows, Picture]:
-    """PSNR per look through the autoencoder, and for each look a row of pictures above a row of reconstructions."""
+    """PSNR per look through the autoencoder, and for each look a row of pictures, reconstructions to their right."""
     rows: Rows = {}
     strips = []
     for look in LOOKS:
@@ -86,7 +86,7 @@ def reconstructions(
         decoded = torch.cat([_through(vae, part) for part in images.split(16)])
         rows[look] = {"PSNR": float(psnr(images, decoded).mean())}
         back = ((decoded[:shown] + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-        strips += [np.hstack(list(drawn[:shown])), np.hstack(list(back))]
+        strips.append(np.hstack([*drawn[:shown], *back]))
     return rows, np.vstack(strips)
 
 

@@ -73,7 +73,8 @@ def test_the_whole_figure_on_own_folders(
     assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/manifest.json")} == made
     capsys.readouterr()
     assert command("compare", tmp_path, "own") == 0
-    assert "difference from null" in " ".join(capsys.readouterr().out.split())
+    assert "verdict" in capsys.readouterr().out
+    assert "difference from null" in (tmp_path / "tables/own/table.md").read_text()
 
 
 def test_without_target_labels_there_are_predictions_and_no_table(

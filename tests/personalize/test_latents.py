@@ -65,7 +65,9 @@ def test_random_views_depend_on_the_seed_alone(backbone: Any, images: Unlabeled,
 def test_the_posterior_keeps_its_deviation(backbone: Any, images: Unlabeled, run: Run) -> None:
     latents = encode(backbone, images, DreamBooth(posterior="sample"), run)
     pixels = to_pixels([crops(images[0], (64, 64))[0]])
-    with torch.no_grad():  # together with its mirror image, as encode does: kernels round by the size of the batch
+    with (
+        torch.no_grad()
+    ):  # together with its mirror image, as encode does: kernels round by the size of the batch
         dist = backbone.vae.encode(torch.cat([pixels, pixels.flip(-1)])).latent_dist
     assert latents.std is not None
     torch.testing.assert_close(latents.std[0], dist.std * backbone.vae.config.scaling_factor)

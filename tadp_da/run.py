@@ -37,6 +37,8 @@ class Run:
         device: ``"auto"`` takes CUDA, then Apple's MPS, then the CPU; otherwise a torch device name.
         precision: mixed precision of training.
         quiet: no progress bars.
+        skip_bad: go on without pictures that cannot be used, and list them in ``skipped-<domain>.json``.
+        allow_overlap: score although test pictures are among those that are learned from.
     """
 
     folder: Path
@@ -44,6 +46,8 @@ class Run:
     device: str = "auto"
     precision: Literal["no", "bf16", "fp16"] = "no"
     quiet: bool = False
+    skip_bad: bool = False
+    allow_overlap: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in ("no", "bf16", "fp16"):

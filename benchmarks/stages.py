@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from tadp_da.captions.rewrite import Rewrite, fit
 from tadp_da.concept import Concept
 from tadp_da.domains import Domain, domains
 from tadp_da.domains.folder import folder_domain
+from tadp_da.domains.preflight import preflight
 from tadp_da.errors import UsageError
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run, file_digest
@@ -54,6 +55,11 @@ class Placed:
             ]
             _READ[known] = digest("\n".join(parts).encode())
         return _READ[known]
+
+    def checked(self, splits: Sequence[str], run: Run) -> Placed:
+        """The same after a look at every file of those of these splits that the domain has."""
+        used = [s for s in splits if s in self.domain.splits and (s == "unlabeled" or self.has(s))]
+        return replace(self, domain=preflight(self.domain, self.root, used, run)) if used else self
 
     def has(self, split: str) -> bool:
         """Whether the split exists and is labelled."""
@@ -105,8 +111,11 @@ class Stages:
 
     def __init__(self, recipe: Recipe, run: Run, data: Path) -> None:
         self.recipe, self.run = recipe, run
-        self.source = place(recipe.source, data, recipe.limit)
-        self.target = place(recipe.target, data, recipe.limit)
+        learned = ["train"] if recipe.train_on == "target" else []
+        self.source = place(recipe.source, data, recipe.limit).checked(
+            ["test"] if learned else ["train", "test"], run
+        )
+        self.target = place(recipe.target, data, recipe.limit).checked([*learned, "unlabeled", "test"], run)
         # the supervised ceiling trains on labels of the target itself
         self.taught = self.target if recipe.train_on == "target" else self.source
         self.plain = recipe.as_json()
@@ -262,7 +271,8 @@ class Stages:
             return evaluate(model, data, fitted, self.run, self.recipe.evaluate, pictures=pictures)
 
         def make(folder: Path) -> None:
-            if self.target.has("test") and "unlabeled" in self.target.domain.splits:
+            tested = self.target.has("test") and "unlabeled" in self.target.domain.splits
+            if tested and not self.run.allow_overlap:
                 refuse_overlap(self.target.images("unlabeled"), self.target.images("test"))
             Report(
                 source=score(self.source, rewrite.source, folder / "source"),

@@ -4,6 +4,7 @@ test pictures looked for among the training pictures. What is wrong is told with
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -57,6 +58,7 @@ class SplitReport:
         holding: pictures that hold the class.
         ignored: ignored pixels, or objects marked difficult.
         empty: labelled pictures without any object, or with ignored pixels only.
+        bad: what is wrong with each picture that cannot be used, it or its label, by path relative to the root.
         findings: what is wrong.
     """
 
@@ -69,6 +71,7 @@ class SplitReport:
     holding: Mapping[str, int] = field(default_factory=dict)
     ignored: int = 0
     empty: int = 0
+    bad: Mapping[str, str] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
 
 
@@ -114,6 +117,8 @@ def check_data(
     *,
     splits: Sequence[str] = (),
     partial: bool = False,
+    skip_bad: bool = False,
+    allow_overlap: bool = False,
     threads: int = 4,
     tracked: Tracked = lambda items, _total, _what: items,
 ) -> CheckReport:
@@ -126,6 +131,8 @@ def check_data(
         root: as the domain wants it.
         splits: which to look at; none for all that are there. A split that is named must be there.
         partial: whether fewer pictures than the data set has are all right.
+        skip_bad: whether pictures that cannot be used are to be left out: then they are warnings.
+        allow_overlap: whether test pictures may be among the others: then they are warnings.
         threads: pictures that are decoded at a time.
         tracked: wraps what is gone through, for a progress bar: ``(items, total, what) -> items``.
 
@@ -142,12 +149,15 @@ def check_data(
             if error.fix != chosen.fetch or name in splits:  # other than that nothing is there
                 reports.append(SplitReport(name, findings=(_finding(error),)))
             continue
-        report, contents[name] = _check_split(chosen, name, paths, root, partial, threads, tracked)
-        reports.append(report)
+        with ThreadPoolExecutor(threads) as pool:
+            looks = pool.map(functools.partial(_look, chosen, chosen.has_labels(name)), paths)
+            seen = list(tracked(looks, len(paths), f"{chosen.name} {name}"))
+        reports.append(_split_report(chosen, name, seen, root, partial, skip_bad))
+        contents[name] = _by_content(seen)
     if not reports:
         raise DataError(f"no images of {chosen.name!r} in any split", where=root, fix=chosen.fetch)
     task = chosen.labels.task if chosen.labels else None
-    return CheckReport(chosen.name, str(root), task, tuple(reports), _leaks(contents))
+    return CheckReport(chosen.name, str(root), task, tuple(reports), _leaks(contents, allow_overlap))
 
 
 @dataclass(frozen=True)
@@ -162,6 +172,11 @@ class _Seen:
     ignored: int = 0
     labelled: bool = False
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def error(self) -> str:
+        """Why the picture cannot be used; empty when it can."""
+        return next((finding.what for finding in self.findings if finding.level == "error"), "")
 
 
 def _look(domain: Domain, labelled: bool, path: Path) -> _Seen:
@@ -205,25 +220,18 @@ def _amounts(target: Any, labels: LabelSpace) -> tuple[dict[int, int], int]:
     return amounts, amounts.pop(labels.ignore, 0)
 
 
-def _check_split(
-    domain: Domain,
-    name: str,
-    paths: Sequence[Path],
-    root: Path,
-    partial: bool,
-    threads: int,
-    tracked: Tracked,
-) -> tuple[SplitReport, dict[str, list[Path]]]:
-    labelled = domain.has_labels(name)
-    with ThreadPoolExecutor(threads) as pool:
-        looks = pool.map(lambda path: _look(domain, labelled, path), paths)
-        seen = list(tracked(looks, len(paths), f"{domain.name} {name}"))
+def _split_report(
+    domain: Domain, name: str, seen: Sequence[_Seen], root: Path, partial: bool, skip_bad: bool
+) -> SplitReport:
     expected = domain.counts.get(name)
+    bad = {_key(one.path, root): why for one in seen if (why := one.error)}
     findings = _grouped(finding for one in seen for finding in one.findings)
-    if expected is not None and len(paths) != expected:
+    if skip_bad and len(bad) < len(seen):
+        findings = tuple(_left_out(f) if f.level == "error" else f for f in findings)
+    if expected is not None and len(seen) != expected:
         short = Finding(
-            "warning" if partial and len(paths) < expected else "error",
-            f"found {len(paths)} images, the data set has {expected}: numbers cannot be compared with others",
+            "warning" if partial and len(seen) < expected else "error",
+            f"found {len(seen)} images, the data set has {expected}: numbers cannot be compared with others",
             1,
             (str(root),),
             f"{domain.fetch}; or say that a part will do: --partial",
@@ -238,9 +246,9 @@ def _check_split(
             Finding("warning", what, len(blank), places, "label something, or remove image and mask"),
         )
     labels = _by_class(domain.labels, read)
-    report = SplitReport(
+    return SplitReport(
         name=name,
-        images=len(paths),
+        images=len(seen),
         expected=expected,
         sizes=dict(Counter(one.size for one in seen if one.size).most_common()),
         modes=dict(Counter(one.mode for one in seen if one.mode).most_common()),
@@ -248,13 +256,27 @@ def _check_split(
         holding=labels[1],
         ignored=sum(one.ignored for one in read),
         empty=len(blank),
+        bad=bad,
         findings=findings,
     )
+
+
+def _key(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _left_out(finding: Finding) -> Finding:
+    return dataclasses.replace(
+        finding, level="warning", what=f"left out: {finding.what}", fix=f"{finding.fix}; or leave it out"
+    )
+
+
+def _by_content(seen: Iterable[_Seen]) -> dict[str, list[Path]]:
     contents: dict[str, list[Path]] = {}
     for one in seen:
         if one.digest:
             contents.setdefault(one.digest, []).append(one.path)
-    return report, contents
+    return contents
 
 
 def _by_class(labels: LabelSpace | None, read: Sequence[_Seen]) -> tuple[dict[str, int], dict[str, int]]:
@@ -289,7 +311,9 @@ def _grouped(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     )
 
 
-def _leaks(contents: Mapping[str, Mapping[str, Sequence[Path]]]) -> tuple[Finding, ...]:
+def _leaks(
+    contents: Mapping[str, Mapping[str, Sequence[Path]]], allowed: bool = False
+) -> tuple[Finding, ...]:
     """Test pictures that are training or unlabelled pictures too, and pictures that come twice, told by their bytes."""
     findings = []
     test = contents.get("test", {})
@@ -299,7 +323,8 @@ def _leaks(contents: Mapping[str, Mapping[str, Sequence[Path]]]) -> tuple[Findin
             what = (
                 f"{len(shared)} test pictures are also in {name!r}: scores would be those of known pictures"
             )
-            findings.append(Finding("error", what, len(shared), pairs, f"remove them from {name!r}"))
+            fix = f"remove them from {name!r}; or where that is meant: --allow-overlap"
+            findings.append(Finding("warning" if allowed else "error", what, len(shared), pairs, fix))
         if twice := [paths for paths in other.values() if len(paths) > 1]:
             pairs = tuple(" = ".join(map(str, paths[:2])) for paths in twice[:_OFFENDERS])
             what = f"{len(twice)} pictures of {name!r} come several times: they count several times"

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from tadp_da.cli import data, doctor, figure, plan, stages
+from tadp_da.cli import data, doctor, figure, plan, stages, submit
 from tadp_da.errors import Interrupted, TadpError
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ for stage in (
 app.command()(figure.run)
 app.command()(figure.compare)
 app.command()(plan.plan)
+app.command()(submit.submit)
 benchmark = typer.Typer(no_args_is_help=True, help="Tables of caption strategies over seeds.")
 benchmark.command("list")(figure.benchmark_list)
 benchmark.command("run")(figure.benchmark_run)

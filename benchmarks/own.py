@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,24 +21,46 @@ from benchmarks.stages import Stages
 from tadp_da.backbones import backbones
 from tadp_da.captions.captioner import Captioner, caption_images
 from tadp_da.captions.files import CaptionFile
+from tadp_da.captions.flags import fallback_caption, notes
 from tadp_da.captions.rewrite import Rewrite
 from tadp_da.concept import Concept
 from tadp_da.domains.folder import folder_domain
+from tadp_da.domains.preflight import preflight
 from tadp_da.errors import DataError
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run, write_json
 from tadp_da.types import LabelSpace, Unlabeled, Wording
 
 Captions = Mapping[str, str]
+_log = logging.getLogger(__name__)
 
 
-def captions_for(images: Unlabeled, file: Path | None, captioner: str, run: Run) -> Captions:
-    """Captions from a file, or made by the captioner into the run's folder (a half-done file is finished)."""
+def captions_for(
+    images: Unlabeled,
+    file: Path | None,
+    captioner: str,
+    run: Run,
+    fallback: str = "",
+    classes: tuple[str, ...] = (),
+) -> Captions:
+    """Captions from a file, or made by the captioner into the run's folder (a half-done file is finished).
+
+    Args:
+        images: what the captions are of.
+        file: the file, or None.
+        captioner: which captioner, where there is no file.
+        run: folder, device.
+        fallback: ``"class-names"`` names all classes for an image that the file lacks; else that is an error.
+        classes: their names.
+    """
     if file is None:
         file = run.folder / f"captions-{images.domain}.json"
         run.folder.mkdir(parents=True, exist_ok=True)
         caption_images(images, Captioner.from_pretrained(captioner, device=run.torch_device), file, run)
-    return CaptionFile.read(file).lookup(images)
+    found = CaptionFile.read(file).lookup(images, fallback_caption(fallback, classes))
+    if odd := notes(found):
+        _log.warning("%s: %s", file, "; ".join(odd))
+    return found
 
 
 def adapt_own(
@@ -54,9 +77,11 @@ def adapt_own(
     preset: str,
     sets: tuple[str, ...],
     run: Run,
+    fallback: str = "",
 ) -> PerceptionModel:
     """Stage 2 on folders; the model is saved into the run's folder. Settings start from the preset."""
     domain = folder_domain(images.name, images=images, masks=masks, classes=classes)
+    domain = preflight(domain, images, ["train"], run)
     labels = LabelSpace(task="segmentation", classes=classes)
     folders = {"name": images.name, "images": images, "masks": masks, "classes": classes}
     base = read_benchmark(preset, base={"source": folders, "target": folders}, kind="presets").rows["null"]
@@ -80,7 +105,7 @@ def adapt_own(
         seed=run.seed,
         **head.settings,
     )
-    texts = captions_for(domain.unlabeled(images, "train"), captions, captioner, run)
+    texts = captions_for(domain.unlabeled(images, "train"), captions, captioner, run, fallback, classes)
     tuning: FineTuning = build_settings(FineTuning, base.as_json()["adapt"], sets)
     trained = tuning(perception, domain.labeled(images, "train", texts), rewrite.source, run)
     trained.save(run.folder)
@@ -88,7 +113,13 @@ def adapt_own(
 
 
 def evaluate_own(
-    model: Path, images: Path, masks: Path, captions: Path | None, captioner: str, run: Run
+    model: Path,
+    images: Path,
+    masks: Path,
+    captions: Path | None,
+    captioner: str,
+    run: Run,
+    fallback: str = "",
 ) -> Evaluation:
     """Stage 3 on folders; the report lies in the run's folder."""
     perception = PerceptionModel.load(model, device=run.torch_device)
@@ -100,7 +131,8 @@ def evaluate_own(
         classes=labels.classes,
         ignore=labels.ignore,
     )
-    texts = captions_for(domain.unlabeled(images, "test"), captions, captioner, run)
+    domain = preflight(domain, images, ["test"], run)
+    texts = captions_for(domain.unlabeled(images, "test"), captions, captioner, run, fallback, labels.classes)
     found = score(
         perception,
         domain.labeled(images, "test", texts),
@@ -120,12 +152,14 @@ def predict_own(
     captions: Path | None,
     captioner: str,
     run: Run,
+    fallback: str = "",
 ) -> int:
     """Overlays, decisions (index masks, or objects as JSON) and attention maps of an image or a folder of images; how
     many images were seen."""
     perception = PerceptionModel.load(model, device=run.torch_device)
     if images.is_dir():
-        pictures = folder_domain(images.name, images=images).unlabeled(images)
+        domain = preflight(folder_domain(images.name, images=images), images, ["unlabeled"], run)
+        pictures = domain.unlabeled(images)
     elif images.is_file():
         pictures = Unlabeled(domain=images.stem, root=images.parent, paths=(images,))
     else:
@@ -133,7 +167,7 @@ def predict_own(
     texts = (
         {pictures.key(i): text for i in range(len(pictures))}
         if text is not None
-        else captions_for(pictures, captions, captioner, run)
+        else captions_for(pictures, captions, captioner, run, fallback, perception.labels.classes)
     )
     prompts: dict[str, str] = {}
     with run.progress(len(pictures), "predicting") as advance:

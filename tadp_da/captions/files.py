@@ -116,11 +116,15 @@ class CaptionFile:
             "/" in key or PurePosixPath(key).suffix.lower() in _IMAGE_SUFFIXES for key in self.entries
         )
 
-    def lookup(self, images: Unlabeled) -> dict[str, str]:
+    def lookup(self, images: Unlabeled, fallback: str | None = None) -> dict[str, str]:
         """The caption of every image by ``images.key``.
 
         A key of the file is an image's path relative to the data root, the end of that path (published files start at
         the data set's own folder, e.g. ``night/...``), or, in a file of stems, the stem of its name.
+
+        Args:
+            images: what captions are asked for.
+            fallback: caption of the images that have none; when None, such an image is an error.
 
         Raises:
             DataError: when captions are missing, with the coverage and the command that makes them; when two images
@@ -130,9 +134,9 @@ class CaptionFile:
         names = {key: name for key in keys if (name := self._name_of(key)) is not None}
         self._refuse_shared(names)
         missing = [key for key in keys if key not in names]
-        if missing:
+        if missing and fallback is None:
             raise self._missing(missing, len(keys), images.root)
-        return {key: self.entries[name].caption for key, name in names.items()}
+        return {key: self.entries[names[key]].caption if key in names else fallback or "" for key in keys}
 
     def _name_of(self, key: str) -> str | None:
         """The file's key for an image, the longest that fits."""
@@ -159,7 +163,8 @@ class CaptionFile:
             f"{total - len(missing)} of {total} images have a caption and {len(missing)} have none, "
             f"e.g. {missing[0]!r}; {keys}",
             where=self.path,
-            fix=f"check the data root, or make them: tadp-da caption {root} --out captions.json",
+            fix=f"check the data root, or make them: tadp-da caption {root} --out captions.json; or say the class "
+            "names of these images: --caption-fallback class-names",
         )
 
 

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from tadp_da.cli.options import (
+    AllowOverlap,
     Data,
     Device,
     Model,
@@ -18,6 +19,7 @@ from tadp_da.cli.options import (
     Seed,
     Seeds,
     Sets,
+    SkipBad,
     names_of,
     open_run,
     out,
@@ -62,6 +64,8 @@ def run(
     seeds: Seeds = "0",
     device: Device = "auto",
     precision: Precision = "no",
+    skip_bad: SkipBad = False,
+    allow_overlap: AllowOverlap = False,
 ) -> None:
     """The whole figure on your own data: personalize, caption, adapt, and, with target test labels, score.
 
@@ -83,7 +87,8 @@ def run(
         preset=preset or preset_for(model),
         sets=tuple(sets or ()),
     )
-    the_run = open_run(out_folder, device=device, precision=precision)
+    choices = {"skip_bad": skip_bad, "allow_overlap": allow_overlap}
+    the_run = open_run(out_folder, device=device, precision=precision, **choices)
     reports = fill(table, seeds_of(seeds), the_run, Path("data"))
     if target_test_masks is not None:
         _publish(table.name, reports, the_run.folder)
@@ -113,6 +118,8 @@ def benchmark_run(
     sets: Sets = None,
     device: Device = "auto",
     precision: Precision = "no",
+    skip_bad: SkipBad = False,
+    allow_overlap: AllowOverlap = False,
 ) -> None:
     """Fill a table over seeds. What is finished in the folder is not done again; several processes may share it.
 
@@ -122,7 +129,8 @@ def benchmark_run(
     from benchmarks.tables import fill
 
     table = read_benchmark(name, tuple(sets or ())).only(names_of(rows))
-    the_run = open_run(out_folder, device=device, precision=precision)
+    choices = {"skip_bad": skip_bad, "allow_overlap": allow_overlap}
+    the_run = open_run(out_folder, device=device, precision=precision, **choices)
     _publish(table.name, fill(table, seeds_of(seeds), the_run, data), the_run.folder)
 
 

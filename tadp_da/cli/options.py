@@ -30,17 +30,32 @@ Preset = Annotated[
     str, typer.Option(help="Settings to start from: mini, stable-diffusion, or your YAML file.")
 ]
 
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Go on without pictures that cannot be used, and list them.")
+]
+AllowOverlap = Annotated[
+    bool, typer.Option("--allow-overlap", help="Score although test pictures are among the others.")
+]
+Fallback = Annotated[
+    str,
+    typer.Option(
+        "--caption-fallback", help="For images that the caption file lacks: class-names; else an error."
+    ),
+]
+
 
 def preset_for(model: str) -> str:
     """Settings that suit the model's size, unless the user names others."""
     return "mini" if model == "mini" else "stable-diffusion"
 
 
-def open_run(folder: Path, seed: int = 0, device: str = "auto", precision: str = "no") -> Any:
+def open_run(
+    folder: Path, seed: int = 0, device: str = "auto", precision: str = "no", **settings: bool
+) -> Any:
     """The run that a command works in."""
     from tadp_da.run import Run
 
-    return Run(folder=folder, seed=seed, device=device, precision=precision)  # type: ignore[arg-type]
+    return Run(folder=folder, seed=seed, device=device, precision=precision, **settings)  # type: ignore[arg-type]
 
 
 def seeds_of(text: str) -> tuple[int, ...]:
@@ -72,8 +87,10 @@ def names_of(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def pictures_in(folder: Path) -> Any:
-    """Every picture of a folder, without labels."""
+def pictures_in(folder: Path, run: Any = None) -> Any:
+    """Every picture of a folder without labels; with a run, those that it may use."""
     from tadp_da.domains.folder import folder_domain
+    from tadp_da.domains.preflight import preflight
 
-    return folder_domain(folder.name, images=folder).unlabeled(folder)
+    domain = folder_domain(folder.name, images=folder)
+    return (preflight(domain, folder, ["unlabeled"], run) if run else domain).unlabeled(folder)

@@ -12,12 +12,14 @@ from rich.text import Text
 
 from tadp_da.cli.options import (
     Device,
+    Fallback,
     Model,
     Out,
     Precision,
     Preset,
     Seed,
     Sets,
+    SkipBad,
     names_of,
     open_run,
     out,
@@ -43,6 +45,7 @@ def personalize(
     seed: Seed = 0,
     device: Device = "auto",
     precision: Precision = "no",
+    skip_bad: SkipBad = False,
 ) -> None:
     """Learn a concept of an unlabelled domain: a word, or a word and weights.
 
@@ -55,10 +58,10 @@ def personalize(
     names = {f.name for f in dataclasses.fields(personalizers[method])}
     given = {"word": word or ("<target>" if "like" in names else "sks"), "like": like}
     personalizer = settings_of(personalizers[method], sets, **{k: v for k, v in given.items() if k in names})
-    unlabeled = pictures_in(images)
+    run = open_run(out_folder, seed, device, precision, skip_bad=skip_bad)
+    unlabeled = pictures_in(images, run)
     texts = CaptionFile.read(captions).lookup(unlabeled) if captions else None
     backbone = backbones["stable-diffusion"].from_pretrained(model)
-    run = open_run(out_folder, seed, device, precision)
     out_folder.mkdir(parents=True, exist_ok=True)
     concept = personalizer(backbone.to(run.torch_device), unlabeled, run, texts)
     concept.save(out_folder)
@@ -79,6 +82,7 @@ def caption(
     ] = False,
     sets: Sets = None,
     device: Device = "auto",
+    skip_bad: SkipBad = False,
 ) -> None:
     """Caption every image of a folder with BLIP-2.
 
@@ -88,9 +92,10 @@ def caption(
     from tadp_da.captions.clean import clean_all
     from tadp_da.captions.files import CaptionFile
 
-    run = open_run(out_file.parent, device=device)
+    run = open_run(out_file.parent, device=device, skip_bad=skip_bad)
+    pictures = pictures_in(images, run)
     model = Captioner.from_pretrained(captioner, settings_of(CaptionerSettings, sets), run.torch_device)
-    report = caption_images(pictures_in(images), model, out_file, run)
+    report = caption_images(pictures, model, out_file, run)
     for line in report.lines():
         out.print(line, highlight=False)
     if clean:
@@ -154,6 +159,8 @@ def adapt(
     seed: Seed = 0,
     device: Device = "auto",
     precision: Precision = "no",
+    skip_bad: SkipBad = False,
+    caption_fallback: Fallback = "",
 ) -> None:
     """Fine-tune the (personalized) backbone and a head on labelled source images.
 
@@ -175,7 +182,8 @@ def adapt(
         model=model,
         preset=preset or preset_for(model),
         sets=tuple(sets or ()),
-        run=open_run(out_folder, seed, device, precision),
+        run=open_run(out_folder, seed, device, precision, skip_bad=skip_bad),
+        fallback=caption_fallback,
     )
     out.print(
         f"The model lies in {out_folder}. Try it: tadp-da predict {out_folder} IMAGES --out predictions"
@@ -192,6 +200,8 @@ def evaluate(
     ] = None,
     captioner: Annotated[str, typer.Option(help="Captioner for images without captions.")] = "mini",
     device: Device = "auto",
+    skip_bad: SkipBad = False,
+    caption_fallback: Fallback = "",
 ) -> None:
     """Score a model on labelled test images: mIoU and IoU per class at the labels' own resolution.
 
@@ -199,7 +209,8 @@ def evaluate(
     """
     from benchmarks.own import evaluate_own
 
-    found = evaluate_own(model, images, masks, captions, captioner, open_run(out_folder, device=device))
+    run = open_run(out_folder, device=device, skip_bad=skip_bad)
+    found = evaluate_own(model, images, masks, captions, captioner, run, caption_fallback)
     table = Table("class", found.metric, box=None, header_style="bold")
     for name, value in found.classes.items():
         table.add_row(name, "-" if value is None else f"{value:.1f}")
@@ -222,6 +233,8 @@ def predict(
     ] = None,
     captioner: Annotated[str, typer.Option(help="Captioner for images without captions.")] = "mini",
     device: Device = "auto",
+    skip_bad: SkipBad = False,
+    caption_fallback: Fallback = "",
 ) -> None:
     """Predict: colour overlays, index masks or objects as JSON, and attention maps of chosen words.
 
@@ -229,9 +242,8 @@ def predict(
     """
     from benchmarks.own import predict_own
 
-    count = predict_own(
-        model, images, names_of(attention), text, captions, captioner, open_run(out_folder, device=device)
-    )
+    run = open_run(out_folder, device=device, skip_bad=skip_bad)
+    count = predict_own(model, images, names_of(attention), text, captions, captioner, run, caption_fallback)
     kinds = {"overlays": "overlays", "masks": "index masks", "objects": "objects", "attention": "attention"}
     made = [
         f"{words} in {out_folder / name}" for name, words in kinds.items() if (out_folder / name).is_dir()

@@ -1,0 +1,62 @@
+"""What is odd about captions that others wrote, and what stands in for those that are missing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from tadp_da.captions._text import loops
+from tadp_da.errors import UsageError
+from tadp_da.registry import nearest
+
+FALLBACK = "class-names"
+_MOST_WORDS = 75
+"""A word is a token or more, and CLIP reads 77 with its two marks."""
+_MARKUP = re.compile(
+    r"</?(?:a|b|i|p|br|div|span|img|svg|style|script|iframe|html|body|table|td|tr|li|ul|h\d|font|strong|em)\b[^>]*>"
+    r"|&(?:[a-z]{2,8}|#x?[0-9a-f]+);",
+    re.IGNORECASE,
+)
+
+
+def flags(caption: str) -> tuple[str, ...]:
+    """What is odd about a caption: empty, looping (a phrase three times in a row), too long for any prompt, or holding
+    control characters or markup. All of it is harmless: nothing in a caption is ever run, and reports escape it."""
+    odd = {
+        "empty": not caption.strip(),
+        "looping": loops(caption),
+        f"longer than {_MOST_WORDS} words and will be cut": len(caption.split()) > _MOST_WORDS,
+        "with control characters": not caption.isprintable(),
+        "with markup": bool(_MARKUP.search(caption)),
+    }
+    return tuple(kind for kind, found in odd.items() if found)
+
+
+def notes(captions: Mapping[str, str]) -> list[str]:
+    """One phrase per kind of oddity with its count and first key; none when nothing is odd."""
+    kinds: dict[str, list[str]] = {}
+    for key, caption in captions.items():
+        for kind in flags(caption):
+            kinds.setdefault(kind, []).append(key)
+    return [
+        f"{len(keys)} of {len(captions)} captions are {kind}, e.g. {keys[0]}" for kind, keys in kinds.items()
+    ]
+
+
+def fallback_caption(choice: str, classes: Sequence[str]) -> str | None:
+    """What is said of an image that a caption file lacks: ``"class-names"`` lists all classes; None for nothing.
+
+    Raises:
+        UsageError: for another choice, or when there are no class names.
+    """
+    if not choice:
+        return None
+    if choice != FALLBACK:
+        raise UsageError(
+            f"unknown caption fallback {choice!r}{nearest(choice, [FALLBACK])}",
+            where="--caption-fallback",
+            fix=f"choose {FALLBACK}, or leave it out: then missing captions are an error",
+        )
+    if not classes:
+        raise UsageError("the caption fallback has no class names to say", fix="name the classes of the task")
+    return ", ".join(classes)

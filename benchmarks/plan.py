@@ -171,7 +171,8 @@ class Planner:
         def count() -> int:
             return sizes.operations(lambda: sizes.learn_noise(networks, size, method).backward())
 
-        images = _count(recipe.target, "unlabeled") * chosen.views * (2 if chosen.flip else 1)
+        there = _count(recipe.target, "unlabeled")
+        images = min(there, recipe.target_images or there) * chosen.views * (2 if chosen.flip else 1)
         each = int(self._once("noise", [recipe.model, size, method], count))
         passes = chosen.steps * chosen.batch * chosen.accumulate
         return passes * each + images * self._encoding(recipe, networks, size)

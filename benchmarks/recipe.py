@@ -93,8 +93,11 @@ class Recipe:
         pretrained: False draws the UNet's weights anew: the same network without diffusion pretraining.
         captioner: image-to-text model that captions both domains: ``"mini"``, a folder or a hub id.
         captions: how captions are generated.
+        clean_target: take bullets and style phrases out of the target's captions (``captions/clean.py``), as TADP does
+            for works of art, so that they read like the source's.
         backbone: timestep, latents and maps.
         personalize: how the concept is learned.
+        target_images: how many of the target's unlabelled images it is learned from, drawn by the seed; None for all.
         concept: which part of the concept is used: all of it, its word only, or its weights only (ablations).
         strategy: caption strategy or template.
         sides: ``"both"`` rewrites source and target captions alike, ``"target"`` only those of the target.
@@ -112,10 +115,12 @@ class Recipe:
     pretrained: bool = True
     captioner: str = "mini"
     captions: CaptionerSettings = dataclasses.field(default_factory=CaptionerSettings)
+    clean_target: bool = False
     backbone: BackboneSettings = dataclasses.field(default_factory=BackboneSettings)
     personalize: Annotated[Any, BeforeValidator(_personalizer)] = dataclasses.field(
         default_factory=lambda: personalizers["nothing"]()
     )
+    target_images: Annotated[int, Field(ge=1)] | None = None
     concept: Literal["all", "word", "weights"] = "all"
     strategy: str = "null"
     sides: Literal["both", "target"] = "both"

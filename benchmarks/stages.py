@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,90 +11,17 @@ from typing import Any
 import torch
 
 from benchmarks.evaluate import Evaluation, Report, evaluate, refuse_overlap
-from benchmarks.recipe import OwnData, Recipe
+from benchmarks.places import Placed, digest, drawn, place
+from benchmarks.recipe import Recipe
 from tadp_da.backbones import backbones
 from tadp_da.captions.captioner import Captioner, caption_images
+from tadp_da.captions.clean import clean_all
 from tadp_da.captions.files import CaptionFile
 from tadp_da.captions.rewrite import Rewrite, fit
 from tadp_da.concept import Concept
-from tadp_da.domains import Domain, domains
-from tadp_da.domains.folder import folder_domain
-from tadp_da.domains.preflight import preflight
 from tadp_da.errors import UsageError
 from tadp_da.perception_model import PerceptionModel
-from tadp_da.run import Run, file_digest
-from tadp_da.types import Unlabeled
-
-_READ: dict[Any, str] = {}
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A domain and the root its files lie under."""
-
-    domain: Domain
-    root: Path
-
-    def images(self, split: str) -> Unlabeled:
-        """The images of a split."""
-        return self.domain.unlabeled(self.root, split)
-
-    def contents(self, split: str, *, labels: bool = True) -> str:
-        """One digest over the keys and bytes of the images of a split and, where it has them, over its labels."""
-        images, label = self.images(split), self.domain.label if labels else None
-        # every row of a table asks for the same folders: read again only when a time stamp or a size has changed
-        stamps = tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in images.paths)
-        known = (self.domain.name, split, labels, stamps)
-        if known not in _READ:
-            parts = [
-                f"{images.key(i)}:{file_digest(path)}:{digest(label(path).tobytes()) if label else ''}"
-                for i, path in enumerate(images.paths)
-            ]
-            _READ[known] = digest("\n".join(parts).encode())
-        return _READ[known]
-
-    def checked(self, splits: Sequence[str], run: Run) -> Placed:
-        """The same after a look at every file of those of these splits that the domain has."""
-        used = [s for s in splits if s in self.domain.splits and (s == "unlabeled" or self.has(s))]
-        return replace(self, domain=preflight(self.domain, self.root, used, run)) if used else self
-
-    def has(self, split: str) -> bool:
-        """Whether the split exists and is labelled."""
-        return split in self.domain.splits and self.domain.labels is not None
-
-
-def place(choice: str | OwnData, data: Path, limit: int | None = None) -> Placed:
-    """A registered domain under the data root, or the user's own folders under their common parent.
-
-    Args:
-        choice: which domain.
-        data: root of the registry's domains.
-        limit: only the first so many images of every split.
-    """
-    placed = _place(choice, data)
-    listed = placed.domain.images
-    if limit is None:
-        return placed
-    return Placed(replace(placed.domain, images=lambda root, split: listed(root, split)[:limit]), placed.root)
-
-
-def _place(choice: str | OwnData, data: Path) -> Placed:
-    if isinstance(choice, str):
-        return Placed(domains[choice], data)
-    train = "train" if choice.masks else "unlabeled"
-    images = {train: choice.images} | ({"test": choice.test_images} if choice.test_images else {})
-    masks = {"train": choice.masks} if choice.masks else {}
-    masks |= {"test": choice.test_masks} if choice.test_masks else {}
-    domain = folder_domain(
-        choice.name,
-        images=images,
-        masks=masks,
-        classes=choice.classes,
-        ignore=choice.ignore,
-        words=choice.words,
-    )
-    root = Path(os.path.commonpath([os.path.abspath(path) for path in images.values()]))
-    return Placed(domain, root)
+from tadp_da.run import Run
 
 
 class Stages:
@@ -116,6 +40,8 @@ class Stages:
             ["test"] if learned else ["train", "test"], run
         )
         self.target = place(recipe.target, data, recipe.limit).checked([*learned, "unlabeled", "test"], run)
+        wanted = [n for n in (recipe.target_images, recipe.limit) if n is not None and recipe.target_images]
+        self.learned = drawn(self.target, min(wanted, default=None), run.seed)
         # the supervised ceiling trains on labels of the target itself
         self.taught = self.target if recipe.train_on == "target" else self.source
         self.plain = recipe.as_json()
@@ -139,7 +65,7 @@ class Stages:
     # -- captions
 
     def captions(self, placed: Placed, split: str) -> Mapping[str, str]:
-        """Captions of a split, made once per set of images and captioner."""
+        """Captions of a split, made once per set of images and captioner; those of the target cleaned if asked for."""
         images = placed.images(split)
         inputs = {"images": placed.contents(split, labels=False)} | {
             k: self.plain[k] for k in ("captioner", "captions")
@@ -151,9 +77,11 @@ class Stages:
             )
             caption_images(images, captioner, folder / "captions.json", self.run)
 
-        return self.run.once(
+        found = self.run.once(
             "captions", inputs, make, lambda f: CaptionFile.read(f / "captions.json").lookup(images)
         )
+        cleaned = self.recipe.clean_target and placed.domain.name == self.target.domain.name
+        return clean_all(found)[0] if cleaned else found
 
     def rewrite(self, concept: Concept) -> Rewrite:
         """The recipe's caption strategy with the concept's word."""
@@ -171,9 +99,9 @@ class Stages:
 
     def concept_inputs(self) -> dict[str, Any]:
         """What the concept depends on."""
-        images = self.target.contents("unlabeled", labels=False)
+        images = self.learned.contents("unlabeled", labels=False)
         keys = (
-            ("personalize", "captioner", "captions")
+            ("personalize", "captioner", "captions", "clean_target")
             if self.recipe.personalize.needs_captions
             else ("personalize",)
         )
@@ -182,8 +110,9 @@ class Stages:
     def personalize(self, folder: Path) -> None:
         """Learn the concept from the target's unlabelled images and save it."""
         method = self.recipe.personalize
-        captions = self.captions(self.target, "unlabeled") if method.needs_captions else None
-        concept = method(self._backbone(), self.target.images("unlabeled"), self.run.inside(folder), captions)
+        captions = self.captions(self.learned, "unlabeled") if method.needs_captions else None
+        images = self.learned.images("unlabeled")
+        concept = method(self._backbone(), images, self.run.inside(folder), captions)
         concept.save(folder)
 
     def used(self, concept: Concept) -> Concept:
@@ -251,7 +180,7 @@ class Stages:
         """What the scores depend on."""
         sides = (("source", self.source), ("target", self.target))
         tests = {name: placed.contents("test") for name, placed in sides if placed.has("test")}
-        keys = ("source", "target", "captioner", "captions", "strategy", "sides", "evaluate")
+        keys = ("source", "target", "captioner", "captions", "clean_target", "strategy", "sides", "evaluate")
         return self.model_inputs(concept) | {"tests": tests} | {k: self.plain[k] for k in keys}
 
     def evaluate(self, concept: Concept, model: PerceptionModel) -> Callable[[Path], None]:
@@ -280,11 +209,6 @@ class Stages:
             ).save(folder)
 
         return make
-
-
-def digest(content: bytes) -> str:
-    """blake2b of some bytes."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def forget(unet: Any, seed: int) -> None:

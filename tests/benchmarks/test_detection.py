@@ -260,6 +260,6 @@ def test_artefacts_tell_boxes_apart(tmp_path: Path, run: Run, monkeypatch: pytes
     things[0]["xyxy"][2] += 1
     label.write_text(json.dumps(things))
     monkeypatch.setattr(
-        "benchmarks.stages._READ", {}
+        "benchmarks.places._READ", {}
     )  # what the process knows of files whose pictures have not changed
     assert stages.source.contents("test") != first

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.places import drawn, place
 from benchmarks.recipe import OwnData, Recipe, parse_yaml, read_benchmark, shipped
-from benchmarks.stages import place
 from personalize import DreamBooth, Nothing, TextualInversion
 from tadp_da.domains import domains
-from tadp_da.errors import UsageError
+from tadp_da.errors import DataError, UsageError
 from tests.toy import NAMES, draw_pair
 
 PAIR = {"source": "mini-day", "target": "mini-night"}
@@ -137,3 +137,21 @@ def test_a_limit_takes_the_first_images_of_every_split(tmp_path: Path) -> None:
     captions = {few.images("train").key(i): "a street" for i in range(2)}
     assert len(few.domain.labeled(few.root, "train", captions)) == 2
     assert few.contents("train") != whole.contents("train")
+
+
+def test_a_concept_is_learned_from_images_that_the_seed_draws(tmp_path: Path) -> None:
+    night = place(OwnData(name="night", images=draw_pair(tmp_path, 12) / "night/images"), tmp_path)
+    names = [path.name for path in night.images("unlabeled").paths]
+
+    def chosen(count: int | None, seed: int = 0) -> list[str]:
+        return [path.name for path in drawn(night, count, seed).images("unlabeled").paths]
+
+    assert chosen(None) == chosen(12) == names
+    assert chosen(5) == chosen(5)
+    assert set(chosen(5)) < set(chosen(8))
+    assert chosen(5) == [name for name in names if name in chosen(5)], "in the order of the files"
+    draws = {tuple(chosen(5, seed)) for seed in range(4)}
+    assert len(draws) == 4
+    assert tuple(names[:5]) not in draws
+    with pytest.raises(DataError, match=r"from 13 images .*there are 12(.|\n)*--set target_images=12"):
+        chosen(13)

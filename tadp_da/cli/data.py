@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from tadp_da.cli.options import names_of, out
+from tadp_da.cli.options import AllowOverlap, SkipBad, names_of, out
 from tadp_da.errors import DataError, UsageError
 
 OWN = ("images", "masks", "voc-xml", "coco")
@@ -56,6 +56,8 @@ def data_check(
     classes: Annotated[str, typer.Option(help="Of your own: class names in the order of their ids.")] = "",
     split: Annotated[list[str] | None, typer.Option(help="Only this split. Repeatable.")] = None,
     partial: Annotated[bool, typer.Option(help="A part of the data set will do.")] = False,
+    skip_bad: SkipBad = False,
+    allow_overlap: AllowOverlap = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Open every picture and label of a data set: counts, sizes, classes, what is wrong and how to mend it.
@@ -65,7 +67,15 @@ def data_check(
     from tadp_da.domains.check import check_data
 
     domain = _own(name, root, labels, names_of(classes)) if name in OWN else name
-    report = check_data(domain, root, splits=split or (), partial=partial, tracked=_tracked)
+    report = check_data(
+        domain,
+        root,
+        splits=split or (),
+        partial=partial,
+        skip_bad=skip_bad,
+        allow_overlap=allow_overlap,
+        tracked=_tracked,
+    )
     if as_json:
         sys.stdout.write(json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n")
     else:

@@ -341,6 +341,7 @@ def _split_lines(split: SplitReport, task: str | None) -> list[str]:
         else f"; modes {some([f'{m} ({n})' for m, n in split.modes.items()], 9)}"
     )
     lines = ["", f"{split.name}: {split.images}{of} images" + (f", {sizes}{modes}" if sizes else "")]
+    lines += [f"  {len(split.bad)} of them cannot be used"] * bool(split.bad)
     if split.labels:
         total = sum(split.labels.values()) or 1
         wide = max(map(len, split.labels))

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from adapt import augment
 from adapt.augment import Augmentation, finish, resize
+from tadp_da.cache import open_cache
 from tadp_da.captions.rewrite import fit_all
 from tadp_da.errors import DataError, UsageError
+from tadp_da.frozen import content_of, embeddings, picture_facts
 from tadp_da.heads import Annotation, TaskHead
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
@@ -44,12 +48,7 @@ class TextTable:
         self.prompts = tuple(dict.fromkeys(prompts.values()))
         rows = {prompt: row for row, prompt in enumerate(self.prompts)}
         self.rows = [rows[prompts[key]] for key in keys]
-        with torch.no_grad(), run.progress(len(self.prompts), "encoding prompts") as advance:
-            encoded = []
-            for prompt in self.prompts:
-                encoded.append(backbone.encode_text([prompt])[0].cpu())
-                advance("")
-        self.embeddings = torch.stack(encoded)
+        self.embeddings = embeddings(backbone, self.prompts, run)
 
     def __getitem__(self, index: int) -> Tensor:
         return self.embeddings[self.rows[index]]
@@ -79,10 +78,15 @@ class TrainingExamples:
         self.data, self.head, self.text, self.size, self.augment = data, head, text, size, augment
         self.order = list(range(len(data)))  # of the images that are trained on
         self.kept: dict[int, Pair] = {}
+        self.contents: dict[int, str] = {}  # hashes of the files of kept images, before they were read
         self.latents: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.order)
+
+    def key(self, index: int) -> str:
+        """What to call sample ``index``: its image's key."""
+        return self.data.images.key(self.order[index])
 
     def read(self, index: int) -> Pair:
         """Image ``uint8 (h, w, 3)`` and its label, at the working size already if that never varies.
@@ -112,6 +116,7 @@ class TrainingExamples:
         blank = []
         with run.progress(len(self.data), "reading images") as advance:
             for index in range(len(self.data)):
+                self.contents[index] = content_of(self.data.images.paths[index])
                 self.kept[index] = self.read(index)
                 if self.kept[index][1].blank:
                     blank.append(index)
@@ -140,16 +145,28 @@ class TrainingExamples:
         on_grid = all(side % coarsest == 0 for _, label in self.kept.values() for side in label.size)
         if not self.kept or not on_grid or not self.augment.only_flips:
             return
+        cache = open_cache()
+        facts, known = self._facts(model.backbone), cache.counts.found
         with run.progress(len(self), "encoding images") as advance:
             for index in self.order:
-                image, label = self.kept[index]
-                pixels = torch.stack([finish(image, label, flipped=f)[0] for f in (False, True)])
-                latent = model.backbone.encode_image(pixels.to(model.device)).cpu()
+                about = facts | {"image": self.contents[index], "size": list(self.kept[index][1].size)}
+                make, source = partial(self._encode, model, index), self.data.images.paths[index]
+                latent = cache.once("latents", about, make, source=source)["mirrored"]
                 if latent.nbytes * len(self) > gigabytes * 2**30:
                     self.latents.clear()
                     return
                 self.latents[index] = latent
-                advance("")
+                advance(f"{cache.counts.found - known} from the cache")
+
+    def _encode(self, model: PerceptionModel, index: int) -> dict[str, Tensor]:
+        """Latents ``(2, c, u, v)`` of a kept image and of its mirror image."""
+        pixels = torch.stack([finish(*self.kept[index], flipped=flipped)[0] for flipped in (False, True)])
+        return {"mirrored": model.backbone.encode_image(pixels.to(model.device)).cpu()}
+
+    @staticmethod
+    def _facts(backbone: Any) -> dict[str, Any]:
+        settings = {"pixels": backbone.settings.pixels, "posterior": backbone.settings.posterior}
+        return picture_facts(backbone, augment, type(backbone).encode_image) | settings
 
     def fetch(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """``text (t, d)``, either ``latents (c, u, v)`` or ``pixels (3, h, w)``, their ``size`` (h, w), and what the

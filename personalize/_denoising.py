@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from personalize.templates import wants_caption
 from tadp_da.errors import DataError
+from tadp_da.frozen import embeddings
 from tadp_da.noising import normal
 
 if TYPE_CHECKING:
     from personalize._latents import Latents
+    from tadp_da.run import Run
     from tadp_da.types import Unlabeled
 
 Text = Callable[[Sequence[str]], Tensor]
@@ -95,6 +97,10 @@ class Views:
     def __len__(self) -> int:
         return len(self.latents)
 
+    def key(self, index: int) -> str:
+        """What to call an image: its number in the order of the names."""
+        return f"image {index}"
+
     def fetch(self, index: int, rng: np.random.Generator) -> Batch:
         """One image as a batch without its first axis."""
         view = int(rng.integers(self.latents.views))
@@ -123,11 +129,9 @@ def collate(samples: Sequence[Batch]) -> Batch:
 class TextTable:
     """Prompts encoded once, for a text encoder that does not change."""
 
-    def __init__(self, encode: Text, prompts: Sequence[str], chunk: int = 32) -> None:
+    def __init__(self, backbone: Any, prompts: Sequence[str], run: Run) -> None:
         self.places = {prompt: i for i, prompt in enumerate(prompts)}
-        with torch.no_grad():
-            parts = [encode(prompts[i : i + chunk]) for i in range(0, len(prompts), chunk)]
-        self.rows = torch.cat(parts).float()
+        self.rows = embeddings(backbone, prompts, run).float()
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         return self.rows[[self.places[prompt] for prompt in prompts]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tadp_da.cache import open_cache
 from tadp_da.concept import digest_tensors
 from tadp_da.errors import DataError, UsageError
+from tadp_da.frozen import content_of, picture_facts
 
 if TYPE_CHECKING:
     from personalize._settings import Learning
@@ -113,21 +116,44 @@ def encode(
         raise DataError(
             f"no images to learn from ({note})", fix="check the folder and the split of the domain"
         )
-    size, device = target_size(chosen, backbone), run.torch_device
-    backbone.to(device)
-    means, stds = [], []
+    backbone.to(run.torch_device)
+    cache, found = open_cache(), []
+    facts, known = _facts(backbone, chosen), cache.counts.found
     with run.progress(len(images), note) as advance:
-        for index in range(len(images)):
-            rng = np.random.default_rng([run.seed, index]) if chosen.crop == "random" else None
-            pixels = to_pixels(crops(images[index], size, chosen.views, rng))
-            if chosen.flip:
-                pixels = torch.cat([pixels, pixels.flip(-1)])
-            parts = [_encode(backbone, part.to(device)) for part in pixels.split(_CHUNK)]
-            means.append(torch.cat([mean for mean, _ in parts]).cpu())
-            if chosen.posterior == "sample":
-                stds.append(torch.cat([_require(std, backbone) for _, std in parts]).cpu())
-            advance(images.key(index))
-    return Latents(torch.stack(means), torch.stack(stds) if stds else None)
+        for index, path in enumerate(images.paths):
+            place = [run.seed, index] if chosen.crop == "random" else None
+            about = facts | {"image": content_of(path), "place": place}
+            make = partial(_views, backbone, images, index, chosen, place)
+            found.append(cache.once("latents", about, make, source=path))
+            advance(f"{cache.counts.found - known} from the cache")
+    stds = [tensors["std"] for tensors in found if "std" in tensors]
+    return Latents(torch.stack([tensors["mean"] for tensors in found]), torch.stack(stds) if stds else None)
+
+
+def _views(
+    backbone: Any, images: Unlabeled, index: int, chosen: Learning, place: list[int] | None
+) -> dict[str, Tensor]:
+    """Mean and, for a posterior that is sampled, deviation of the latents of an image's views, on the CPU.
+
+    Args:
+        place: seed of the crops' places; None for the middle.
+    """
+    rng = None if place is None else np.random.default_rng(place)
+    pixels = to_pixels(crops(images[index], target_size(chosen, backbone), chosen.views, rng))
+    if chosen.flip:
+        pixels = torch.cat([pixels, pixels.flip(-1)])
+    parts = [_encode(backbone, part.to(backbone.device)) for part in pixels.split(_CHUNK)]
+    tensors = {"mean": torch.cat([mean for mean, _ in parts]).cpu()}
+    if chosen.posterior == "sample":
+        tensors["std"] = torch.cat([_require(std, backbone) for _, std in parts]).cpu()
+    return tensors
+
+
+def _facts(backbone: Any, chosen: Learning) -> dict[str, Any]:
+    """All that the views of an image depend on, besides its file and where they are cut out."""
+    framing = {name: getattr(chosen, name) for name in ("crop", "views", "flip", "posterior")}
+    facts = picture_facts(backbone, cover, crops, to_pixels, _views, _encode)
+    return facts | framing | {"size": list(target_size(chosen, backbone)), "chunk": _CHUNK}
 
 
 def _encode(backbone: Any, pixels: Tensor) -> tuple[Tensor, Tensor | None]:

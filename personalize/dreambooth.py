@@ -70,10 +70,6 @@ class DreamBooth(Learning):
             raise ValueError(
                 f"prior_prompt {self.prior_prompt!r} names the new word {self.word!r}; name only its class"
             )
-        if self.ema and self.checkpoint_every:
-            raise ValueError(
-                "a running average starts anew when a run goes on from a checkpoint; set ema=0 or checkpoint_every=0"
-            )
 
     @property
     def needs_captions(self) -> bool:
@@ -103,7 +99,7 @@ class DreamBooth(Learning):
         prior = self._prior(backbone, run) if self.prior_images else None
         views = Views(encode(backbone, images, self, run), prompts, prior)
         said = prompts.all() + (prior.prompts.all() if prior else [])
-        text = TextTable(backbone.encode_text, said)
+        text = TextTable(backbone, said, run)
         objective = NoisePrediction(backbone, text, self.snr_gamma, self.prior_weight)
         learn = self._low_rank if self.mode == "lora" else self._full
         with Witness(backbone, images, views, self, run)(), as_it_came(objective.backbone):
@@ -135,10 +131,9 @@ class DreamBooth(Learning):
     def _train(
         self, parameters: list[nn.Parameter], objective: NoisePrediction, views: Views, run: Run
     ) -> None:
-        from personalize._training import running_average, train
+        from personalize._training import train
 
-        with running_average(parameters, self.ema) as each:
-            train(objective, parameters, views, self, run, "dreambooth", each)
+        train(objective, parameters, views, self, run, "dreambooth", self.ema)
 
     def _prior(self, backbone: Any, run: Run) -> Views:
         """Class images by the untouched model, drawn once per base, prompt, size and seed."""
@@ -164,6 +159,8 @@ class DreamBooth(Learning):
             with run.progress(self.prior_images, "drawing class images") as advance:
                 for first in range(0, self.prior_images, _CHUNK):
                     count = min(_CHUNK, self.prior_images - first)
+                    if (folder / f"{first + count:05d}.png").exists():
+                        continue  # the next ones were begun: these are whole
                     pictures = backbone.sample(
                         [self.prior_prompt] * count,
                         seed=mix(run.seed, first),

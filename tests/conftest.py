@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches for a network
+# What a test computes twice it shall compute twice: only tests of the cache have one.
+os.environ["TADP_DA_CACHE"] = "off"
 # tests/tadp_da has the name of the package it tests: the package must be found first.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 

@@ -25,6 +25,8 @@ LAYERS = (
         "tadp_da.run",
         "tadp_da.viewing",
         "tadp_da._checkpoint",
+        "tadp_da.cache",
+        "tadp_da.frozen",
         "tadp_da._hub",
         "tadp_da.mini",
     ),

@@ -16,10 +16,14 @@ from tadp_da.types import FeaturePyramid, FeatureSpec
 
 class DiffusionBackbone(Protocol):
     """A text-to-image diffusion model read as a perception backbone (TADP, section 3.1). Every member is an
-    ``nn.Module`` too."""
+    ``nn.Module`` too. Of the parts only ``unet`` is ever trained, and ``settings`` says how images are encoded."""
 
     spec: FeatureSpec
+    settings: Any
     unet: torch.nn.Module
+    vae: torch.nn.Module
+    text_encoder: torch.nn.Module
+    tokenizer: Any
 
     @property
     def fingerprint(self) -> str:

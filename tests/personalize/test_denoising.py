@@ -72,9 +72,9 @@ def test_the_prior_is_added_with_its_weight(backbone: Any, views: Views) -> None
     assert one > none
 
 
-def test_a_text_table_holds_what_the_encoder_says(backbone: Any) -> None:
+def test_a_text_table_holds_what_the_encoder_says(backbone: Any, tmp_path: Path) -> None:
     prompts = [f"a photo of {n} cars" for n in ("one", "two", "three")]
-    table = TextTable(backbone.encode_text, prompts, chunk=2)
+    table = TextTable(backbone, prompts, Run(folder=tmp_path, device="cpu", quiet=True))
     with torch.no_grad():
         torch.testing.assert_close(table(prompts[::-1]), backbone.encode_text(prompts[::-1]))
 

@@ -60,7 +60,7 @@ def test_ablations_differ_from_dreambooth_only_in_what_they_use() -> None:
         ({"personalize": {"method": "dreambooth", "stepps": 3}}, "stepps", "did you mean 'steps'"),
     ],
 )
-def test_nonsense_is_refused_with_its_path_and_advice(
+def test_row_39_nonsense_is_refused_with_its_path_and_advice(
     fields: dict[str, object], where: str, advice: str
 ) -> None:
     with pytest.raises(UsageError) as refused:
@@ -115,7 +115,7 @@ def test_a_users_file_is_read_like_a_shipped_one(tmp_path: Path) -> None:
         ("a: [", "not readable as YAML"),
     ],
 )
-def test_yaml_that_is_no_plain_mapping_is_refused(text: str, advice: str) -> None:
+def test_row_39_yaml_that_is_no_plain_mapping_is_refused(text: str, advice: str) -> None:
     with pytest.raises(UsageError, match=advice):
         parse_yaml(text, where="x.yaml")
 

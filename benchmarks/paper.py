@@ -139,11 +139,12 @@ def extra_rows(table: PaperTable, variant: Variant) -> Iterator[Row]:
 
 
 def measured(folder: Path | None, column: Column, variant: Variant, row: str) -> tuple[float, ...]:
-    """One number per seed that stands in a run folder; empty where nothing was run."""
+    """One number per seed that stands in a run folder; empty where nothing was run with the recipe's settings."""
     if folder is None or not row:
         return ()
+    name = benchmark_name(column, variant)
     try:
-        seeds: Mapping[int, Report] = finished(folder, benchmark_name(column, variant)).get(row, {})
+        seeds: Mapping[int, Report] = finished(folder, name, only=read_benchmark(name).rows).get(row, {})
     except DataError:  # none of the benchmark is finished: its cells say so
         return ()
     found = (_value(report, column) for report in seeds.values())

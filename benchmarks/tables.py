@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks import report as reports_of
 from benchmarks.comparison import Comparison, compare
 from benchmarks.evaluate import Report
 from benchmarks.pipeline import reproduce
-from benchmarks.recipe import Benchmark
+from benchmarks.recipe import Benchmark, Recipe
 from benchmarks.report import Written
 from tadp_da.errors import DataError
 from tadp_da.run import Run, write_json
@@ -39,8 +40,16 @@ def fill(benchmark: Benchmark, seeds: Sequence[int], run: Run, data: Path) -> Re
     return finished(run.folder, benchmark.name, list(benchmark.rows))
 
 
-def finished(folder: Path, name: str, order: Sequence[str] = ()) -> Reports:
+def finished(
+    folder: Path, name: str, order: Sequence[str] = (), *, only: Mapping[str, Recipe] | None = None
+) -> Reports:
     """Reports of a benchmark that stand in a run folder, by row and seed.
+
+    Args:
+        folder: run folder.
+        name: of the benchmark.
+        order: rows to list first.
+        only: leave out reports of rows that were made with other settings than these, but for where the models lie.
 
     Raises:
         DataError: when none does.
@@ -48,6 +57,8 @@ def finished(folder: Path, name: str, order: Sequence[str] = ()) -> Reports:
     found: dict[str, dict[int, Report]] = {row: {} for row in order}
     for note in sorted(_notes(folder, name).glob("*.json")):
         told = json.loads(note.read_text(encoding="utf-8"))
+        if only is not None and not _alike(told["recipe"], only.get(told["row"])):
+            continue
         found.setdefault(told["row"], {})[int(told["seed"])] = Report.load(folder / told["report"])
     kept = {row: dict(sorted(seeds.items())) for row, seeds in found.items() if seeds}
     if not kept:
@@ -57,6 +68,15 @@ def finished(folder: Path, name: str, order: Sequence[str] = ()) -> Reports:
             fix=f"run it first: tadp-da benchmark run {name} --out {folder}",
         )
     return kept
+
+
+def _alike(told: Mapping[str, Any], recipe: Recipe | None) -> bool:
+    if recipe is None:
+        return False
+    mine, theirs = dict(told), recipe.as_json()
+    for model in ("model", "captioner"):  # a path or a mirror is the same model, the embedded one is another
+        mine[model], theirs[model] = mine.get(model) == "mini", theirs[model] == "mini"
+    return mine == theirs
 
 
 def publish(title: str, reports: Reports, folder: Path, baseline: str = "null") -> tuple[Comparison, Written]:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tadp_da.cli import data, doctor, figure, plan, stages, submit
+from tadp_da.cli.options import ManySeeds
 from tadp_da.errors import Interrupted, TadpError
 
 app = typer.Typer(
@@ -34,13 +35,13 @@ for stage in (
     stages.predict,
 ):
     app.command()(stage)
-app.command()(figure.run)
+app.command(cls=ManySeeds)(figure.run)
 app.command()(figure.compare)
 app.command()(plan.plan)
 app.command()(submit.submit)
 benchmark = typer.Typer(no_args_is_help=True, help="Tables of caption strategies over seeds.")
 benchmark.command("list")(figure.benchmark_list)
-benchmark.command("run")(figure.benchmark_run)
+benchmark.command("run", cls=ManySeeds)(figure.benchmark_run)
 benchmark.command("table")(plan.benchmark_table)
 app.add_typer(benchmark, name="benchmark")
 data_sets = typer.Typer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -114,6 +115,11 @@ def benchmark_run(
     data: Data = Path("data"),
     seeds: Seeds = "0,1,2",
     rows: Annotated[str, typer.Option(help="Only these rows.")] = "",
+    limit: Annotated[
+        int | None, typer.Option(help="Only the first so many images of every split: a smoke run.", min=1)
+    ] = None,
+    model: Annotated[str, typer.Option(help="Another copy of the diffusion model than the recipe's.")] = "",
+    captioner: Annotated[str, typer.Option(help="Another captioner than the recipe's.")] = "",
     out_folder: Out = Path("runs/benchmarks"),
     sets: Sets = None,
     device: Device = "auto",
@@ -123,12 +129,17 @@ def benchmark_run(
 ) -> None:
     """Fill a table over seeds. What is finished in the folder is not done again; several processes may share it.
 
-    Example: `tadp-da benchmark run mini-night --seeds 0,1,2`
+    Example: `tadp-da benchmark run mini-night --seeds 0 1 2`, or, to see that everything is in its place,
+    `tadp-da benchmark run nighttime-driving-ours --seeds 0 --limit 2 --set adapt.steps=1`
     """
     from benchmarks.recipe import read_benchmark
     from benchmarks.tables import fill
 
-    table = read_benchmark(name, tuple(sets or ())).only(names_of(rows))
+    given = {"model": model, "captioner": captioner, "limit": limit}
+    table = read_benchmark(name, tuple(sets or ()), base={k: v for k, v in given.items() if v})
+    table = table.only(names_of(rows))
+    if limit is not None:  # its numbers are none of the table's
+        table = dataclasses.replace(table, name=f"{table.name}-first-{limit}")
     choices = {"skip_bad": skip_bad, "allow_overlap": allow_overlap}
     the_run = open_run(out_folder, device=device, precision=precision, **choices)
     _publish(table.name, fill(table, seeds_of(seeds), the_run, data), the_run.folder)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperCommand
 
 from tadp_da.errors import UsageError
 
@@ -22,7 +23,7 @@ Data = Annotated[
 Sets = Annotated[
     list[str] | None, typer.Option("--set", help="Override a setting: --set adapt.steps=100. Repeatable.")
 ]
-Seeds = Annotated[str, typer.Option(help="Seeds, e.g. 0,1,2.")]
+Seeds = Annotated[str, typer.Option(help="Seeds: 0,1,2 or 0 1 2.")]
 Model = Annotated[
     str, typer.Option(help="Diffusion model: mini (embedded), a diffusers folder, or a hub id.")
 ]
@@ -42,6 +43,20 @@ Fallback = Annotated[
         "--caption-fallback", help="For images that the caption file lacks: class-names; else an error."
     ),
 ]
+
+
+class ManySeeds(TyperCommand):
+    """A command whose ``--seeds`` takes its numbers with commas or blanks between them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Join ``--seeds 0 1 2`` to ``--seeds 0,1,2`` first."""
+        joined: list[str] = []
+        for arg in args:
+            if joined[-2:-1] == ["--seeds"] and arg.isdecimal():
+                joined[-1] += f",{arg}"
+            else:
+                joined.append(arg)
+        return super().parse_args(ctx, joined)
 
 
 def preset_for(model: str) -> str:

@@ -37,6 +37,7 @@ def submit(
     from tadp_da.domains import domains
     from tadp_da.perception_model import PerceptionModel
 
+    run = open_run(place.parent, device=device)
     if split:
         domain = domains[images]
         pictures = domain.unlabeled(data, split)
@@ -48,8 +49,7 @@ def submit(
                 fix=f"complete the split, or say --partial; {domain.fetch}",
             )
     else:
-        pictures = pictures_in(Path(images))
-    run = open_run(place.parent, device=device)
+        pictures = pictures_in(Path(images), run)
     texts = captions_for(pictures, captions, captioner, run)
     perception = PerceptionModel.load(model, device=run.torch_device)
     submissions.submit(perception, pictures, texts, form, place, run, like=like)

@@ -130,13 +130,16 @@ def test_driving_is_trained_and_seen_at_the_papers_sizes() -> None:
     assert ours.viewing.size(1080, 1920) == (1080, 1920)
 
 
-def write_report(folder: Path, name: str, row: str, seed: int, main: float, details: Any = None) -> None:
+def write_report(
+    folder: Path, name: str, row: str, seed: int, main: float, details: Any = None, sets: tuple[str, ...] = ()
+) -> None:
     place = folder / f"{name}-{row}-{seed}"
     target = dataclasses.replace(evaluation(main), details=details or {})
     Report(source=None, target=target).save(place)
     note = folder / "tables" / name / "rows" / f"{row}-{seed}.json"
     note.parent.mkdir(parents=True, exist_ok=True)
-    write_json(note, {"row": row, "seed": seed, "report": place.name, "recipe": {}})
+    recipe = read_benchmark(name, sets).rows[row].as_json()
+    write_json(note, {"row": row, "seed": seed, "report": place.name, "recipe": recipe})
 
 
 def test_ours_stands_beside_the_papers_number_or_is_not_run(tmp_path: Path) -> None:
@@ -150,6 +153,15 @@ def test_ours_stands_beside_the_papers_number_or_is_not_run(tmp_path: Path) -> N
     assert "not run" in next(line for line in lines if "TADP simple" in line)
     assert NOT_RUN not in next(line for line in lines if "DAFormer" in line)
     assert all("(2 seeds)" not in line for line in shown(TABLE_4, "repo", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("sets", "counts"),
+    [("model=/models/sd15", True), ("model=mini", False), ("adapt.steps=1", False), ("limit=2", False)],
+)
+def test_a_run_with_other_settings_is_none_of_the_recipe(tmp_path: Path, sets: str, counts: bool) -> None:
+    write_report(tmp_path, "dark-zurich-ours", "null", 0, 43.0, sets=(sets,))
+    assert measured(tmp_path, TABLE_4.columns[0], "ours", "null") == ((43.0,) if counts else ())
 
 
 def test_both_precisions_of_a_detector_are_read(tmp_path: Path) -> None:

@@ -142,6 +142,14 @@ def test_a_model_is_asked_only_for_what_it_does(backbone: Any, pictures: Unlabel
     assert not list(tmp_path.glob("*x*"))
 
 
+def command(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    """Runs ``tadp-da`` in this process; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["tadp-da", *map(str, words)])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    return int(left.value.code or 0)
+
+
 def test_the_command_writes_what_the_servers_want(
     backbone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,16 +172,9 @@ def test_the_command_writes_what_the_servers_want(
         "cityscapes",
     ]
     words += ["--out", tmp_path / "out/results.zip", "--captions", captions, "--device", "cpu"]
-
-    def command(*more: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["tadp-da", *map(str, [*words, *more])])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return int(left.value.code or 0)
-
-    assert command() == 3
+    assert command(monkeypatch, *words) == 3
     assert "1 of 1525 images" in capsys.readouterr().err
-    assert command("--partial") == 0
+    assert command(monkeypatch, *words, "--partial") == 0
     with zipfile.ZipFile(tmp_path / "out/results.zip") as archive:
         assert archive.namelist() == ["berlin_000000_000019_leftImg8bit.png"]
         with archive.open(archive.namelist()[0]) as file, Image.open(file) as picture:
@@ -182,3 +183,18 @@ def test_the_command_writes_what_the_servers_want(
     decision = model.predict(image, caption="a street")
     labels = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
     np.testing.assert_array_equal(stored, np.array(labels)[decision])
+    folder = root / "cityscapes/leftImg8bit/test"
+    place = tmp_path / "again.zip"
+    words = [
+        "submit",
+        tmp_path / "model",
+        folder,
+        "--form",
+        "cityscapes",
+        "--out",
+        place,
+        "--captions",
+        captions,
+    ]
+    assert command(monkeypatch, *words, "--device", "cpu") == 0
+    assert place.read_bytes() == (tmp_path / "out/results.zip").read_bytes()

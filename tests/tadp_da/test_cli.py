@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 from typer.main import get_command
 
 from tadp_da import cli
+from tadp_da.errors import DataError
 from tests.tadp_da.captions.conftest import write_blip2
 from tests.toy import NAMES, SIZE, draw_pair
 
@@ -161,6 +163,22 @@ def test_mistakes_end_with_a_code_and_advice_and_no_traceback(
     assert advice in shown
     assert "Traceback" not in shown
     assert len(shown.strip().splitlines()) <= 3
+
+
+@pytest.mark.parametrize("words", [["0", "1", "2"], ["0,1,2"], ["0,1", "2"]])
+def test_seeds_are_parted_by_blanks_or_commas(
+    command: Command, words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[tuple[str, tuple[int, ...], int | None]] = []
+
+    def fill(table: Any, seeds: tuple[int, ...], *_: Any) -> None:
+        asked.append((table.name, seeds, table.rows["null"].limit))
+        raise DataError("enough", where=tmp_path, fix="stop")
+
+    monkeypatch.setattr("benchmarks.tables.fill", fill)
+    run = ["benchmark", "run", "--seeds", *words, "mini-night", "--limit", "3", "--model", "x"]
+    assert command(*run) == 3
+    assert asked == [("mini-night-first-3", (0, 1, 2), 3)], "a smoke run is no run of the table"
 
 
 def test_every_command_has_help_with_an_example() -> None:

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from adapt._examples import TextTable, TrainingExamples, collate
 from adapt.augment import Augmentation
 from adapt.parameters import Mode, parameter_groups, polynomial, trainable
+from tadp_da._guard import check_text
 from tadp_da.concept import digest_tensors
-from tadp_da.loop import LoopSettings, OptimizerName, Step, fit
+from tadp_da.loop import LoopSettings, OptimizerName, fit, recorded
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
 from tadp_da.types import Labeled
 
-METRICS = "metrics.jsonl"
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -55,8 +53,9 @@ class FineTuning:
         gradient_checkpointing: compute the UNet's activations twice instead of keeping them.
         keep: gigabytes of memory for images, and again for latents, so that they are read and encoded only once.
         keep_latents: encode images once where augmentation allows it (flips only).
+        strict: an error, not a warning, where text embeddings tell nothing.
         workers: processes that prepare samples; changes speed only.
-        checkpoint_every: steps between checkpoints, 0 for none.
+        checkpoint_every: steps between checkpoints; 0 saves one only when a signal stops the training.
     """
 
     steps: Count = 40_000
@@ -78,16 +77,9 @@ class FineTuning:
     gradient_checkpointing: bool = False
     keep: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
     keep_latents: bool = True
+    strict: bool = False
     workers: Annotated[int, Field(ge=0)] = 0
-    checkpoint_every: Annotated[int, Field(ge=0)] = 0
-
-    @model_validator(mode="after")
-    def _resumable(self) -> FineTuning:
-        if self.ema and self.checkpoint_every:
-            raise ValueError(
-                f"ema={self.ema} cannot be resumed: checkpoints hold no average; set checkpoint_every=0 or ema=0"
-            )
-        return self
+    checkpoint_every: Annotated[int, Field(ge=0)] = 1000
 
     def __call__(
         self, model: PerceptionModel, data: Labeled, rewrite: Callable[[str], str], run: Run
@@ -95,7 +87,8 @@ class FineTuning:
         """Train ``model`` in place and return it, ready to predict.
 
         Text and, where possible, latents are computed once: text encoder and autoencoder are frozen. One line per step
-        goes to ``metrics.jsonl`` in the run's folder.
+        goes to ``metrics.jsonl`` in the run's folder, checkpoints to its ``unfinished/``: the same call there goes on
+        where an earlier one was interrupted.
 
         Args:
             model: its viewing settings say at what size images are read.
@@ -106,7 +99,8 @@ class FineTuning:
         Raises:
             DataError: when an image and its label do not fit, or nothing is labelled.
             UsageError: when no parameter would move, or images of one batch differ in size.
-            Diverged: when the loss is not finite or no gradient arrives.
+            Diverged: when the loss is not finite, no gradient arrives or no parameter moves.
+            Interrupted: after a signal and a checkpoint.
         """
         model.to(run.torch_device)
         examples = self._examples(model, data, rewrite, run)
@@ -130,6 +124,7 @@ class FineTuning:
         self, model: PerceptionModel, data: Labeled, rewrite: Callable[[str], str], run: Run
     ) -> TrainingExamples:
         text = TextTable(model, data, rewrite, run)
+        check_text(text.embeddings, text.prompts, strict=self.strict)
         examples = TrainingExamples(data, model.head, text, model.viewing.size, self.augment)
         examples.keep(self.keep, run)
         if self.keep_latents:
@@ -139,12 +134,7 @@ class FineTuning:
     def _train(
         self, model: PerceptionModel, groups: list[dict[str, Any]], examples: TrainingExamples, run: Run
     ) -> None:
-        from diffusers.training_utils import EMAModel
-
         objective = _Objective(model)
-        moving = [p for group in groups for p in group["params"]]
-        average = EMAModel(moving, decay=self.ema) if self.ema else None
-        checkpoints = self._checkpoints(model, examples, run) if self.checkpoint_every else None
         steps = fit(
             objective,
             groups,
@@ -154,32 +144,28 @@ class FineTuning:
             collate=collate,
             schedule=polynomial(self.steps, int(self.warmup * self.steps), self.power),
             optimizer=self.optimizer,
-            checkpoints=checkpoints,
+            checkpoints=self._checkpoints(model, examples, run),
         )
         model.backbone.eval()
         model.head.train()
-        for _ in _recorded(steps, self.steps, run):
-            if average is not None:
-                average.step(moving)
-        if average is not None:
-            average.copy_to(moving)
-        if checkpoints is not None:
-            shutil.rmtree(checkpoints, ignore_errors=True)  # the finished model stands for them
+        for _ in recorded(steps, self.steps, run, "fine-tuning"):
+            pass
 
     def _loop(self) -> LoopSettings:
         names = {f.name for f in dataclasses.fields(LoopSettings)}
         return LoopSettings(**{name: getattr(self, name) for name in names})
 
     def _checkpoints(self, model: PerceptionModel, examples: TrainingExamples, run: Run) -> Path:
-        """A folder of its own for everything that decides the course of the training, so that none goes on from
-        another's."""
+        """A folder of its own for everything that decides the course of the training except its length, so that none
+        goes on from another's."""
         digest = hashlib.blake2b(digest_size=16)
         digest_tensors(digest, model.state_dict() | {"text": examples.text.embeddings})
-        keys = [examples.data.images.key(i) for i in range(len(examples))]
+        keys = [examples.key(i) for i in range(len(examples))]
         inputs: dict[str, Any] = TypeAdapter(FineTuning).dump_python(self, mode="json")
+        del inputs["steps"]
         inputs |= {"seed": run.seed, "precision": run.precision, "start": digest.hexdigest()}
         inputs |= {"images": keys, "text": examples.text.rows, "viewing": dataclasses.asdict(model.viewing)}
-        return run.place("fine-tuning-checkpoints", inputs)
+        return run.inside(run.unfinished).place("fine-tuning", inputs)
 
 
 class _Objective(nn.Module):
@@ -204,21 +190,6 @@ class _Objective(nn.Module):
                 outputs = self.model(batch["pixels"], batch["text"])
             loss: Tensor = self.model.head.loss(outputs, batch["target"])
         return loss
-
-
-def _recorded(steps: Iterator[Step], total: int, run: Run) -> Iterator[Step]:
-    """The same steps, each written down and shown."""
-    run.folder.mkdir(parents=True, exist_ok=True)
-    with (
-        run.progress(total, "fine-tuning") as advance,
-        (run.folder / METRICS).open("a", encoding="utf-8") as file,
-    ):
-        for step in steps:
-            line = {"method": "fine-tuning", "seed": run.seed, "step": step.index, "loss": step.loss}
-            line |= {"grad_norm": step.grad_norm, "lrs": step.lrs}
-            file.write(json.dumps(line) + "\n")
-            advance(f"loss {step.loss:.4f}")
-            yield step
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from benchmarks.figures import save_mask
 from tadp_da.errors import ArtefactError, DataError, UsageError
 from tadp_da.heads import Score, TaskHead
 from tadp_da.run import Run, file_digest, write_json
-from tadp_da.types import Example, Labeled, LabelSpace, Side, Unlabeled
+from tadp_da.types import Detections, Example, Labeled, LabelSpace, Side, Unlabeled
 
 REPORT = "report.json"
 Picture = Literal["image", "truth", "decision"]
@@ -146,6 +147,7 @@ def evaluate(
     settings: EvaluationSettings | None = None,
     *,
     pictures: Path | None = None,
+    decisions: Path | None = None,
 ) -> Evaluation:
     """Score a model on every image of a split, at the resolution of the labels.
 
@@ -156,6 +158,8 @@ def evaluate(
         run: progress bars.
         settings: how; the defaults of :class:`EvaluationSettings` when None.
         pictures: folder for the kept pictures; none are kept when it is None.
+        decisions: folder for the decision on every image, so that an interrupted scoring of the same model, images and
+            prompts goes on there: the score sees the same decisions in the same order.
 
     Raises:
         UsageError: when the model's decisions cannot be held against such labels.
@@ -170,7 +174,7 @@ def evaluate(
         for index in range(len(data)):
             example = data[index]
             prompt = rewrite(example.caption)
-            decision = model.predict(example.image, prompt)
+            decision = _decide(model, example, prompt, decisions and decisions / f"{index:06d}.npz")
             total.update(decision, example.target)
             per_image[example.key] = score = total.alone(decision, example.target)
             if pictures is not None and index in chosen:
@@ -189,6 +193,26 @@ def evaluate(
         details=found,
         kept=tuple(kept),
     )
+
+
+def _decide(model: Model, example: Example, prompt: str, file: Path | None) -> Any:
+    """The decision that the file holds; where there is none, the model's, which is then kept in it."""
+    if file is None:
+        return model.predict(example.image, prompt)
+    try:
+        with np.load(file, allow_pickle=False) as known:
+            arrays = dict(known)
+        return arrays["mask"] if "mask" in arrays else Detections(**arrays)
+    except (OSError, ValueError, EOFError, TypeError, BadZipFile):  # missing, or torn by a power cut
+        decision = model.predict(example.image, prompt)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_name(f".{file.name}")
+    with fresh.open("wb") as target:
+        np.savez_compressed(
+            target, **({"mask": decision} if isinstance(decision, np.ndarray) else vars(decision))
+        )
+    fresh.replace(file)
+    return decision
 
 
 def refuse_overlap(seen: Unlabeled, test: Unlabeled) -> None:

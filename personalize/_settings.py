@@ -50,11 +50,13 @@ class Learning:
         gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
         resolution: side of the square, or (height, width), that images are brought to: scaled so that they
             cover it, with their aspect ratio kept, then cropped. None takes the backbone's own.
-        crop: where: in the middle, or at ``views`` places per image drawn once.
+        crop: where: in the middle, or at ``views`` places per image drawn once; or nowhere: ``"squash"`` scales the
+            whole image to the size, its aspect ratio lost (textual inversion in TADP's code).
         views: crops per image when ``crop`` is random.
         flip: also learn from mirrored images.
         posterior: latents as the posterior's mode, or sampled anew at every step.
-        checkpoint_every: steps between checkpoints in the run's folder, 0 for none.
+        checkpoint_every: steps between checkpoints in the run's folder; 0 saves one only when a signal stops the
+            training.
         previews: the picture of samples before and after.
     """
 
@@ -70,17 +72,17 @@ class Learning:
     snr_gamma: Annotated[float, Field(gt=0)] | None = None
     gradient_checkpointing: bool = False
     resolution: Positive | tuple[Positive, Positive] | None = None
-    crop: Literal["center", "random"] = "center"
+    crop: Literal["center", "random", "squash"] = "center"
     views: Positive = 1
     flip: bool = True
     posterior: Literal["mode", "sample"] = "mode"
-    checkpoint_every: Count = 0
+    checkpoint_every: Count = 250
     previews: Previews = Previews()
 
     def __post_init__(self) -> None:
-        if self.views > 1 and self.crop == "center":
+        if self.views > 1 and self.crop != "random":
             raise ValueError(
-                f"views={self.views} of a centre crop are all the same; set crop='random' or views=1"
+                f"views={self.views} of a {self.crop} crop are all the same; set crop='random' or views=1"
             )
         if self.warmup >= self.steps:
             raise ValueError(f"warmup={self.warmup} leaves none of {self.steps} steps; lower it")

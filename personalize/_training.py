@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,17 +14,16 @@ from personalize._denoising import Batch, NoisePrediction, Views, collate
 from personalize._latents import crops, target_size
 from personalize._settings import Learning, as_record
 from personalize.previews import grid, spread
-from tadp_da.loop import LoopSettings, Step, fit, mix
+from tadp_da.loop import LoopSettings, fit, mix, recorded
 from tadp_da.run import Run, write_json
 
 if TYPE_CHECKING:
-    from pathlib import Path
 
     from PIL.Image import Image
 
     from tadp_da.types import Unlabeled
 
-METRICS, SUMMARY, PICTURE = "metrics.jsonl", "summary.json", "before_after.png"
+SUMMARY, PICTURE = "summary.json", "before_after.png"
 _PROBES, _DRAWS = 16, 4  # images whose loss is measured before and after, noises for each
 
 
@@ -36,16 +34,16 @@ def train(
     chosen: Learning,
     run: Run,
     method: str,
-    each: Callable[[Step], None] = lambda step: None,
+    ema: float = 0.0,
 ) -> None:
     """Train the parameters and no others, one line of ``metrics.jsonl`` per step.
 
-    Checkpoints lie in a folder of their own for each combination of settings, seed, base and latents, so
-    that training never goes on from another one's.
+    Checkpoints lie in the run's ``unfinished/``, in a folder of their own for each combination of settings,
+    seed, base, latents and sentences, so that training never goes on from another one's; the length alone may change.
 
     Args:
         objective: holds the backbone; everything in it but ``parameters`` is frozen here.
-        each: called after every step.
+        ema: decay of a running average that the parameters become at the end; 0 keeps the last values.
     """
     objective.requires_grad_(False).eval()
     for parameter in parameters:
@@ -56,14 +54,12 @@ def train(
         batch=chosen.batch,
         accumulate=chosen.accumulate,
         clip=chosen.clip,
+        ema=ema,
         checkpoint_every=chosen.checkpoint_every,
     )
-    inputs = as_record(chosen) | {
-        "seed": run.seed,
-        "precision": run.precision,
-        "latents": views.latents.digest,
-    }
-    inputs |= {"backbone": objective.backbone.fingerprint}
+    inputs = {k: v for k, v in as_record(chosen).items() if k not in ("steps", "previews")}
+    inputs |= {"seed": run.seed, "precision": run.precision, "latents": views.latents.digest}
+    inputs |= {"backbone": objective.backbone.fingerprint, "prompts": views.prompts.all()}
     steps = fit(
         objective,
         groups,
@@ -73,32 +69,11 @@ def train(
         collate=collate,
         schedule=chosen.factor,
         optimizer=chosen.optimizer,
-        checkpoints=run.place(f"{method}-checkpoints", inputs) if chosen.checkpoint_every else None,
+        checkpoints=run.inside(run.unfinished).place(method.replace(" ", "-"), inputs),
     )
     with _checkpointed(objective.backbone.unet, chosen.gradient_checkpointing):
-        _record(steps, run, chosen.steps, method, each)
-
-
-def _record(steps: Iterator[Step], run: Run, total: int, method: str, each: Callable[[Step], None]) -> None:
-    run.folder.mkdir(parents=True, exist_ok=True)
-    path, lines = run.folder / METRICS, None
-    with run.progress(total, method) as advance:
-        for step in steps:
-            if lines is None:  # a resumed run goes on behind the steps that its checkpoint holds
-                lines = _lines_before(path, step.index)
-                path.write_text("".join(lines), encoding="utf-8")
-            facts = {"step": step.index, "loss": step.loss, "grad_norm": step.grad_norm, "lr": step.lrs[0]}
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(facts) + "\n")
-            each(step)
-            advance(f"loss {step.loss:.4f}")
-
-
-def _lines_before(path: Path, step: int) -> list[str]:
-    if step == 1 or not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [line for line in lines if json.loads(line)["step"] < step]
+        for _ in recorded(steps, chosen.steps, run, method):
+            pass
 
 
 @contextmanager
@@ -120,23 +95,6 @@ def global_seed(run: Run) -> Iterator[None]:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(mix(run.seed))
         yield
-
-
-@contextmanager
-def running_average(parameters: Sequence[nn.Parameter], decay: float) -> Iterator[Callable[[Step], None]]:
-    """Call what is yielded after every step; at the end the parameters become their running average.
-
-    Args:
-        decay: of the average, reached slowly as (1 + step) / (10 + step); 0 keeps the last values.
-    """
-    if not decay:
-        yield lambda step: None
-        return
-    from diffusers.training_utils import EMAModel
-
-    average = EMAModel(parameters, decay=decay)
-    yield lambda step: average.step(parameters)
-    average.copy_to(parameters)
 
 
 @contextmanager

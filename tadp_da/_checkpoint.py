@@ -1,19 +1,19 @@
-"""Checkpoints of one training: trained parameters and optimizer state as safetensors, complete when the
-manifest stands."""
+"""Checkpoints of one training: trained parameters, their average and the optimizer's state as safetensors, complete
+when the manifest stands."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
+from tadp_da._store import flush, flush_one, storing
 from tadp_da.errors import ArtefactError
 from tadp_da.run import MANIFEST, verify, write_json
 from tadp_da.run import file_digest as digest
@@ -27,6 +27,8 @@ class Checkpoints:
         objective: names the parameters.
         trained: the parameters that change.
         optimizer: whose state is kept beside them.
+        average: diffusers' ``EMAModel`` over ``trained``, if there is one.
+        scaler: of gradients, if there is one.
     """
 
     def __init__(
@@ -35,82 +37,122 @@ class Checkpoints:
         objective: nn.Module,
         trained: Sequence[nn.Parameter],
         optimizer: torch.optim.Optimizer,
+        average: Any = None,
+        scaler: Any = None,
     ) -> None:
-        self.folder, self.optimizer = folder, optimizer
-        chosen = {id(p) for p in trained}
-        self.parameters = {name: p for name, p in objective.named_parameters() if id(p) in chosen}
+        self.folder, self.optimizer, self.average, self.scaler = folder, optimizer, average, scaler
+        names = {id(p): name for name, p in objective.named_parameters()}
+        self.parameters = {names[id(p)]: p for p in trained}
 
     def _complete(self) -> list[Path]:
         return sorted(p.parent for p in self.folder.glob(f"step-*/{MANIFEST}"))
 
-    def save(self, step: int) -> None:
-        """Write the checkpoint of ``step``; older ones go after it stands."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        place, fresh = self.folder / f"step-{step:08d}", self.folder / f".step-{step:08d}.{os.getpid()}"
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir()
-        save_file(
-            {k: p.detach().cpu().contiguous() for k, p in self.parameters.items()},
-            fresh / "parameters.safetensors",
-        )
-        tensors, plain = _flatten(self.optimizer.state_dict()["state"])
-        save_file(tensors, fresh / "optimizer.safetensors")
-        (fresh / "optimizer.json").write_text(json.dumps(plain), encoding="utf-8")
-        files = {}
-        for path in sorted(fresh.iterdir()):
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-            files[path.name] = digest(path)
-        write_json(fresh / MANIFEST, {"step": step, "files": files})
-        older = self._complete()
-        shutil.rmtree(place, ignore_errors=True)
-        fresh.replace(place)
-        for old in older:
-            if old != place:
-                shutil.rmtree(old, ignore_errors=True)
+    def _sets(self) -> dict[str, Mapping[str, Tensor]]:
+        """By file, the tensors that a training goes on with."""
+        sets: dict[str, Mapping[str, Tensor]] = {"parameters": self.parameters}
+        if self.average is not None:
+            sets["average"] = dict(zip(self.parameters, self.average.shadow_params, strict=True))
+        return sets
 
-    def restore(self) -> int:
-        """Load the newest complete checkpoint into the parameters and the optimizer; its step, or 0 when
-        there is none.
+    def save(self, step: int) -> None:
+        """Write the checkpoint of ``step``; older ones go after it stands.
 
         Raises:
-            ArtefactError: when it belongs to other parameters.
+            EnvironmentFault: when there is no room; the older one is kept.
         """
+        place, fresh = self.folder / f"step-{step:08d}", self.folder / f".step-{step:08d}"
+        older = self._complete()
+        if place in older:
+            return
+        try:
+            with storing(self.folder):
+                shutil.rmtree(place, ignore_errors=True)  # without its manifest it is none
+                shutil.rmtree(fresh, ignore_errors=True)
+                fresh.mkdir(parents=True)
+                self._write(fresh, step)
+                fresh.replace(place)
+                flush_one(self.folder)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+        for old in older:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _write(self, fresh: Path, step: int) -> None:
+        tensors, plain = _flatten(self.optimizer.state_dict()["state"])
+        for name, values in {**self._sets(), "optimizer": tensors}.items():
+            save_file(_apart(values), fresh / f"{name}.safetensors")
+        (fresh / "optimizer.json").write_text(json.dumps(plain), encoding="utf-8")
+        flush(fresh)
+        files = {path.name: digest(path) for path in sorted(fresh.iterdir())}
+        facts = {"step": step, "files": files, "scaler": self.scaler.state_dict() if self.scaler else None}
+        write_json(fresh / MANIFEST, facts)
+        flush_one(fresh)
+
+    def restore(self) -> int:
+        """Load the newest complete checkpoint into parameters, average and optimizer; its step, or 0 when there is
+        none.
+
+        Raises:
+            ArtefactError: when it is damaged, or belongs to other parameters.
+        """
+        for partial in self.folder.glob(".step-*"):
+            shutil.rmtree(partial)
         found = self._complete()
         if not found:
             return 0
         place = found[-1]
         verify(place)
-        saved = load_file(place / "parameters.safetensors")
-        if saved.keys() != self.parameters.keys():
+        for name, tensors in self._sets().items():
+            self._load(place, place / f"{name}.safetensors", tensors)
+        plain = json.loads((place / "optimizer.json").read_text(encoding="utf-8"))
+        state = _unflatten(load_file(place / "optimizer.safetensors"), plain)
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
+        facts = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
+        if self.average is not None:
+            self.average.optimization_step = facts["step"]
+        if self.scaler is not None and facts["scaler"]:
+            self.scaler.load_state_dict(facts["scaler"])
+        return int(facts["step"])
+
+    @staticmethod
+    def _load(place: Path, path: Path, tensors: Mapping[str, Tensor]) -> None:
+        saved = load_file(path) if path.exists() else {}
+        if saved.keys() != tensors.keys():
             raise ArtefactError(
-                f"the checkpoint holds {len(saved)} trained tensors, this run trains {len(self.parameters)}",
+                f"the checkpoint holds {len(saved)} tensors in {path.name}, this run has {len(tensors)}",
                 where=place,
                 fix="delete the folder, or run with the settings that made it",
             )
         with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(saved[name])
-        plain = json.loads((place / "optimizer.json").read_text(encoding="utf-8"))
-        state = _unflatten(load_file(place / "optimizer.safetensors"), plain)
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
-        return int(json.loads((place / MANIFEST).read_text(encoding="utf-8"))["step"])
+            for name, tensor in tensors.items():
+                tensor.copy_(saved[name])
 
 
-def _flatten(state: dict[int, dict[str, Any]]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors on the CPU without shared memory, which safetensors refuses: 8-bit optimizers share their tables."""
+    kept, taken = {}, set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        kept[name] = value.clone() if value.data_ptr() in taken else value
+        taken.add(value.data_ptr())
+    return kept
+
+
+def _flatten(state: dict[int, dict[str, Any]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors, plain = {}, {}
     for index, entry in state.items():
         for name, value in entry.items():
-            if isinstance(value, torch.Tensor):
-                tensors[f"{index}/{name}"] = value.detach().cpu().contiguous()
+            if isinstance(value, Tensor):
+                tensors[f"{index}/{name}"] = value
             else:
                 plain[f"{index}/{name}"] = value
     return tensors, plain
 
 
-def _unflatten(tensors: dict[str, torch.Tensor], plain: dict[str, Any]) -> dict[int, dict[str, Any]]:
+def _unflatten(tensors: dict[str, Tensor], plain: dict[str, Any]) -> dict[int, dict[str, Any]]:
     state: dict[int, dict[str, Any]] = {}
     for key, value in {**tensors, **plain}.items():
         index, name = key.split("/", 1)
-        state.setdefault(int(index), {})[name] = value
+        # tensors read from a file lie unaligned in memory, where kernels may round differently
+        state.setdefault(int(index), {})[name] = value.clone() if isinstance(value, Tensor) else value
     return state

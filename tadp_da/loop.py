@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -19,17 +21,20 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from diffusers.training_utils import EMAModel
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tadp_da._checkpoint import Checkpoints
-from tadp_da.errors import Diverged, EnvironmentFault, UsageError
-from tadp_da.run import Run
+from tadp_da._guard import Guard, enough_memory
+from tadp_da.errors import EnvironmentFault, UsageError
+from tadp_da.interruption import asked, held, ignore, interrupted
+from tadp_da.run import Run, write_text
 
 OptimizerName = Literal["adamw", "adamw8bit"]
-_SILENT_STEPS = 5
+METRICS = "metrics.jsonl"
 
 
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -41,16 +46,24 @@ class LoopSettings:
         batch: samples per forward pass and process.
         accumulate: forward passes per step; a step sees ``batch * accumulate * processes`` samples.
         clip: largest gradient norm, 0 for none.
+        ema: decay of a moving average of the parameters, reached slowly as (1 + step) / (10 + step), which they become
+            at the end; 0 for none.
         workers: processes that prepare samples; changes speed only.
-        checkpoint_every: steps between checkpoints, 0 for none.
+        checkpoint_every: steps between checkpoints; 0 saves one only when a signal stops the training.
     """
 
     steps: Annotated[int, Field(ge=1)]
     batch: Annotated[int, Field(ge=1)]
     accumulate: Annotated[int, Field(ge=1)] = 1
     clip: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     workers: Annotated[int, Field(ge=0)] = 0
-    checkpoint_every: Annotated[int, Field(ge=0)] = 0
+    checkpoint_every: Annotated[int, Field(ge=0)] = 250
+
+    def due(self, step: int) -> bool:
+        """Whether a checkpoint follows this step, counted from 1."""
+        every = self.checkpoint_every
+        return every > 0 and (step % every == 0 or step == self.steps)
 
 
 class Examples(Protocol):
@@ -60,6 +73,9 @@ class Examples(Protocol):
 
     def fetch(self, index: int, rng: np.random.Generator) -> Any:
         """Sample ``index``; ``rng`` is a function of (seed, epoch, index)."""
+
+    def key(self, index: int) -> str:
+        """What to call sample ``index`` in messages."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +119,11 @@ class _Plan(Sampler[list[tuple[int, int]]]):
         if epoch not in self._orders:
             self._orders = {epoch: np.random.default_rng([self.seed, epoch]).permutation(self.size)}
         return epoch, int(self._orders[epoch][offset])
+
+    def of_step(self, step: int) -> list[int]:
+        """Indices of all samples of a step, counted from 0, on all processes."""
+        count = self.settings.batch * self.settings.accumulate * self.world
+        return [self.at(position)[1] for position in range(step * count, (step + 1) * count)]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         batch, group = self.settings.batch, self.settings.batch * self.world
@@ -181,36 +202,89 @@ def fit(
         checkpoints: folder for checkpoints; training goes on from the newest complete one there.
 
     Raises:
-        UsageError: when nothing can be trained.
-        Diverged: when a loss or gradient is not finite, or no gradient arrives at all.
+        UsageError: when nothing can be trained, or the checkpoint lies beyond the last step.
+        Diverged: when a loss or gradient is not finite, no gradient arrives at all or no parameter moves.
+        Interrupted: after a signal, when the step is finished and its checkpoint saved.
+        EnvironmentFault: when a step does not fit into memory or a checkpoint onto the disk.
     """
     trained = [p for group in groups for p in group["params"]]
     _refuse_nothing(trained, examples)
     accelerator = _accelerator(run)
     base_lrs = [group["lr"] for group in groups]
     model, optim = accelerator.prepare(objective, _optimizer(optimizer, groups))
-    keeper = Checkpoints(checkpoints, objective, trained, optim.optimizer) if checkpoints else None
-    start = keeper.restore() if keeper else 0
+    average = EMAModel(trained, decay=settings.ema) if settings.ema else None
+    keeper = (
+        Checkpoints(checkpoints, objective, trained, optim.optimizer, average, accelerator.scaler)
+        if checkpoints
+        else None
+    )
+    start = _begin(keeper, settings)
     rank, world = accelerator.process_index, accelerator.num_processes
     plan = _Plan(len(examples), settings, run.seed, start, rank, world)
-    batches = iter(
-        DataLoader(
-            _Fetch(examples, run.seed), batch_sampler=plan, collate_fn=collate, num_workers=settings.workers
+    batches = _batches(examples, plan, collate, settings, run)
+    guard = Guard(trained, lambda index: ", ".join(examples.key(i) for i in plan.of_step(index)))
+    with held(), enough_memory(settings.batch, settings.accumulate, accelerator.device):
+        for index in range(start, settings.steps):
+            lrs = _set_rates(optim, base_lrs, schedule(index))
+            noise = _Noise(run.seed, index, settings, rank, world)
+            loss, norm, stop = _advance(accelerator, model, optim, batches, settings, noise, trained)
+            skipped = accelerator.optimizer_step_was_skipped
+            guard.check(loss, norm, index, schedule(index), skipped=skipped)
+            if average:
+                average.step(trained)
+            yield (step := Step(index + 1, settings.steps, loss, norm, tuple(lrs)))
+            # after the caller has written the step down: what a checkpoint counts is on record
+            if keeper and (stop or settings.due(step.index)) and accelerator.is_main_process:
+                keeper.save(step.index)
+            if stop:
+                raise interrupted(f"step {step.index} of {step.steps}")
+    if average:
+        average.copy_to(trained)
+
+
+def _begin(keeper: Checkpoints | None, settings: LoopSettings) -> int:
+    """Steps that are done already."""
+    start = keeper.restore() if keeper else 0
+    if keeper and start > settings.steps:
+        raise UsageError(
+            f"{start} steps were trained already, {settings.steps} are asked for",
+            where=keeper.folder,
+            fix=f"set steps to {start} or more, or delete the folder to start over",
         )
+    return start
+
+
+def _batches(
+    examples: Examples, plan: _Plan, collate: Callable[[list[Any]], Any], settings: LoopSettings, run: Run
+) -> Iterator[Any]:
+    fetch, workers = _Fetch(examples, run.seed), settings.workers
+    return iter(
+        DataLoader(fetch, batch_sampler=plan, collate_fn=collate, num_workers=workers, worker_init_fn=ignore)
     )
-    guard = _Guard()
-    for index in range(start, settings.steps):
-        lrs = _set_rates(optim, base_lrs, schedule(index))
-        noise = _Noise(run.seed, index, settings, rank, world)
-        loss, norm = _advance(accelerator, model, optim, batches, settings, noise, trained)
-        guard.check(loss, norm, index, skipped=accelerator.optimizer_step_was_skipped)
-        step = Step(index + 1, settings.steps, loss, norm, tuple(lrs))
-        due = settings.checkpoint_every and (
-            step.index % settings.checkpoint_every == 0 or step.index == settings.steps
-        )
-        if keeper and due and accelerator.is_main_process:
-            keeper.save(step.index)
-        yield step
+
+
+def recorded(steps: Iterator[Step], total: int, run: Run, what: str) -> Iterator[Step]:
+    """The same steps, each shown, and written as a line of ``metrics.jsonl`` in the run's folder.
+
+    A training that goes on writes behind the steps that its checkpoint counts, so that none stands there twice.
+    """
+    first = next(steps, None)
+    if first is None:
+        return
+    run.folder.mkdir(parents=True, exist_ok=True)
+    path = run.folder / METRICS
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    done = first.index - 1
+    write_text(path, "".join(lines[:done]))
+    with (
+        run.progress(total - done, what) as advance,
+        path.open("a", encoding="utf-8", buffering=1) as file,
+    ):
+        for step in itertools.chain([first], steps):
+            line = {"step": step.index, "loss": step.loss, "grad_norm": step.grad_norm, "lrs": step.lrs}
+            file.write(json.dumps(line) + "\n")
+            advance(f"loss {step.loss:.4f}")
+            yield step
 
 
 def _set_rates(optim: Any, base: Sequence[float], factor: float) -> list[float]:
@@ -244,8 +318,9 @@ def _advance(
     settings: LoopSettings,
     noise: _Noise,
     trained: Sequence[nn.Parameter],
-) -> tuple[float, float]:
-    """One optimizer step; mean loss over all processes and the gradient norm before clipping."""
+) -> tuple[float, float, bool]:
+    """One optimizer step; mean loss over all processes, the gradient norm before clipping, and whether any of the
+    processes was told to stop."""
     total = torch.zeros((), device=accelerator.device)
     for micro in range(settings.accumulate):
         batch = _to(next(batches), accelerator.device)
@@ -258,31 +333,10 @@ def _advance(
     norm = accelerator.clip_grad_norm_(trained, limit)
     optim.step()
     optim.zero_grad()
-    return float(accelerator.reduce(total, "mean")), float(norm if norm is not None else 0.0)
-
-
-class _Guard:
-    """Stops a training that makes no sense: loss or gradient not finite, or no gradient at all."""
-
-    def __init__(self) -> None:
-        self.silent = 0
-
-    def check(self, loss: float, norm: float, index: int, *, skipped: bool) -> None:
-        # a gradient scaler (fp16) skips steps whose gradients overflow and tries again at a lower scale
-        if not math.isfinite(loss) or not (math.isfinite(norm) or skipped):
-            raise Diverged(
-                f"loss {loss} with gradient norm {norm} is not finite",
-                where=f"step {index + 1}",
-                fix="lower the learning rate, clip gradients, or use precision bf16 instead of fp16",
-            )
-        # a crop may happen to hold ignored pixels only; several steps in a row do not happen
-        self.silent = self.silent + 1 if norm == 0.0 else 0
-        if self.silent == _SILENT_STEPS:
-            raise Diverged(
-                f"no gradient reached the trainable parameters in {_SILENT_STEPS} steps in a row",
-                where=f"step {index + 1}",
-                fix="check that the labels are not all ignored and that the trained part is used",
-            )
+    told = torch.stack([total, torch.full_like(total, float(asked()))])
+    loss_and_stop: Any = accelerator.reduce(told, "mean")
+    mean, stop = loss_and_stop.tolist()
+    return mean, float(norm if norm is not None else 0.0), stop > 0
 
 
 def _to(batch: Any, device: torch.device) -> Any:

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from tadp_da._store import flush, flush_one, locked, storing, sweep
 from tadp_da.errors import ArtefactError, UsageError
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MANIFEST = "manifest.json"
+UNFINISHED = "unfinished"
+"""Folder in an artefact in the making for what is needed only to go on; no part of the artefact."""
+IDLE = frozenset({"workers", "checkpoint_every"})
+"""Settings that change nothing in a result: they neither name an artefact nor forbid to go on with it."""
+_INPUTS = f"{UNFINISHED}/inputs.json"
 Advance = Callable[[str], None]
 
 
@@ -72,6 +78,11 @@ class Run:
         """The same run with another folder: a stage writes its logs beside its artefact."""
         return replace(self, folder=folder)
 
+    @property
+    def unfinished(self) -> Path:
+        """Where a stage keeps what it needs to go on after an interruption; may go once its result is saved."""
+        return self.folder / UNFINISHED
+
     @contextmanager
     def progress(self, total: int, description: str) -> Iterator[Advance]:
         """A progress bar on a terminal, one line at the end elsewhere. Call the yielded function once per
@@ -112,8 +123,7 @@ class Run:
     ) -> T:
         """The artefact of this kind for these inputs: loaded when it stands whole, made otherwise.
 
-        ``make`` fills an empty folder; the folder is flushed, renamed into place and completed by its
-        manifest, written last. A folder without a manifest does not count and is made anew.
+        See :func:`made`.
 
         Args:
             kind: what it is, e.g. ``"concept"``.
@@ -123,24 +133,126 @@ class Run:
 
         Raises:
             ArtefactError: when a file of the artefact is not what its manifest says.
+            EnvironmentFault: when the disk is full or the folder may not be written to.
         """
-        place = self.place(kind, inputs)
-        if not (place / MANIFEST).exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            fresh = self.folder / f".{place.name}.{os.getpid()}"
-            shutil.rmtree(fresh, ignore_errors=True)
-            fresh.mkdir()
-            try:
-                make(fresh)
-                _complete(fresh, inputs)
-                # another process may have been first; ours is then the same and goes
-                if not (place / MANIFEST).exists():
-                    shutil.rmtree(place, ignore_errors=True)  # a folder without its manifest does not exist
-                    fresh.replace(place)
-            finally:
-                shutil.rmtree(fresh, ignore_errors=True)
-        verify(place)
-        return load(place)
+        return made(self.place(kind, inputs), inputs, make, load, replace=True)
+
+
+def made(
+    place: Path,
+    inputs: Mapping[str, Any],
+    make: Callable[[Path], object],
+    load: Callable[[Path], T],
+    *,
+    replace: bool = False,
+    may_change: Collection[str] = (),
+) -> T:
+    """The artefact in the folder ``place``: loaded when it stands whole, made otherwise, by one process at a time.
+
+    ``make`` works in a draft beside the place that outlives interruption and error: it finds there what an earlier call
+    left, and goes on from it or overwrites it. What it keeps in ``unfinished/`` is no part of the artefact. At the end
+    the draft is completed by its manifest, flushed and renamed. A folder without a manifest does not count.
+
+    Args:
+        place: the artefact's folder.
+        inputs: everything the artefact depends on, as JSON values.
+        make: writes the artefact into the folder it is given.
+        load: reads it back.
+        replace: a folder without a manifest at the place may be removed.
+        may_change: dotted names of inputs that may differ from those that a draft was begun with.
+
+    Raises:
+        UsageError: when something else stands there, or was begun there with other inputs.
+        ArtefactError: when a file of the artefact is not what its manifest says.
+        EnvironmentFault: when the disk is full or the folder may not be written to.
+    """
+    place = place.absolute()
+    with storing(place):
+        _refuse_other(place, inputs, may_change)
+        if not is_made(place):
+            if not replace:
+                _refuse_foreign(place)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with locked(place.with_name(f".{place.name}.lock"), place.name):
+                _refuse_other(place, inputs, may_change)
+                if not is_made(place):
+                    _make(place, inputs, make, replace=replace)
+    # a process that died just after its artefact stood could not tidy up
+    shutil.rmtree(place / UNFINISHED, ignore_errors=True)
+    verify(place)
+    return load(place)
+
+
+def is_made(place: Path) -> bool:
+    """Whether an artefact stands whole in this folder."""
+    return (place / MANIFEST).exists()
+
+
+def _draft(place: Path) -> Path:
+    return place.with_name(f".{place.name}.draft")
+
+
+def _make(place: Path, inputs: Mapping[str, Any], make: Callable[[Path], object], *, replace: bool) -> None:
+    draft = _draft(place)
+    sweep(place.parent.glob(f".{place.name}.*"))
+    if not (draft / MANIFEST).exists():  # else all that is left to do is to rename it
+        (draft / UNFINISHED).mkdir(parents=True, exist_ok=True)
+        write_json(draft / _INPUTS, dict(inputs))
+        try:
+            make(draft)
+        finally:
+            if sorted(draft.rglob("*")) == [draft / UNFINISHED, draft / _INPUTS]:
+                shutil.rmtree(draft)  # there is nothing to go on from
+        _complete(draft, inputs)
+    if place.exists():
+        shutil.rmtree(place) if replace else place.rmdir()
+    draft.replace(place)
+    flush_one(place.parent)
+
+
+def _refuse_other(place: Path, inputs: Mapping[str, Any], may_change: Collection[str]) -> None:
+    """Refuse to load, or to go on with, what was made of other inputs."""
+    known = place / MANIFEST
+    if known.exists():
+        before, may_change = _read(known)["inputs"], ()
+    else:
+        known = _draft(place) / _INPUTS
+        if not known.exists():
+            return
+        before = _read(known)
+    old, new = (_flat(_matters(json.loads(json.dumps(found)))) for found in (before, inputs))
+    changed = [k for k in sorted(old | new) if old.get(k) != new.get(k) and k not in may_change]
+    if changed:
+        told = "; ".join(f"{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in changed)
+        raise UsageError(
+            f"what is there was {'made' if known.name == MANIFEST else 'begun'} with other settings ({told})",
+            where=known.parent if known.name == MANIFEST else _draft(place),
+            fix="give the settings it was made with, choose another --out, or delete that folder to start over",
+        )
+
+
+def _refuse_foreign(place: Path) -> None:
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise UsageError(
+            "the place is taken by something that is no finished run",
+            where=place,
+            fix="choose a new folder with --out",
+        )
+
+
+def _matters(inputs: Any) -> Any:
+    """Inputs without those that change nothing."""
+    if not isinstance(inputs, dict):
+        return inputs
+    return {key: _matters(value) for key, value in inputs.items() if key not in IDLE}
+
+
+def _flat(inputs: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested inputs by dotted name."""
+    if not isinstance(inputs, dict):
+        return {prefix: inputs}
+    pairs = ((f"{prefix}.{key}" if prefix else key, value) for key, value in inputs.items())
+    return {name: value for key, inner in pairs for name, value in _flat(inner, key).items()}
 
 
 def verify(place: Path) -> None:
@@ -149,8 +261,7 @@ def verify(place: Path) -> None:
     Raises:
         ArtefactError: naming the first file that is missing or changed.
     """
-    manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
-    for name, known in manifest["files"].items():
+    for name, known in _read(place / MANIFEST)["files"].items():
         path = place / name
         if not path.exists() or file_digest(path) != known:
             raise ArtefactError(
@@ -168,28 +279,49 @@ def file_digest(path: Path) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that the file is the old one or the new one, never half."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 so that the file is the old one or the new one, never half."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with fresh.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    try:
+        with fresh.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+    except ValueError as error:
+        raise ArtefactError(
+            f"cannot read {path.name}: {error}", where=path, fix="delete the folder; it will be made again"
+        ) from error
 
 
 def _digest(inputs: Mapping[str, Any]) -> str:
-    text = json.dumps(inputs, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(_matters(inputs), sort_keys=True, ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
-def _complete(folder: Path, inputs: Mapping[str, Any]) -> None:
-    files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-        files[path.relative_to(folder).as_posix()] = file_digest(path)
-    made = {"inputs": dict(inputs), "files": files, "made": datetime.now(UTC).isoformat(timespec="seconds")}
-    write_json(folder / MANIFEST, made | {"versions": versions()})
+def _complete(draft: Path, inputs: Mapping[str, Any]) -> None:
+    """Flush a draft and write its manifest, last."""
+    sweep(draft.rglob(".*"))
+    flush(draft)
+    files = {
+        path.relative_to(draft).as_posix(): file_digest(path)
+        for path in sorted(draft.rglob("*"))
+        if path.is_file() and draft / UNFINISHED not in path.parents
+    }
+    facts = {"inputs": dict(inputs), "files": files, "made": datetime.now(UTC).isoformat(timespec="seconds")}
+    write_json(draft / MANIFEST, facts | {"versions": versions()})
+    flush_one(draft)
 
 
 @cache

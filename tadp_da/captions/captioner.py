@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings_dataclass
 
+from tadp_da._store import locked, storing
 from tadp_da.captions._loading import Quantization, load, locate, quiet
 from tadp_da.captions._text import loops
 from tadp_da.captions.files import CaptionFile, Entry
 from tadp_da.errors import ArtefactError, EnvironmentFault, UsageError
+from tadp_da.interruption import check, held
 from tadp_da.run import Run, write_json
 
 if TYPE_CHECKING:
@@ -189,7 +191,8 @@ class CaptionReport:
 
     def lines(self) -> list[str]:
         """What the terminal shows."""
-        lines = [f"{self.total} images: {self.made} captions made, {self.total - self.made} were there"]
+        there = f"{self.made} captions made, {self.total - self.made} were there"
+        lines = [f"{self.total} images: {there if self.made else 'already complete'}"]
         for keys, what in ((self.empty, "empty"), (self.looping, "looping (a phrase three times in a row)")):
             if keys:
                 lines.append(f"{len(keys)} of {self.total} captions are {what}, e.g. {keys[0]}")
@@ -202,7 +205,8 @@ def caption_images(
     """Caption images into a file, going on where an earlier call stopped.
 
     The file has the plain form of :mod:`tadp_da.captions.files`, keyed by relative path; ``<name>.meta.json`` beside
-    it says which captioner made it. It is written whole every ``save_every`` batches and also when something fails.
+    it says which captioner made it. It is written whole every ``save_every`` batches and also when something fails, or
+    when a signal stops the work after a batch. One process at a time works on it.
 
     Args:
         images: what to caption.
@@ -212,16 +216,26 @@ def caption_images(
         save_every: batches between writes.
 
     Raises:
-        ArtefactError: when ``out`` was made by another captioner, or nobody knows by which.
+        UsageError: when ``out`` was made by another captioner.
+        ArtefactError: when nobody knows by which it was made.
         DataError: when an image or the half-done file cannot be read.
+        EnvironmentFault: when the file cannot be written.
+        Interrupted: after a signal, when the captions of the batch are saved.
     """
+    with storing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with locked(out.with_name(f".{out.name}.lock"), out.name):
+            return _caption(images, captioner, out, run, save_every)
+
+
+def _caption(images: Unlabeled, captioner: Captioner, out: Path, run: Run, save_every: int) -> CaptionReport:
     from rich.markup import escape
 
     entries = _begin(out, captioner)
     todo = [i for i in range(len(images)) if images.key(i) not in entries]
     batch = captioner.settings.batch
     saved = len(entries)
-    with run.progress(len(todo), "captions") as advance:
+    with held(), run.progress(len(todo), "captions") as advance:
         try:
             for number, start in enumerate(range(0, len(todo), batch), 1):
                 chosen = todo[start : start + batch]
@@ -232,6 +246,7 @@ def caption_images(
                 if number % save_every == 0:
                     CaptionFile(out, entries).write()
                     saved = len(entries)
+                check()
         finally:
             if len(entries) > saved or not out.exists():
                 CaptionFile(out, entries).write()
@@ -263,7 +278,7 @@ def _begin(out: Path, captioner: Captioner) -> dict[str, Entry]:
         changed = sorted(k for k in facts | known if k != "model" and facts.get(k) != known.get(k))
         if changed:
             differences = ", ".join(f"{k}: {known.get(k)!r} there, {facts.get(k)!r} here" for k in changed)
-            raise ArtefactError(
+            raise UsageError(
                 f"the captions were made by another captioner ({differences})", where=out, fix=again
             )
     elif out.exists():
@@ -271,6 +286,5 @@ def _begin(out: Path, captioner: Captioner) -> dict[str, Entry]:
             f"the caption file is there, but not {meta.name}, which says what made it", where=out, fix=again
         )
     else:
-        out.parent.mkdir(parents=True, exist_ok=True)
         write_json(meta, facts)
     return dict(CaptionFile.read(out).entries) if out.exists() else {}

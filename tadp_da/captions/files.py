@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
+from tadp_da._store import storing
 from tadp_da.errors import DataError
 from tadp_da.run import write_json
 from tadp_da.types import Unlabeled
@@ -95,19 +96,13 @@ class CaptionFile:
         """Write the file sorted by key, whole or not at all.
 
         Raises:
-            DataError: when it cannot be written.
+            EnvironmentFault: when it cannot be written.
         """
         path = path or self.path
         content = {key: {"captions": list(e.captions), **e.facts} for key, e in sorted(self.entries.items())}
-        try:
+        with storing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, content)
-        except OSError as error:
-            raise DataError(
-                f"cannot write captions: {error.strerror}",
-                where=path,
-                fix="choose another --out, or free some space",
-            ) from error
 
     @property
     def by_stem(self) -> bool:

@@ -12,9 +12,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from tadp_da.cli import data, doctor, figure, plan, stages, submit
+from tadp_da._store import storing
+from tadp_da.cli import cache, data, doctor, figure, plan, stages, submit
 from tadp_da.cli.options import ManySeeds
 from tadp_da.errors import Interrupted, TadpError
+from tadp_da.interruption import Stop, attended
 
 app = typer.Typer(
     name="tadp-da",
@@ -50,6 +52,18 @@ data_sets = typer.Typer(
 data_sets.command("list")(data.data_list)
 data_sets.command("check")(data.data_check)
 app.add_typer(data_sets, name="data")
+kept = typer.Typer(
+    no_args_is_help=True,
+    help="The cache of latents, embeddings and captions that all runs share. TADP_DA_CACHE says where it lies (or off).",
+)
+for name, command in (
+    ("ls", cache.cache_ls),
+    ("verify", cache.cache_verify),
+    ("prune", cache.cache_prune),
+    ("why", cache.cache_why),
+):
+    kept.command(name)(command)
+app.add_typer(kept, name="cache")
 app.command("doctor")(doctor.doctor)
 
 
@@ -62,7 +76,12 @@ def main() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     errors = Console(stderr=True, soft_wrap=True)
     try:
-        app()
+        with attended(), storing("the command's output"):
+            app()
+    except (Stop, Interrupted) as stop:
+        what = stop.what if isinstance(stop, Interrupted) else "interrupted; what was finished before is kept"
+        errors.print(Text(f"{what}. Run the same command again to go on"))
+        sys.exit(Interrupted.exit_code)
     except TadpError as error:
         if debug:
             raise
@@ -71,6 +90,3 @@ def main() -> None:
         for line in rest:
             errors.print(Text(line))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        errors.print("interrupted; finished artefacts are kept, run the same command to go on")
-        sys.exit(Interrupted.exit_code)

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import logging
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from pydantic import ValidationError
 
 from adapt import Augmentation, FineTuning
 from adapt._examples import TextTable, TrainingExamples
-from tadp_da.errors import DataError, Diverged, UsageError
+from tadp_da.errors import DataError, Diverged, Interrupted, UsageError
+from tadp_da.interruption import attended
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
 from tadp_da.types import Labeled, LabelSpace, Unlabeled
@@ -101,6 +103,11 @@ def state(model: PerceptionModel) -> dict[str, torch.Tensor]:
     return {k: v.clone() for k, v in model.state_dict().items()}
 
 
+def apart(run: Run, name: object) -> Run:
+    """The same run in another folder: in one, a second call would go on from the first."""
+    return run.inside(run.folder / str(name))
+
+
 def losses(run: Run) -> np.ndarray:
     return np.array([line["loss"] for line in metrics(run)])
 
@@ -158,7 +165,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_does_not(
                 model_of(),
                 data_of(),
                 plain,
-                Run(folder=tmp_path / "run", seed=seed, quiet=True, device="cpu"),
+                Run(folder=tmp_path / f"{seed}-{noise}", seed=seed, quiet=True, device="cpu"),
             )
         )
 
@@ -170,10 +177,11 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_does_not(
 def test_what_is_kept_changes_nothing_but_speed(data_of: Any, model_of: Any, run: Run) -> None:
     data = data_of()
     ways = [{}, {"keep_latents": False}, {"keep": 0}, {"gradient_checkpointing": True}]
-    for way in ways:
-        model = dataclasses.replace(QUICK, **way)(model_of(), data, plain, run)
+    found = np.zeros((len(ways), QUICK.steps))
+    for number, way in enumerate(ways):
+        model = dataclasses.replace(QUICK, **way)(model_of(), data, plain, apart(run, number))
         assert not model.backbone.unet.is_gradient_checkpointing
-    found = losses(run).reshape(len(ways), QUICK.steps)
+        found[number] = losses(apart(run, number))
     assert found[0, 0] != found[0, 1]
     np.testing.assert_allclose(found, found[:1].repeat(len(ways), 0), rtol=1e-3)
 
@@ -247,27 +255,27 @@ def test_the_moving_average_lags_behind_the_last_weights(data_of: Any, model_of:
     assert 0 < (average - start).norm() < (last - start).norm()
 
 
-def test_resume_ends_at_the_same_bits(data_of: Any, model_of: Any, run: Run, monkeypatch: Any) -> None:
-    import adapt.fine_tuning as module
+@pytest.mark.parametrize("way", [{}, {"ema": 0.5}, {"backbone": "lora", "lora_rank": 2}], ids=str)
+def test_resume_ends_at_the_same_bits(
+    data_of: Any, model_of: Any, run: Run, way: Any, monkeypatch: Any
+) -> None:
+    tuning, data = dataclasses.replace(QUICK, steps=3, **way), data_of()
+    whole = state(tuning(model_of(), data, plain, apart(run, "whole")))
+    fetch = TrainingExamples.fetch
 
-    tuning, data = dataclasses.replace(QUICK, steps=3, checkpoint_every=1), data_of()
-    whole = state(tuning(model_of(), data, plain, dataclasses.replace(run, folder=run.folder / "whole")))
-    recorded = module._recorded
+    def told_to_stop(examples: TrainingExamples, *arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return fetch(examples, *arguments)
 
-    def interrupted(steps: Any, total: int, run: Run) -> Any:
-        for step in recorded(steps, total, run):
-            if step.index == 2:
-                raise KeyboardInterrupt
-            yield step
-
-    monkeypatch.setattr(module, "_recorded", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        tuning(model_of(), data, plain, run)
-    monkeypatch.undo()
+    for _ in range(2):  # in the first step, and in the second
+        monkeypatch.setattr(TrainingExamples, "fetch", told_to_stop)
+        with attended(), pytest.raises(Interrupted, match="is saved"):
+            tuning(model_of(), data, plain, run)
+        monkeypatch.undo()
     resumed = state(tuning(model_of(), data, plain, run))
     assert not moved(whole, resumed)
+    assert metrics(run) == metrics(apart(run, "whole"))
     assert [line["step"] for line in metrics(run)] == [1, 2, 3]
-    assert not list(run.folder.glob("fine-tuning-checkpoints-*"))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(data_of: Any, model_of: Any, run: Run) -> None:
@@ -315,7 +323,7 @@ def test_images_of_different_sizes_need_a_crop(data_of: Any, model_of: Any, run:
         {"steps": 0},
         {"warmup": 1.0},
         {"backbone": "half"},
-        {"ema": 0.9, "checkpoint_every": 5},
+        {"ema": 1.0},
         {"lr": 1},
     ],
     ids=str,

@@ -10,7 +10,6 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 from personalize import DreamBooth
 from personalize._settings import Previews
-from personalize._training import running_average
 from tadp_da.concept import Concept
 from tadp_da.run import Run
 from tadp_da.types import Unlabeled
@@ -96,18 +95,6 @@ def test_the_running_average_lags_behind(fresh: Any, images: Unlabeled, run: Run
         for concept in (plain, lagging)
     )
     assert 0 < behind < moved
-
-
-def test_the_running_average_is_the_textbook_one() -> None:
-    parameter = torch.nn.Parameter(torch.zeros(3))
-    expected = torch.zeros(3)
-    with running_average([parameter], 0.6) as each:
-        for step in range(1, 20):
-            parameter.data.fill_(float(step))
-            each(None)
-            decay = min(0.6, step / (9 + step)) if step > 1 else 0.0
-            expected = decay * expected + (1 - decay) * step
-    torch.testing.assert_close(parameter.data, expected)
 
 
 @pytest.mark.parametrize("change", [{"gradient_checkpointing": True}, {"batch": 1, "accumulate": 2}])

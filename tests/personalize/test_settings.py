@@ -26,7 +26,6 @@ WORD = {"word": "<dusk>", "like": "night"}
         (DreamBooth, {"views": 2}, "set crop='random'"),
         (DreamBooth, {"prompt": "a picture"}, "put it where the new word belongs"),
         (DreamBooth, {"prior_images": 4, "prior_prompt": "a sks image"}, "name only its class"),
-        (DreamBooth, {"ema": 0.9, "checkpoint_every": 5}, "set ema=0 or checkpoint_every=0"),
         (DreamBooth, {"step": 3}, "[Uu]nexpected keyword"),
         (DreamBooth, {"mode": "half"}, "'full' or 'lora'"),
         (TextualInversion, {"word": "two words", "like": "night"}, "choose one without blanks"),

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ from personalize._latents import encode
 from personalize._settings import Previews
 from personalize._training import train
 from personalize.textual_inversion import only_rows
-from tadp_da.errors import DataError, UsageError
+from tadp_da.errors import DataError, Interrupted, UsageError
+from tadp_da.interruption import attended
 from tadp_da.run import Run
 from tadp_da.types import Unlabeled
 
@@ -92,22 +95,24 @@ def test_plain_diffusers_opens_the_word(learned: Any, tiny_pipeline: Path, tmp_p
 def test_a_resumed_training_ends_in_the_same_bits(fresh: Any, images: Unlabeled, tmp_path: Path) -> None:
     def rows_after(folder: str, *, stop: int | None = None) -> torch.Tensor:
         backbone, run = fresh(), Run(folder=tmp_path / folder, device="cpu", quiet=True)
+        calls = itertools.count(1)
+
+        class Objective(NoisePrediction):
+            def forward(self, *given: Any) -> torch.Tensor:
+                if next(calls) == stop:
+                    signal.raise_signal(signal.SIGTERM)
+                return super().forward(*given)
+
         tokens = backbone.learn("<dusk>", "night")
-        prompts = Prompts(SHORT.sentences, "<dusk>")
-        views = Views(encode(backbone, images, SHORT, run), prompts)
-
-        def interrupt(step: Any) -> None:
-            if step.index == stop:
-                raise KeyboardInterrupt
-
-        objective = NoisePrediction(backbone, backbone.encode_text)
-        with only_rows(backbone, tokens) as rows:
-            train(objective, [rows], views, SHORT, run, "textual inversion", interrupt)
+        views = Views(encode(backbone, images, SHORT, run), Prompts(SHORT.sentences, "<dusk>"))
+        objective = Objective(backbone, backbone.encode_text)
+        with attended(), only_rows(backbone, tokens) as rows:
+            train(objective, [rows], views, SHORT, run, "textual inversion")
         return backbone.token_rows(tokens)
 
     whole = rows_after("whole")
-    with pytest.raises(KeyboardInterrupt):
-        rows_after("halves", stop=3)
+    with pytest.raises(Interrupted, match="step 3 of 4"):
+        rows_after("halves", stop=3 * SHORT.accumulate)
     assert torch.equal(rows_after("halves"), whole)
     lines = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "halves")]
     assert lines[0] == lines[1]
@@ -119,7 +124,7 @@ def test_other_images_start_anew(fresh: Any, images: Unlabeled, tmp_path: Path) 
     chosen = dataclasses.replace(SHORT, steps=1)
     first, other = (chosen(fresh(), some, run) for some in (images[:1], images[1:2]))
     assert first.fingerprint != other.fingerprint
-    assert len(list(tmp_path.glob("*checkpoints*"))) == 2
+    assert len(list((tmp_path / "unfinished").iterdir())) == 2
 
 
 def test_row_29_a_word_of_the_vocabulary_is_refused(backbone: Any, images: Unlabeled, tmp_path: Path) -> None:

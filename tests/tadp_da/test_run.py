@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tadp_da.errors import ArtefactError, UsageError
-from tadp_da.run import MANIFEST, Run
+from tadp_da.run import MANIFEST, UNFINISHED, Run, made
 
 
 def read(folder: Path) -> str:
@@ -32,16 +33,66 @@ def test_made_once_per_inputs(tmp_path: Path) -> None:
     assert "torch" in manifest["versions"]
 
 
-def test_a_failed_make_leaves_nothing(tmp_path: Path) -> None:
+def test_a_draft_outlives_an_error_and_is_gone_on_from(tmp_path: Path) -> None:
     run = Run(folder=tmp_path)
 
-    def fail(folder: Path) -> None:
+    def half(folder: Path) -> None:
         (folder / "text").write_text("half")
+        (folder / UNFINISHED / "state").write_text("7")
         raise RuntimeError("disk on fire")
 
     with pytest.raises(RuntimeError):
-        run.once("thing", {}, fail, read)
+        run.once("thing", {}, half, read)
+    assert not run.place("thing", {}).exists()
+
+    def rest(folder: Path) -> None:
+        assert run.inside(folder).unfinished == folder / UNFINISHED
+        assert (folder / UNFINISHED / "state").read_text() == "7"
+        (folder / "text").write_text(read(folder) + " and half")
+
+    assert run.once("thing", {}, rest, read) == "half and half"
+    assert list(tmp_path.iterdir()) == [run.place("thing", {})]
+    assert {p.name for p in run.place("thing", {}).iterdir()} == {"text", MANIFEST}
+
+
+def test_an_error_before_anything_was_made_leaves_nothing(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        raise RuntimeError("no such model")
+
+    with pytest.raises(RuntimeError):
+        Run(folder=tmp_path).once("thing", {}, fail, read)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_that_change_nothing_name_nothing(tmp_path: Path) -> None:
+    run = Run(folder=tmp_path)
+    settings = {"adapt": {"steps": 3, "workers": 0, "checkpoint_every": 5}}
+    assert run.place("m", settings) == run.place("m", {"adapt": {"steps": 3, "workers": 8}})
+    assert run.place("m", settings) != run.place("m", {"adapt": {"steps": 4}})
+
+
+def test_an_explicit_place_that_is_taken_is_never_cleared(tmp_path: Path) -> None:
+    place = tmp_path / "home"
+    place.mkdir()
+    (place / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="choose a new folder"):
+        made(place, {}, lambda f: None, read)
+    assert (place / "thesis.tex").read_text() == "years of work"
+    (place / "thesis.tex").unlink()
+    assert made(place, {}, lambda f: (f / "text").write_text("in an empty one"), read) == "in an empty one"
+
+
+def test_leftovers_of_dead_processes_go(tmp_path: Path) -> None:
+    run = Run(folder=tmp_path)
+    place = run.place("thing", {})
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    old, living = (tmp_path / f".{place.name}.{pid}" for pid in (dead.pid, 1))
+    for folder in (old, living):
+        (folder / "deep").mkdir(parents=True)
+    run.once("thing", {}, lambda f: (f / "text").write_text("new"), read)
+    assert not old.exists()
+    assert living.exists()
 
 
 def test_a_folder_without_manifest_is_made_again(tmp_path: Path) -> None:
@@ -65,15 +116,9 @@ def test_unknown_precision_is_refused(tmp_path: Path) -> None:
         Run(folder=tmp_path, precision="int3")  # type: ignore[arg-type]
 
 
-def test_who_comes_second_takes_what_stands(tmp_path: Path) -> None:
+def test_what_was_complete_but_not_yet_in_place_is_not_made_again(tmp_path: Path) -> None:
     run = Run(folder=tmp_path)
-
     place = run.place("thing", {})
-    other = tmp_path / "elsewhere"
-    Run(folder=other).once("thing", {}, lambda f: (f / "text").write_text("first"), read)
-
-    def slow(folder: Path) -> None:
-        (folder / "text").write_text("second")
-        (other / place.name).rename(place)
-
-    assert run.once("thing", {}, slow, read) == "first"
+    run.once("thing", {}, lambda f: (f / "text").write_text("true"), read)
+    place.rename(tmp_path / f".{place.name}.draft")
+    assert run.once("thing", {}, lambda f: pytest.fail("made again"), read) == "true"

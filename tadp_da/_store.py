@@ -1,0 +1,100 @@
+"""What keeps files whole: locks, flushing, and errors of the disk that say what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+
+from tadp_da.errors import EnvironmentFault
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_LEFT = re.compile(r"^\..+\.(?P<process>\d+)$")  # half-written, named after the process
+
+
+@contextmanager
+def storing(where: object) -> Iterator[None]:
+    """Tell a full disk and a folder that may not be written to as what they are.
+
+    Raises:
+        EnvironmentFault: naming the path, and the mend.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = _number(error)
+        place = getattr(error, "filename", None) or where
+        if number in _FULL:
+            raise EnvironmentFault(
+                f"no room to write: {os.strerror(number)}",
+                where=place,
+                fix="free some space or choose a folder on another disk; the same command goes on from what is saved",
+            ) from error
+        if number in _CLOSED:
+            raise EnvironmentFault(
+                f"no right to write or read: {os.strerror(number)}",
+                where=place,
+                fix="choose a folder that you may write to, or correct its rights",
+            ) from error
+        raise
+
+
+def _number(error: Exception) -> int:
+    """The system's error number; libraries in Rust give it in words only."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    return int(told[1]) if told else 0
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock file for the block; it is free again when its holder dies, however it dies. A process that has to
+    wait says so once."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another process works on {what}; waiting for it", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()  # while it is held: who waits for it looks for a new one
+        lock.release()
+
+
+def flush(folder: Path) -> None:
+    """Bring every file below a folder, and the names in it, to the disk."""
+    for path in (*sorted(folder.rglob("*")), folder):
+        flush_one(path)
+
+
+def flush_one(path: Path) -> None:
+    """Bring one file, or the names in one folder, to the disk."""
+    if path.is_dir() and os.name != "posix":
+        return  # other systems cannot open a folder
+    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sweep(paths: Iterator[Path]) -> None:
+    """Remove what processes that are no more left half-written among these paths."""
+    for path in list(paths):
+        left = _LEFT.match(path.name)
+        if left and not psutil.pid_exists(int(left["process"])):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

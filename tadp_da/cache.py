@@ -18,7 +18,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,16 +143,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Record:
-    """An entry's file, read and checked.
+    """What an entry's file says of itself.
 
     Attributes:
-        tensors: what it holds.
-        facts: what they were made from.
+        facts: what its tensors were made from.
         source: the file they were made of as it was then called; for people, no part of the key.
         made: when, in ISO 8601.
     """
 
-    tensors: Mapping[str, Tensor] = field(repr=False)
     facts: dict[str, Any]
     source: str
     made: str
@@ -193,8 +191,8 @@ class Cache:
             return None
         place = self._place(kind, facts)
         try:
-            record = read(place)
-            os.utime(place)
+            tensors = read(place)
+            os.utime(place)  # the moment of its last use; file systems seldom keep track by themselves
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -207,7 +205,7 @@ class Cache:
                 )
             return None
         self.counts.found += 1
-        return dict(record.tensors)
+        return tensors
 
     def put(
         self, kind: str, facts: Facts, tensors: Mapping[str, Tensor], *, source: Path | None = None
@@ -220,11 +218,10 @@ class Cache:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             self._unseen += _write(place, tensors, facts, source)
-        except OSError as error:
-            _warn_of_loss(place.parent.parent.parent, error.strerror or type(error).__name__)
-        else:
             if self._unseen > self.limit / 16:
                 self.prune(self.limit)
+        except OSError as error:
+            _warn_of_loss(self.folder, error.strerror or type(error).__name__)
 
     def entries(self) -> Iterator[Entry]:
         """Every entry, damaged ones too, in no order."""
@@ -268,8 +265,8 @@ class Cache:
         return self.folder / kind / key[:2] / f"{key}{_ENTRY}"
 
 
-def read(path: Path) -> Record:
-    """An entry's file.
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of an entry's file.
 
     Raises:
         FileNotFoundError: when there is none.
@@ -281,14 +278,41 @@ def read(path: Path) -> Record:
     raw = path.read_bytes()
     try:
         tensors = load(raw)
-        told = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
-        facts, source, made = told["facts"], told["source"], told["made"]
-        whole = told["digest"] == _digest(tensors, facts, source, made)
+        told = _told(raw[8 : 8 + _header(raw)])
+        digest, facts = told.pop("digest"), told["facts"]
+        whole = digest == _digest(tensors, **told)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"cannot be read: {error}") from error
     if not whole or path.stem != _key(facts):
         raise ValueError("its hash is another")
-    return Record(tensors, json.loads(facts), source, made)
+    return tensors
+
+
+def glance(path: Path) -> Record:
+    """What an entry's file says of itself; its tensors are not read and nothing is checked.
+
+    Raises:
+        OSError: when it cannot be read.
+        ValueError: when it says nothing.
+    """
+    with path.open("rb") as file:
+        told = _told(file.read(min(_header(file.read(8)), 2**20)))
+    try:
+        return Record(json.loads(told["facts"]), told["source"], told["made"])
+    except KeyError as error:
+        raise ValueError(f"it does not tell its {error}") from None
+
+
+def _header(raw: bytes) -> int:
+    """Length of a safetensors file's header, which follows behind the first eight bytes."""
+    return int.from_bytes(raw[:8], "little")
+
+
+def _told(header: bytes) -> dict[str, str]:
+    found = json.loads(header)
+    if not isinstance(found, dict) or not isinstance(told := found.get("__metadata__"), dict):
+        raise ValueError("it tells nothing of itself")
+    return told
 
 
 def _write(place: Path, tensors: Mapping[str, Tensor], facts: Facts, source: Path | None) -> int:
@@ -306,7 +330,8 @@ def _write(place: Path, tensors: Mapping[str, Tensor], facts: Facts, source: Pat
     }
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     raw = save(kept, metadata=told | {"digest": _digest(kept, **told)})
-    handle, name = tempfile.mkstemp(dir=place.parent, suffix=_DRAFT)  # readable by its owner only
+    # readable by its owner only
+    handle, name = tempfile.mkstemp(dir=place.parent, prefix=f"{os.getpid()}-", suffix=_DRAFT)
     draft = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:

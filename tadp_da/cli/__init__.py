@@ -54,7 +54,7 @@ data_sets.command("check")(data.data_check)
 app.add_typer(data_sets, name="data")
 kept = typer.Typer(
     no_args_is_help=True,
-    help="The cache of latents, embeddings and captions that all runs share. TADP_DA_CACHE says where it lies (or off).",
+    help="The cache of latents, embeddings and captions that all runs share, in TADP_DA_CACHE.",
 )
 for name, command in (
     ("ls", cache.cache_ls),

@@ -1,0 +1,200 @@
+"""Commands about the cache of latents, embeddings and captions."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Column, Table
+from rich.text import Text
+
+from tadp_da.cli.options import out
+from tadp_da.errors import ArtefactError, DataError, EnvironmentFault, UsageError
+
+if TYPE_CHECKING:
+    from tadp_da.cache import Cache
+    from tadp_da.cache_why import Answer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def cache_ls(as_json: AsJson = False) -> None:
+    """List what the cache holds: how many entries of which kind, their size, when they were last asked for.
+
+    Example: `TADP_DA_CACHE=/scratch/me tadp-da cache ls`
+    """
+    cache = _cache()
+    kinds: dict[str, list[Any]] = {}
+    for entry in cache.entries():
+        kinds.setdefault(entry.kind, []).append(entry)
+    rows = {
+        kind: {
+            "entries": len(found),
+            "bytes": sum(entry.size for entry in found),
+            "oldest": min(entry.used for entry in found),
+            "newest": max(entry.used for entry in found),
+        }
+        for kind, found in sorted(kinds.items())
+    }
+    if as_json:
+        _print_json({"folder": str(cache.folder), "limit": cache.limit, "kinds": rows})
+        return
+    table = Table(
+        "kind", Column("entries", justify="right"), Column("size", justify="right"), "last asked for",
+        box=None, header_style="bold",
+    )  # fmt: skip
+    for kind, row in rows.items():
+        span = f"{_ago(row['newest'])} to {_ago(row['oldest'])}"
+        table.add_row(kind, str(row["entries"]), _human(row["bytes"]), span)
+    if rows:
+        out.print(table)
+    total = sum(row["bytes"] for row in rows.values())
+    _say(f"{_human(total)} of at most {_human(cache.limit)} in {cache.folder}")
+
+
+def cache_verify(
+    remove: Annotated[bool, typer.Option(help="Remove the damaged entries; they are made again.")] = False,
+) -> None:
+    """Read every entry and hold it against its hash. Exit code 6 when one is damaged and stays.
+
+    Example: `tadp-da cache verify --remove`
+    """
+    from tadp_da.cache import read
+
+    checked, damaged = 0, 0
+    for entry in _cache().entries():
+        checked += 1
+        try:
+            read(entry.path)
+        except FileNotFoundError:  # another process prunes
+            continue
+        except (OSError, ValueError) as error:
+            damaged += 1
+            _say(f"damaged: {entry.path}: {error}")
+            if remove:
+                entry.path.unlink(missing_ok=True)
+    _say(f"{checked} entries, {damaged} damaged{' and removed' if damaged and remove else ''}")
+    if damaged and not remove:
+        _say("  fix:   tadp-da cache verify --remove; a run that needs one makes it again by itself")
+        raise typer.Exit(ArtefactError.exit_code)
+
+
+def cache_prune(
+    to: Annotated[
+        str, typer.Option(help="Size to come down to, such as 10GB; 0 for nothing. The limit if not given.")
+    ] = "",
+) -> None:
+    """Remove the entries that were not asked for the longest, and what killed processes left behind.
+
+    Runs do the same by themselves beyond the limit: TADP_DA_CACHE_LIMIT, 20GB unless given.
+
+    Example: `tadp-da cache prune --to 10GB`
+    """
+    from tadp_da.cache import size_of
+
+    cache = _cache()
+    count, size = cache.prune(size_of(to, "--to") if to else cache.limit)
+    _say(f"{count} entries removed, {_human(size)}")
+
+
+def cache_why(
+    file: Annotated[str, typer.Argument(help="A picture; with --text, a prompt.")],
+    text: Annotated[bool, typer.Option("--text", help="Ask about a prompt instead of a file.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say why a picture (or prompt) was encoded again: what its entries were made from, and in what each differs from
+    the nearest older one.
+
+    Example: `tadp-da cache why day/images/0001.png`
+    """
+    from tadp_da.cache_why import why
+    from tadp_da.run import file_digest
+
+    path = None if text else Path(file)
+    if path is not None and not path.is_file():
+        raise DataError("there is no such file", where=path, fix="give a picture; for a prompt add --text")
+    answers = why(_cache(), source=path, prompt=file if text else None)
+    content = file_digest(path) if path is not None else None
+    if as_json:
+        found = [_as_json(answer) for answer in answers]
+        _print_json({"file": file, "content": content, "entries": found})
+        return
+    if not answers:
+        _say("nothing was kept of it; the next run that needs it makes an entry")
+        return
+    for answer in answers:
+        _tell(answer)
+    if content is not None and all(answer.record.facts.get("image") != content for answer in answers):
+        _say("the file has changed since; the next run that needs it makes a new entry")
+
+
+def _tell(answer: Answer) -> None:
+    facts = answer.record.facts
+    size = f", {'x'.join(map(str, facts['size']))}" if "size" in facts else ""
+    _say(f"{answer.kind}{size}, made {answer.record.made}: {answer.entry.name}")
+    if answer.instead is None:
+        _say("  made because there was none")
+    else:
+        _say(f"  made although there was one of {answer.instead}:")
+    for name, (there, here) in answer.changed.items():
+        _say(f"    {name}: {there} there, {here} here")
+
+
+def _as_json(answer: Answer) -> dict[str, Any]:
+    record = answer.record
+    return {
+        "entry": str(answer.entry),
+        "kind": answer.kind,
+        "made": record.made,
+        "source": record.source,
+        "facts": record.facts,
+        "instead": answer.instead,
+        "changed": {name: list(pair) for name, pair in answer.changed.items()},
+    }
+
+
+def _cache() -> Cache:
+    """The cache that runs use.
+
+    Raises:
+        UsageError: when it is off.
+        EnvironmentFault: when its folder cannot be used.
+    """
+    from tadp_da.cache import Cache, fault, limit, location
+
+    folder = location()
+    if folder is None:
+        raise UsageError("the cache is off", where="TADP_DA_CACHE", fix="unset it, or set it to a folder")
+    if why := fault(folder):
+        raise EnvironmentFault(
+            f"the cache cannot be used: {why}",
+            where=folder,
+            fix="set TADP_DA_CACHE to a folder of your own (chmod 700), or to off",
+        )
+    return Cache(folder, limit())
+
+
+def _human(size: int) -> str:
+    from pydantic import ByteSize
+
+    return ByteSize(size).human_readable(decimal=True)
+
+
+def _ago(when: float) -> str:
+    seconds = max(0, time.time() - when)
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return "just now"
+
+
+def _say(line: str) -> None:
+    out.print(Text(line), soft_wrap=True)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")

@@ -23,7 +23,7 @@ class Checkpoints:
     """Keeps the newest complete checkpoint of a training in a folder.
 
     Args:
-        folder: where they lie, one sub-folder per step.
+        folder: where they lie, one sub-folder per step; None keeps none.
         objective: names the parameters.
         trained: the parameters that change.
         optimizer: whose state is kept beside them.
@@ -33,7 +33,7 @@ class Checkpoints:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | None,
         objective: nn.Module,
         trained: Sequence[nn.Parameter],
         optimizer: torch.optim.Optimizer,
@@ -45,7 +45,7 @@ class Checkpoints:
         self.parameters = {names[id(p)]: p for p in trained}
 
     def _complete(self) -> list[Path]:
-        return sorted(p.parent for p in self.folder.glob(f"step-*/{MANIFEST}"))
+        return sorted(p.parent for p in self.folder.glob(f"step-*/{MANIFEST}")) if self.folder else []
 
     def _sets(self) -> dict[str, Mapping[str, Tensor]]:
         """By file, the tensors that a training goes on with."""
@@ -60,6 +60,8 @@ class Checkpoints:
         Raises:
             EnvironmentFault: when there is no room; the older one is kept.
         """
+        if self.folder is None:
+            return
         place, fresh = self.folder / f"step-{step:08d}", self.folder / f".step-{step:08d}"
         older = self._complete()
         if place in older:
@@ -95,11 +97,11 @@ class Checkpoints:
         Raises:
             ArtefactError: when it is damaged, or belongs to other parameters.
         """
+        found = self._complete()
+        if self.folder is None or not found:
+            return 0
         for partial in self.folder.glob(".step-*"):
             shutil.rmtree(partial)
-        found = self._complete()
-        if not found:
-            return 0
         place = found[-1]
         verify(place)
         for name, tensors in self._sets().items():

@@ -101,7 +101,7 @@ def mix(*numbers: int) -> int:
 
 
 class _Plan(Sampler[list[tuple[int, int]]]):
-    """Which (epoch, index) each position of each micro-batch holds, as a pure function of the seed."""
+    """Which (epoch, index) each position of each micro-batch holds, and its noise, as a pure function of the seed."""
 
     def __init__(
         self, size: int, settings: LoopSettings, seed: int, start: int, rank: int, world: int
@@ -119,6 +119,12 @@ class _Plan(Sampler[list[tuple[int, int]]]):
         if epoch not in self._orders:
             self._orders = {epoch: np.random.default_rng([self.seed, epoch]).permutation(self.size)}
         return epoch, int(self._orders[epoch][offset])
+
+    def generators(self, step: int, micro: int) -> list[torch.Generator]:
+        """One per sample of a micro-batch; samples of a step are numbered through micro-batches and processes."""
+        batch = self.settings.batch
+        first = (micro * self.world + self.rank) * batch
+        return [torch.Generator().manual_seed(mix(self.seed, step, first + i)) for i in range(batch)]
 
     def of_step(self, step: int) -> list[int]:
         """Indices of all samples of a step, counted from 0, on all processes."""
@@ -195,8 +201,7 @@ def fit(
         examples: the training set.
         settings: steps and batches.
         run: seed, device and precision.
-        collate: joins fetched samples to a batch; tensors in it (also in dicts, lists) are moved to the
-            device.
+        collate: joins fetched samples to a batch; tensors in it, also in dicts and lists, go to the device.
         schedule: factor on every group's learning rate at each step, the first step being 0.
         optimizer: AdamW, or its 8-bit form from bitsandbytes.
         checkpoints: folder for checkpoints; training goes on from the newest complete one there.
@@ -213,28 +218,22 @@ def fit(
     base_lrs = [group["lr"] for group in groups]
     model, optim = accelerator.prepare(objective, _optimizer(optimizer, groups))
     average = EMAModel(trained, decay=settings.ema) if settings.ema else None
-    keeper = (
-        Checkpoints(checkpoints, objective, trained, optim.optimizer, average, accelerator.scaler)
-        if checkpoints
-        else None
-    )
+    keeper = Checkpoints(checkpoints, objective, trained, optim.optimizer, average, accelerator.scaler)
     start = _begin(keeper, settings)
     rank, world = accelerator.process_index, accelerator.num_processes
     plan = _Plan(len(examples), settings, run.seed, start, rank, world)
-    batches = _batches(examples, plan, collate, settings, run)
+    batches = _batches(examples, plan, collate)
     guard = Guard(trained, lambda index: ", ".join(examples.key(i) for i in plan.of_step(index)))
     with held(), enough_memory(settings.batch, settings.accumulate, accelerator.device):
         for index in range(start, settings.steps):
             lrs = _set_rates(optim, base_lrs, schedule(index))
-            noise = _Noise(run.seed, index, settings, rank, world)
-            loss, norm, stop = _advance(accelerator, model, optim, batches, settings, noise, trained)
-            skipped = accelerator.optimizer_step_was_skipped
-            guard.check(loss, norm, index, schedule(index), skipped=skipped)
+            loss, norm, stop = _advance(accelerator, model, optim, batches, plan, index, trained)
+            guard.check(loss, norm, index, schedule(index), skipped=accelerator.optimizer_step_was_skipped)
             if average:
                 average.step(trained)
             yield (step := Step(index + 1, settings.steps, loss, norm, tuple(lrs)))
             # after the caller has written the step down: what a checkpoint counts is on record
-            if keeper and (stop or settings.due(step.index)) and accelerator.is_main_process:
+            if (stop or settings.due(step.index)) and accelerator.is_main_process:
                 keeper.save(step.index)
             if stop:
                 raise interrupted(f"step {step.index} of {step.steps}")
@@ -242,10 +241,10 @@ def fit(
         average.copy_to(trained)
 
 
-def _begin(keeper: Checkpoints | None, settings: LoopSettings) -> int:
+def _begin(keeper: Checkpoints, settings: LoopSettings) -> int:
     """Steps that are done already."""
-    start = keeper.restore() if keeper else 0
-    if keeper and start > settings.steps:
+    start = keeper.restore()
+    if start > settings.steps:
         raise UsageError(
             f"{start} steps were trained already, {settings.steps} are asked for",
             where=keeper.folder,
@@ -254,10 +253,8 @@ def _begin(keeper: Checkpoints | None, settings: LoopSettings) -> int:
     return start
 
 
-def _batches(
-    examples: Examples, plan: _Plan, collate: Callable[[list[Any]], Any], settings: LoopSettings, run: Run
-) -> Iterator[Any]:
-    fetch, workers = _Fetch(examples, run.seed), settings.workers
+def _batches(examples: Examples, plan: _Plan, collate: Callable[[list[Any]], Any]) -> Iterator[Any]:
+    fetch, workers = _Fetch(examples, plan.seed), plan.settings.workers
     return iter(
         DataLoader(fetch, batch_sampler=plan, collate_fn=collate, num_workers=workers, worker_init_fn=ignore)
     )
@@ -294,39 +291,23 @@ def _set_rates(optim: Any, base: Sequence[float], factor: float) -> list[float]:
     return rates
 
 
-@dataclass(frozen=True)
-class _Noise:
-    """Generators for the samples of one step, numbered through micro-batches and processes."""
-
-    seed: int
-    step: int
-    settings: LoopSettings
-    rank: int
-    world: int
-
-    def generators(self, micro: int) -> list[torch.Generator]:
-        batch = self.settings.batch
-        first = (micro * self.world + self.rank) * batch
-        return [torch.Generator().manual_seed(mix(self.seed, self.step, first + i)) for i in range(batch)]
-
-
 def _advance(
     accelerator: Accelerator,
     model: nn.Module,
     optim: Any,
     batches: Iterator[Any],
-    settings: LoopSettings,
-    noise: _Noise,
+    plan: _Plan,
+    step: int,
     trained: Sequence[nn.Parameter],
 ) -> tuple[float, float, bool]:
     """One optimizer step; mean loss over all processes, the gradient norm before clipping, and whether any of the
     processes was told to stop."""
-    total = torch.zeros((), device=accelerator.device)
+    settings, total = plan.settings, torch.zeros((), device=accelerator.device)
     for micro in range(settings.accumulate):
         batch = _to(next(batches), accelerator.device)
         last = micro + 1 == settings.accumulate
         with nullcontext() if last else accelerator.no_sync(model), accelerator.autocast():
-            loss = model(batch, noise.generators(micro))
+            loss = model(batch, plan.generators(step, micro))
         accelerator.backward(loss / settings.accumulate)
         total += loss.detach().float() / settings.accumulate
     limit = settings.clip or math.inf

@@ -129,7 +129,7 @@ def test_a_file_of_other_settings_is_refused(
     out = tmp_path / "captions.json"
     caption_images(pictures[:1], captioner, out, run)
     other = Captioner.from_pretrained(blip2, dataclasses.replace(SETTINGS, **change))  # type: ignore[arg-type]
-    with pytest.raises(ArtefactError, match=f"made by another captioner \\({next(iter(change))}: ") as caught:
+    with pytest.raises(UsageError, match=f"made by another captioner \\({next(iter(change))}: ") as caught:
         caption_images(pictures, other, out, run)
     assert "choose another --out, or delete captions.json and captions.meta.json" in caught.value.fix
 
@@ -145,7 +145,7 @@ def test_a_file_of_another_model_is_refused_and_a_moved_model_is_not(
     assert caption_images(pictures, moved, out, run).made == 9
     other = Captioner.from_pretrained(blip2, SETTINGS)
     other.model.query_tokens.data += 1
-    with pytest.raises(ArtefactError, match="fingerprint"):
+    with pytest.raises(UsageError, match="fingerprint"):
         caption_images(pictures, other, out, run)
 
 

@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import constants
 
 from tadp_da.captions.captioner import Captioner, CaptionerSettings, caption_images
-from tadp_da.errors import ArtefactError, EnvironmentFault, UsageError
+from tadp_da.errors import EnvironmentFault, UsageError
 from tadp_da.run import Run
 from tadp_da.types import Unlabeled
 from tests.tadp_da.captions.conftest import write_blip2
@@ -49,7 +49,7 @@ def test_quantized_captions_are_made_in_silence_and_signed(
     assert caption_images(pictures, captioner, out, run).made == 4
     assert capfd.readouterr() == ("", "")
     assert [str(w.message) for w in recwarn] == []
-    with pytest.raises(ArtefactError, match="made by another captioner"):
+    with pytest.raises(UsageError, match="made by another captioner"):
         caption_images(pictures, Captioner.from_pretrained(wide, settings()), out, run)
 
 

@@ -9,9 +9,9 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tadp_da._doctor_finding import Finding, Probe, in_a_line
+from tadp_da._doctor_finding import Finding, Probe
 from tadp_da.errors import EnvironmentFault
 
 if TYPE_CHECKING:
@@ -117,50 +117,26 @@ def _training() -> Finding:
     return Finding(name="training", state="ok", says=f"a LoRA step on a tiny UNet works on {device}")
 
 
-def _attend(call: Callable[..., Any], heads_last: bool = False) -> tuple[str, float]:
-    """Run attention forward and backward on the best device: where, and the largest error against plain softmax.
-
-    Raises:
-        ArithmeticError: when it computes something else, or its gradient is not finite.
-    """
-    import torch
-
-    device = _best_device()
-    dtype = torch.float16 if device.type == "cuda" else torch.float32
-    generator = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(1, 2, 64, 64, generator=generator).to(device, dtype) for _ in range(3))
-    for tensor in (q, k, v):
-        tensor.requires_grad_()
-    given = [t.transpose(1, 2).contiguous() if heads_last else t for t in (q, k, v)]
-    found = call(*given)
-    if heads_last:
-        found = found.transpose(1, 2)
-    weights = (q.detach().float() @ k.detach().float().transpose(-1, -2) / 8).softmax(-1)
-    error = float((found.detach().float() - weights @ v.detach().float()).abs().max())
-    found.float().sum().backward()
-    if not error < (1e-2 if dtype == torch.float16 else 1e-4):
-        raise ArithmeticError(f"its values are off by {error:.2g}")
-    if any(t.grad is None or not bool(t.grad.isfinite().all()) for t in (q, k, v)):
-        raise ArithmeticError("its gradient is not finite")
-    return f"{device.type} {str(dtype).removeprefix('torch.')}", error
-
-
 def _sdpa(backend: str) -> Finding:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.nn.functional import scaled_dot_product_attention
 
-    name = f"attention: sdpa {backend.split('_')[0].lower()}"
+    from tadp_da.backbones._kernels import deviation
+
+    name, device = f"attention: sdpa {backend.split('_')[0].lower()}", _best_device()
     if backend == "auto":
-        place, error = _attend(scaled_dot_product_attention)
+        error = deviation(scaled_dot_product_attention, device)
     else:
         try:
             with sdpa_kernel(getattr(SDPBackend, backend)):
-                place, error = _attend(scaled_dot_product_attention)
+                error = deviation(scaled_dot_product_attention, device)
         except RuntimeError as refused:
             if not str(refused).startswith(("No available kernel", "No viable backend")):
                 raise
-            return Finding(name=name, state="off", says=f"torch has none for {_best_device().type}")
-    return Finding(name=name, state="ok", says=f"forward and backward on {place}", facts={"error": error})
+            return Finding(name=name, state="off", says=f"torch has none for {device.type}")
+    return Finding(
+        name=name, state="ok", says=f"forward and backward on {device.type}", facts={"error": error}
+    )
 
 
 _XFORMERS = (
@@ -170,37 +146,18 @@ _XFORMERS = (
 
 
 def _xformers() -> Finding:
-    name = "attention: xformers"
-    if importlib.util.find_spec("xformers") is None:
-        return Finding(
-            name=name, state="off", says="not installed; not needed, attention runs on torch's SDPA"
-        )
     import torch
-    from xformers import _cpp_lib
-    from xformers.ops import memory_efficient_attention
 
+    from tadp_da.backbones._kernels import try_xformers
+
+    name, trial = "attention: xformers", try_xformers(_best_device())
     facts = {"version": _version("xformers"), "torch": torch.__version__}
-    # it only warns when its extension does not load, and diffusers then still takes it for available
-    broken = getattr(_cpp_lib, "_cpp_library_load_exception", None)
-    if broken is not None:
-        says = (
-            f"{facts['version']} is installed, but its extension does not load with torch {torch.__version__}"
-        )
-        cause = broken.__cause__ or broken
-        built = getattr(getattr(broken, "build_info", None), "torch_version", "")
-        says += (f", it was built for {built}" if built else "") + f" ({in_a_line(cause)})"
+    if trial.state == "ok":
+        return Finding(name=name, state="ok", says=trial.says, facts=facts | {"error": trial.error})
+    if trial.state == "broken":
         fix = _XFORMERS.replace("cuXXX", f"cu{(torch.version.cuda or 'XXX').replace('.', '')}")
-        return Finding(name=name, state="red", says=says, fix=fix, facts=facts)
-    try:
-        place, error = _attend(memory_efficient_attention, heads_last=True)
-    except NotImplementedError:
-        if _best_device().type == "cuda":
-            raise
-        return Finding(
-            name=name, state="off", says=f"{facts['version']} loads, but has kernels for CUDA only"
-        )
-    says = f"{facts['version']}, forward and backward on {place}"
-    return Finding(name=name, state="ok", says=says, facts=facts | {"error": error})
+        return Finding(name=name, state="red", says=trial.says, fix=fix, facts=facts)
+    return Finding(name=name, state="off", says=f"{trial.says}; not needed, attention runs on torch's SDPA")
 
 
 def _version(package: str) -> str:

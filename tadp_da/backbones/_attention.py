@@ -1,8 +1,8 @@
-"""Catching features and cross-attention maps in a UNet's forward pass.
+"""Catching features and cross-attention maps in a UNet's forward pass, and the kernel of all other attention.
 
 A :class:`Tape` is shared by hooks and attention processors that stay in the UNet for good: what is recorded is
 decided by the tape's state, so nothing is added or removed between passes. Outside of a recording every processor is
-plain scaled-dot-product attention.
+the kernel that was chosen for the device.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from tadp_da.backbones._kernels import Attention, attention_processor
 from tadp_da.errors import EnvironmentFault
 
 
@@ -98,14 +99,14 @@ class MapProcessor:
     """Cross-attention that can show its probabilities.
 
     While maps are recorded the softmax is explicit and its one result serves both the output and the map; text has 77
-    keys, so this costs little. Otherwise it is diffusers' ``AttnProcessor2_0``.
+    keys, so this costs little. Otherwise it is ``plain``, which starts as diffusers' ``AttnProcessor2_0``.
     """
 
     def __init__(self, stride: int, tape: Tape) -> None:
         from diffusers.models.attention_processor import AttnProcessor2_0
 
         self.stride, self.tape = stride, tape
-        self.plain = AttnProcessor2_0()
+        self.plain: Any = AttnProcessor2_0()
 
     def __call__(
         self,
@@ -136,6 +137,46 @@ def _scores(query: Tensor, key: Tensor, *, upcast: bool) -> Tensor:
         return query @ key.transpose(-1, -2)
     with torch.autocast(query.device.type, enabled=False):
         return query.float() @ key.float().transpose(-1, -2)
+
+
+class Kernel:
+    """The kernel of all attention whose maps nobody reads, chosen when a UNet first runs on a kind of device.
+
+    Layers are given it one by one: the switches that diffusers has for a whole model would throw the capture away.
+
+    Args:
+        wanted: which one.
+        unet: its attention layers but the captured ones get the kernel.
+        captured: tapped layers; their processors use the kernel while no map is recorded.
+    """
+
+    def __init__(
+        self, wanted: Attention, unet: nn.Module, captured: list[tuple[nn.Module, MapProcessor]]
+    ) -> None:
+        from diffusers.models.attention_processor import Attention as Layer
+        from diffusers.models.attention_processor import AttnProcessor2_0
+
+        tapped = {id(layer) for layer, _ in captured}
+        self.wanted, self.kind = wanted, AttnProcessor2_0  # what a fresh UNet has
+        self.layers = [m for m in unet.modules() if isinstance(m, Layer) and id(m) not in tapped]
+        self.processors = [processor for _, processor in captured]
+        self.device = ""
+
+    def settle(self, device: torch.device) -> None:
+        """Choose for the device, if that has not been done.
+
+        Raises:
+            EnvironmentFault: when the kernel that was asked for does not run there.
+        """
+        if device.type == self.device:
+            return
+        chosen = attention_processor(self.wanted, device)
+        if type(chosen) is not self.kind:
+            for layer in self.layers:
+                layer.set_processor(chosen)
+            for processor in self.processors:
+                processor.plain = chosen
+        self.device, self.kind = device.type, type(chosen)
 
 
 def require_capture(layers: list[tuple[nn.Module, MapProcessor]]) -> None:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tadp_da.backbones import _lora, _words, backbones
-from tadp_da.backbones._attention import FeatureHook, MapProcessor, Tape, require_capture
+from tadp_da.backbones._attention import FeatureHook, Kernel, MapProcessor, Tape, require_capture
 from tadp_da.backbones._install import fingerprint, install
 from tadp_da.backbones._loading import load_parts
 from tadp_da.backbones._locate import locate
 from tadp_da.backbones._pixels import as_for_imagenet
 from tadp_da.backbones._saving import save_parts
+from tadp_da.backbones._settings import BackboneSettings as BackboneSettings
 from tadp_da.backbones._taps import taps
 from tadp_da.concept import Concept
 from tadp_da.errors import ArtefactError, DataError, UsageError
@@ -29,24 +27,6 @@ from tadp_da.run import write_json
 from tadp_da.types import FeaturePyramid, FeatureSpec
 
 _SETTINGS = "backbone.json"
-
-
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class BackboneSettings:
-    """How images become features.
-
-    Attributes:
-        timestep: what the UNet is told of the noise on the clean latent (1 in the authors' code, 0 in the paper).
-        scaled: multiply latents by the VAE's scaling factor, as in pretraining; the authors' detectors do not.
-            Only :meth:`StableDiffusion.pyramid` asks: noising and sampling are always scaled.
-        posterior: take the mode of the VAE's posterior, or sample it.
-        pixels: for the VAE as it was trained, or normalized as for ImageNet (authors' code); concepts never ask.
-    """
-
-    timestep: Annotated[int, Field(ge=0, le=999)] = 1
-    scaled: bool = True
-    posterior: Literal["mode", "sample"] = "mode"
-    pixels: Literal["sd", "imagenet"] = "sd"
 
 
 @backbones.add("stable-diffusion")
@@ -92,9 +72,13 @@ class StableDiffusion(nn.Module):
         self._tape = Tape()
         self._captured: list[tuple[nn.Module, MapProcessor]] = []
         self.spec = self._tap()
+        self._kernel = Kernel(self.settings.attention, unet, self._captured)
         self.grid: int = max(self.spec.channels)
         # Now, because later is after training: a base is what was loaded.
         self._fingerprint = fingerprint({"unet": unet, "vae": vae, "text_encoder": text_encoder})
+        if self.settings.channels_last:
+            unet.to(memory_format=torch.channels_last)
+            vae.to(memory_format=torch.channels_last)
 
     @classmethod
     def from_pretrained(
@@ -112,7 +96,7 @@ class StableDiffusion(nn.Module):
     def save(self, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
         """Write a diffusers pipeline folder, learned words included, and these settings beside it."""
         save_parts(self, folder, dtype)
-        write_json(folder / _SETTINGS, dataclasses.asdict(self.settings))
+        write_json(folder / _SETTINGS, self.settings.portable())
 
     @classmethod
     def load(cls, folder: Path) -> StableDiffusion:
@@ -260,7 +244,8 @@ class StableDiffusion(nn.Module):
                 f"pixels have shape {tuple(pixels.shape)}; expected (b, 3, h, w) with h and w multiples of {self.grid}",
                 fix="resize or crop the images to the grid; pyramid() pads by itself",
             )
-        encoded = self.vae.encode(as_for_imagenet(pixels) if self.settings.pixels == "imagenet" else pixels)
+        pixels = as_for_imagenet(pixels) if self.settings.pixels == "imagenet" else pixels
+        encoded = self.vae.encode(pixels.to(self.vae.dtype))
         if hasattr(encoded, "latents"):
             latents = encoded.latents
         elif self.settings.posterior == "mode":
@@ -274,13 +259,17 @@ class StableDiffusion(nn.Module):
     @torch.no_grad()
     def decode_image(self, latents: Tensor) -> Tensor:
         """Scaled latents ``(b, 4, u, v)`` back to pixels ``(b, 3, h, w)``, about in [-1, 1]."""
-        return self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        return self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor).sample
 
     # The network
 
     def denoise(self, latents: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
         """The UNet's prediction (epsilon or v), ``(b, 4, u, v)``, for noisy latents and timesteps ``(b,)``."""
-        return self.unet(latents, timesteps, encoder_hidden_states=text, return_dict=False)[0]
+        self._kernel.settle(self.device)
+        dtype = self.unet.dtype  # that of its weights; autocast takes over from here
+        return self.unet(
+            latents.to(dtype), timesteps, encoder_hidden_states=text.to(dtype), return_dict=False
+        )[0]
 
     def noise_loss(
         self, latents: Tensor, text: Tensor, generator: Generators, *, min_snr: float | None = None
@@ -394,4 +383,5 @@ class StableDiffusion(nn.Module):
         """
         from tadp_da.backbones._sampling import sample
 
+        self._kernel.settle(self.device)
         return sample(self, prompts, seed=seed, steps=steps, guidance=guidance, size=size)

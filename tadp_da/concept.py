@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
+from tadp_da._tensors import read_tensors
 from tadp_da.errors import ArtefactError
 
 ROWS, LORA, UNET = "learned_embeds.safetensors", "pytorch_lora_weights.safetensors", "unet"
@@ -112,27 +113,26 @@ class Concept:
         Raises:
             ArtefactError: when it is no concept, or its tensors are not those that were saved.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         try:
             facts = json.loads((folder / "concept.json").read_text(encoding="utf-8"))
-            rows = load_file(folder / ROWS)[facts["word"]] if (folder / ROWS).exists() else None
-            lora = load_file(folder / LORA) if (folder / LORA).exists() else {}
+            kept = {k: facts[k] for k in ("word", "domain", "backbone", "method", "settings")}
+            known = facts["fingerprint"]
+            rows = read_tensors(folder / ROWS)[facts["word"]] if (folder / ROWS).exists() else None
+            lora = read_tensors(folder / LORA) if (folder / LORA).exists() else {}
             unet = folder / UNET / _UNET_FILE
-            weights = load_file(unet) if unet.exists() else {}
+            weights = read_tensors(unet) if unet.exists() else {}
             config = (
                 json.loads((folder / UNET / "config.json").read_text(encoding="utf-8")) if weights else {}
             )
-        except (OSError, KeyError, ValueError, SafetensorError) as error:
+        except (OSError, KeyError, TypeError, ValueError, RecursionError, ArtefactError) as error:
+            reason = error.what if isinstance(error, ArtefactError) else repr(error)
             raise ArtefactError(
-                f"not a readable concept: {error!r}",
-                where=folder,
+                f"not a readable concept: {reason}",
+                where=error.where if isinstance(error, ArtefactError) else folder,
                 fix="make it again: tadp-da personalize --help",
             ) from error
-        kept = {k: facts[k] for k in ("word", "domain", "backbone", "method", "settings")}
         concept = cls(rows=rows, weights=weights, lora=lora, unet_config=config, **kept)
-        if concept.fingerprint != facts["fingerprint"]:
+        if concept.fingerprint != known:
             raise ArtefactError(
                 "the concept's tensors are not those that were saved",
                 where=folder,

@@ -31,6 +31,8 @@ LAYERS = (
         "tadp_da.cache",
         "tadp_da.frozen",
         "tadp_da._hub",
+        "tadp_da._tensors",
+        "tadp_da.exchange",
         "tadp_da.mini",
     ),
     PLUGIN_FOLDERS,

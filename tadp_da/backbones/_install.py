@@ -39,6 +39,8 @@ def install(concept: Concept, base: str, unet: Any, tokenizer: Any, text_encoder
         ArtefactError: when the concept was made on another base than ``base``, or a tensor does not fit.
         UsageError: when its word is in the vocabulary already.
     """
+    if concept.rows is not None:
+        _words.require_rows(text_encoder, concept.rows)  # first: it can name both models
     if concept.backbone != base:
         raise ArtefactError(
             f"the concept {concept.word!r} was learned on backbone {concept.backbone}, this one is {base}",
@@ -48,7 +50,6 @@ def install(concept: Concept, base: str, unet: Any, tokenizer: Any, text_encoder
     if concept.rows is not None:
         for token in concept.tokens:
             _words.require_new(tokenizer, token)
-        _words.require_rows(text_encoder, concept.rows)
     if concept.weights:
         _require_weights(unet, concept)
     if concept.lora:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tadp_da._hub import DIFFUSION, Files, Found, fetch, has_weights, is_id
-from tadp_da.errors import ArtefactError, EnvironmentFault
+from tadp_da._tensors import refuse_pickle
+from tadp_da.errors import EnvironmentFault
 
 #: Name of the weights of each part in the diffusers format.
 _WEIGHTS = {
@@ -15,7 +16,6 @@ _WEIGHTS = {
 }
 _CONFIGURATION = ["model_index.json", "*/*.json", "tokenizer/*.txt"]
 _UNWANTED = ["*.fp16.*", "*non_ema*", "safety_checker/*", "feature_extractor/*"]
-_PICKLES = {".ckpt", ".pt", ".pth", ".bin", ".pkl"}
 
 
 def _has_configuration(folder: Path) -> bool:
@@ -61,13 +61,7 @@ def locate(model: str, revision: str | None = None) -> Found:
     if model == "mini":
         return Found(_mini())
     path = Path(model).expanduser()
-    if path.suffix.lower() in _PICKLES:
-        raise ArtefactError(
-            f"{path.name} is a pickle, which can run any code when it is read",
-            where=path,
-            fix="take the model's .safetensors file (such as v1-5-pruned-emaonly.safetensors), or where you trust the "
-            "file convert it: safetensors.torch.save_file of torch.load(FILE, weights_only=True)['state_dict']",
-        )
+    refuse_pickle(path, "v1-5-pruned-emaonly.safetensors")
     if path.is_file() and path.suffix.lower() == ".safetensors":
         return Found(path)
     if (path / "model_index.json").exists():

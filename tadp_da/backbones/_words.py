@@ -78,6 +78,12 @@ def require_new(tokenizer: Any, word: str) -> None:
         )
 
 
+def _model(width: int) -> str:
+    """Who has text of this width, as far as the width tells."""
+    known = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}.get(width, "a model")
+    return f"{known} with text of width {width}"
+
+
 def require_rows(text_encoder: Any, rows: Tensor) -> None:
     """Check that rows fit the text encoder.
 
@@ -87,7 +93,8 @@ def require_rows(text_encoder: Any, rows: Tensor) -> None:
     width = text_encoder.get_input_embeddings().embedding_dim
     if rows.ndim != 2 or rows.shape[1] != width:
         raise ArtefactError(
-            f"learned rows have shape {tuple(rows.shape)}; this text encoder has rows of width {width}",
+            f"learned rows of shape {tuple(rows.shape)} are those of {_model(rows.shape[-1])}; "
+            f"this is {_model(width)}",
             where="learned_embeds.safetensors",
             fix="use the concept with the backbone that it was learned on, or learn it again on this one",
         )

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tadp_da._store import storing
-from tadp_da.cli import cache, data, doctor, figure, plan, stages, submit
+from tadp_da.cli import cache, data, doctor, exchange, figure, plan, stages, submit
 from tadp_da.cli.options import ManySeeds
 from tadp_da.errors import Interrupted, TadpError
 from tadp_da.interruption import Stop, attended
@@ -52,6 +52,10 @@ data_sets = typer.Typer(
 data_sets.command("list")(data.data_list)
 data_sets.command("check")(data.data_check)
 app.add_typer(data_sets, name="data")
+concepts = typer.Typer(no_args_is_help=True, help="Concepts from other tools, and for them.")
+concepts.command("adopt")(exchange.concept_adopt)
+concepts.command("export")(exchange.concept_export)
+app.add_typer(concepts, name="concept")
 kept = typer.Typer(
     no_args_is_help=True,
     help="The cache of latents, embeddings and captions that all runs share, in TADP_DA_CACHE.",

@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from pydantic import TypeAdapter
 
 from adapt import FineTuning
 from benchmarks.evaluate import Evaluation, Report
 from benchmarks.evaluate import evaluate as score
 from benchmarks.figures import overlay, save_mask
 from benchmarks.pipeline import adapted
-from benchmarks.recipe import Benchmark, HeadChoice, build_settings, read_benchmark
+from benchmarks.places import digest
+from benchmarks.recipe import Benchmark, build_settings, read_benchmark
 from benchmarks.stages import Stages
 from tadp_da.backbones import backbones
 from tadp_da.captions.captioner import Captioner, caption_images
@@ -28,7 +30,7 @@ from tadp_da.domains.folder import folder_domain
 from tadp_da.domains.preflight import preflight
 from tadp_da.errors import DataError
 from tadp_da.perception_model import PerceptionModel
-from tadp_da.run import Run, write_json
+from tadp_da.run import Run, file_digest, made, write_json
 from tadp_da.types import LabelSpace, Unlabeled, Wording
 
 Captions = Mapping[str, str]
@@ -78,11 +80,8 @@ def adapt_own(
     sets: tuple[str, ...],
     run: Run,
     fallback: str = "",
-) -> PerceptionModel:
-    """Stage 2 on folders; the model is saved into the run's folder. Settings start from the preset."""
-    domain = folder_domain(images.name, images=images, masks=masks, classes=classes)
-    domain = preflight(domain, images, ["train"], run)
-    labels = LabelSpace(task="segmentation", classes=classes)
+) -> Path:
+    """Stage 2 on folders; the run's folder becomes the model, once per inputs. Settings start from the preset."""
     folders = {"name": images.name, "images": images, "masks": masks, "classes": classes}
     base = read_benchmark(preset, base={"source": folders, "target": folders}, kind="presets").rows["null"]
     learned = Concept.load(concept) if concept else None
@@ -95,21 +94,35 @@ def adapt_own(
     backbone = backbones["stable-diffusion"].from_pretrained(model, base.backbone)
     if learned:
         backbone.install(learned)
-    head: HeadChoice = base.head
-    perception = PerceptionModel.assemble(
-        backbone,
-        head.name,
-        labels,
-        rewrite=rewrite,
-        viewing=base.viewing,
-        seed=run.seed,
-        **head.settings,
-    )
-    texts = captions_for(domain.unlabeled(images, "train"), captions, captioner, run, fallback, classes)
     tuning: FineTuning = build_settings(FineTuning, base.as_json()["adapt"], sets)
-    trained = tuning(perception, domain.labeled(images, "train", texts), rewrite.source, run)
-    trained.save(run.folder)
-    return trained
+    inputs = {k: base.as_json()[k] for k in ("head", "viewing", "backbone")} | _facts(run)
+    inputs |= {"settings": TypeAdapter(FineTuning).dump_python(tuning, mode="json")}
+    inputs |= {"data": contents(images, masks), "classes": classes, "model": backbone.fingerprint}
+    inputs |= {"rewrite": TypeAdapter(Rewrite).dump_python(rewrite, mode="json"), "fallback": fallback}
+    inputs |= {"captions": file_digest(captions) if captions else captioner}
+
+    def make(folder: Path) -> None:
+        here, head = run.inside(folder), base.head
+        domain = folder_domain(images.name, images=images, masks=masks, classes=classes)
+        domain = preflight(domain, images, ["train"], here)
+        labels = LabelSpace(task="segmentation", classes=classes)
+        settings: dict[str, Any] = {"rewrite": rewrite, "viewing": base.viewing, "seed": run.seed}
+        perception = PerceptionModel.assemble(backbone, head.name, labels, **settings, **head.settings)
+        texts = captions_for(domain.unlabeled(images, "train"), captions, captioner, here, fallback, classes)
+        tuning(perception, domain.labeled(images, "train", texts), rewrite.source, here).save(folder)
+
+    return made(run.folder, inputs, make, lambda place: place, may_change=("settings.steps",))
+
+
+def contents(*folders: Path) -> str:
+    """One digest over the names and bytes of all files in these folders, hidden ones aside."""
+    files = [(p.relative_to(folder), p) for folder in folders for p in sorted(folder.rglob("[!.]*"))]
+    parts = [f"{name}:{file_digest(p)}" for name, p in files if p.is_file() and "/." not in f"/{name}"]
+    return digest("\n".join(parts).encode())
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    return {name: getattr(run, name) for name in ("seed", "precision", "skip_bad")}
 
 
 def evaluate_own(
@@ -121,26 +134,34 @@ def evaluate_own(
     run: Run,
     fallback: str = "",
 ) -> Evaluation:
-    """Stage 3 on folders; the report lies in the run's folder."""
-    perception = PerceptionModel.load(model, device=run.torch_device)
-    labels = perception.labels
-    domain = folder_domain(
-        images.name,
-        images={"test": images},
-        masks={"test": masks},
-        classes=labels.classes,
-        ignore=labels.ignore,
-    )
-    domain = preflight(domain, images, ["test"], run)
-    texts = captions_for(domain.unlabeled(images, "test"), captions, captioner, run, fallback, labels.classes)
-    found = score(
-        perception,
-        domain.labeled(images, "test", texts),
-        perception.prompt,
-        run,
-        pictures=run.folder / "target",
-    )
-    Report(source=None, target=found).save(run.folder)
+    """Stage 3 on folders; the run's folder becomes the report, once per inputs."""
+    inputs = {"model": contents(model), "data": contents(images, masks), "fallback": fallback} | _facts(run)
+    inputs |= {"captions": file_digest(captions) if captions else captioner}
+
+    def make(folder: Path) -> None:
+        here = run.inside(folder)
+        perception = PerceptionModel.load(model, device=run.torch_device)
+        labels = perception.labels
+        tests, truths = {"test": images}, {"test": masks}
+        domain = folder_domain(
+            images.name, images=tests, masks=truths, classes=labels.classes, ignore=labels.ignore
+        )
+        domain = preflight(domain, images, ["test"], here)
+        texts = captions_for(
+            domain.unlabeled(images, "test"), captions, captioner, here, fallback, labels.classes
+        )
+        found = score(
+            perception,
+            domain.labeled(images, "test", texts),
+            perception.prompt,
+            here,
+            pictures=folder / "target",
+            decisions=here.unfinished / "target",
+        )
+        Report(source=None, target=found).save(folder)
+
+    found = made(run.folder, inputs, make, Report.load).target
+    assert found is not None
     return found
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.evaluate import Evaluation, Report, evaluate, refuse_overlap
+from benchmarks.in_common import in_common, noted
 from benchmarks.places import Placed, digest, drawn, place
 from benchmarks.recipe import Recipe
 from tadp_da.backbones import backbones
@@ -188,24 +189,28 @@ class Stages:
         rewrite = self.rewrite(self.used(concept))
         model.to(self.run.torch_device)
 
-        def score(placed: Placed, write: Callable[[str], str], pictures: Path) -> Evaluation | None:
+        def score(placed: Placed, write: Callable[[str], str], folder: Path, side: str) -> Evaluation | None:
             if not placed.has("test"):
                 return None
             data = placed.domain.labeled(placed.root, "test", self.captions(placed, "test"))
+            shared, note = in_common(data, model.labels)
             tokens, limit = model.backbone.count_tokens, model.backbone.token_limit
 
             def fitted(caption: str) -> str:
                 return fit(write, caption, tokens, limit).prompt
 
-            return evaluate(model, data, fitted, self.run, self.recipe.evaluate, pictures=pictures)
+            taken = self.run.inside(folder).unfinished / side
+            return evaluate(
+                model, data, fitted, self.run, self.recipe.evaluate, pictures=folder / side, decisions=taken
+            )
 
         def make(folder: Path) -> None:
             tested = self.target.has("test") and "unlabeled" in self.target.domain.splits
             if tested and not self.run.allow_overlap:
                 refuse_overlap(self.target.images("unlabeled"), self.target.images("test"))
             Report(
-                source=score(self.source, rewrite.source, folder / "source"),
-                target=score(self.target, rewrite.target, folder / "target"),
+                source=score(self.source, rewrite.source, folder, "source"),
+                target=score(self.target, rewrite.target, folder, "target"),
             ).save(folder)
 
         return make

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -109,3 +111,14 @@ def pictures_in(folder: Path, run: Any = None) -> Any:
 
     domain = folder_domain(folder.name, images=folder)
     return (preflight(domain, folder, ["unlabeled"], run) if run else domain).unlabeled(folder)
+
+
+@contextmanager
+def told_if_complete(folder: Path) -> Iterator[None]:
+    """Around what makes a folder: afterwards say so if there was nothing left to make."""
+    from tadp_da.run import is_made
+
+    there = is_made(folder)
+    yield
+    if there:
+        out.print(f"already complete: {folder}", highlight=False, soft_wrap=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -26,6 +26,7 @@ from tadp_da.cli.options import (
     pictures_in,
     preset_for,
     settings_of,
+    told_if_complete,
 )
 
 
@@ -51,20 +52,35 @@ def personalize(
 
     Example: `tadp-da personalize photos/dusk --word "<dusk>" --like dark --out runs/dusk --set steps=300`
     """
+    from benchmarks.own import contents
     from personalize import personalizers
+    from personalize._settings import as_record
     from tadp_da.backbones import backbones
     from tadp_da.captions.files import CaptionFile
+    from tadp_da.concept import Concept
+    from tadp_da.run import file_digest, made
 
     names = {f.name for f in dataclasses.fields(personalizers[method])}
     given = {"word": word or ("<target>" if "like" in names else "sks"), "like": like}
     personalizer = settings_of(personalizers[method], sets, **{k: v for k, v in given.items() if k in names})
     run = open_run(out_folder, seed, device, precision, skip_bad=skip_bad)
-    unlabeled = pictures_in(images, run)
-    texts = CaptionFile.read(captions).lookup(unlabeled) if captions else None
     backbone = backbones["stable-diffusion"].from_pretrained(model)
-    out_folder.mkdir(parents=True, exist_ok=True)
-    concept = personalizer(backbone.to(run.torch_device), unlabeled, run, texts)
-    concept.save(out_folder)
+    inputs: dict[str, Any] = {
+        "method": method,
+        "settings": as_record(personalizer),
+        "images": contents(images),
+    }
+    inputs |= {"captions": file_digest(captions) if captions else None, "model": backbone.fingerprint}
+    inputs |= {"seed": seed, "precision": precision, "skip_bad": skip_bad}
+
+    def make(folder: Path) -> None:
+        here = run.inside(folder)
+        unlabeled = pictures_in(images, here)
+        texts = CaptionFile.read(captions).lookup(unlabeled) if captions else None
+        personalizer(backbone.to(run.torch_device), unlabeled, here, texts).save(folder)
+
+    with told_if_complete(out_folder):
+        concept = made(out_folder, inputs, make, Concept.load, may_change=("settings.steps",))
     out.print(
         f"The concept's word is [bold]{concept.prompt_word}[/]. It lies in {out_folder}, with a picture of samples "
         "before and after."
@@ -170,21 +186,22 @@ def adapt(
     from benchmarks.own import adapt_own
     from tadp_da.types import Wording
 
-    adapt_own(
-        images=images,
-        masks=masks,
-        classes=names_of(classes),
-        concept=concept,
-        strategy=strategy,
-        words=Wording(style=style, medium=medium),
-        captions=captions,
-        captioner=captioner,
-        model=model,
-        preset=preset or preset_for(model),
-        sets=tuple(sets or ()),
-        run=open_run(out_folder, seed, device, precision, skip_bad=skip_bad),
-        fallback=caption_fallback,
-    )
+    with told_if_complete(out_folder):
+        adapt_own(
+            images=images,
+            masks=masks,
+            classes=names_of(classes),
+            concept=concept,
+            strategy=strategy,
+            words=Wording(style=style, medium=medium),
+            captions=captions,
+            captioner=captioner,
+            model=model,
+            preset=preset or preset_for(model),
+            sets=tuple(sets or ()),
+            run=open_run(out_folder, seed, device, precision, skip_bad=skip_bad),
+            fallback=caption_fallback,
+        )
     out.print(
         f"The model lies in {out_folder}. Try it: tadp-da predict {out_folder} IMAGES --out predictions"
     )
@@ -210,7 +227,8 @@ def evaluate(
     from benchmarks.own import evaluate_own
 
     run = open_run(out_folder, device=device, skip_bad=skip_bad)
-    found = evaluate_own(model, images, masks, captions, captioner, run, caption_fallback)
+    with told_if_complete(out_folder):
+        found = evaluate_own(model, images, masks, captions, captioner, run, caption_fallback)
     table = Table("class", found.metric, box=None, header_style="bold")
     for name, value in found.classes.items():
         table.add_row(name, "-" if value is None else f"{value:.1f}")

@@ -139,7 +139,10 @@ def _views(
         place: seed of the crops' places; None for the middle.
     """
     rng = None if place is None else np.random.default_rng(place)
-    pixels = to_pixels(crops(images[index], target_size(chosen, backbone), chosen.views, rng))
+    image, size = images[index], target_size(chosen, backbone)
+    if chosen.crop == "squash":
+        image = image.resize(size[::-1], Image.Resampling.LANCZOS)
+    pixels = to_pixels(crops(image, size, chosen.views, rng))
     if chosen.flip:
         pixels = torch.cat([pixels, pixels.flip(-1)])
     parts = [_encode(backbone, part.to(backbone.device)) for part in pixels.split(_CHUNK)]

@@ -101,6 +101,7 @@ def test_rows_differ_in_words_and_concepts_only(target: str) -> None:
     for variant in VARIANTS:
         rows = read_benchmark(f"{target}-{variant}").rows
         alike = {"personalize": rows["null"].personalize, "strategy": "null", "train_on": "source"}
+        alike["target_images"] = rows["null"].target_images
         assert {str(dataclasses.replace(recipe, **alike)) for recipe in rows.values()} == {str(rows["null"])}
 
 
@@ -116,6 +117,20 @@ def test_only_the_repo_keeps_the_faults_of_the_published_code(target: str) -> No
     assert (ours.backbone.scaled, ours.backbone.posterior, ours.viewing.squash) == (True, "mode", None)
     assert ours.adapt.augment.flip > 0
     assert ours.adapt.augment.scale[0] < ours.adapt.augment.scale[1]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_concepts_are_learned_from_as_many_images_as_the_authors_took(target: str) -> None:
+    art = target.endswith("2k")
+    for variant, word, network in (
+        ("paper", 5 if art else 500, 5 if art else 500),
+        ("repo", 5 if art else None, 10 if art else 500),
+        ("ours", 5 if art else 500, 5 if art else 500),
+    ):
+        rows = read_benchmark(f"{target}-{variant}").rows
+        assert (rows["textual-inversion"].target_images, rows["dreambooth"].target_images) == (word, network)
+        assert {recipe.clean_target for recipe in rows.values()} == {art}
+        assert rows["textual-inversion"].personalize.crop == ("center" if variant == "ours" else "squash")
 
 
 def test_driving_is_trained_and_seen_at_the_papers_sizes() -> None:

@@ -62,6 +62,14 @@ def test_random_views_depend_on_the_seed_alone(backbone: Any, images: Unlabeled,
     assert not torch.equal(first.mean[:, 0], first.mean[:, 1])
 
 
+def test_a_squashed_image_is_seen_whole(backbone: Any, images: Unlabeled, run: Run) -> None:
+    latents = encode(backbone, images, DreamBooth(crop="squash", resolution=32, flip=False), run)
+    pixels = to_pixels([image.resize((32, 32), Image.Resampling.LANCZOS) for image in images])
+    torch.testing.assert_close(latents.mean[:, 0], backbone.encode_image(pixels))
+    with pytest.raises(ValueError, match="squash crop are all the same; set crop='random'"):
+        DreamBooth(crop="squash", views=2)
+
+
 def test_the_posterior_keeps_its_deviation(backbone: Any, images: Unlabeled, run: Run) -> None:
     latents = encode(backbone, images, DreamBooth(posterior="sample"), run)
     pixels = to_pixels([crops(images[0], (64, 64))[0]])

@@ -97,9 +97,7 @@ def text_facts(backbone: Any) -> dict[str, Any]:
     return {
         "text_encoder": weights_of(encoder),
         "text_encoder_config": _config(encoder.config.to_dict()),
-        "tokenizer": hashlib.blake2b(
-            tokenizer.backend_tokenizer.to_str().encode(), digest_size=16
-        ).hexdigest(),
+        "tokenizer": _hash(_words(tokenizer)),
         "code": code_of(type(backbone).encode_text),
         **_circumstances(encoder),
     }
@@ -137,6 +135,17 @@ def _circumstances(module: Any) -> dict[str, str]:
     }
 
 
+def _words(tokenizer: Any) -> dict[str, Any]:
+    """Vocabulary and rules of a tokenizer, learned words included."""
+    known = json.loads(tokenizer.backend_tokenizer.to_str())
+    # how the last call padded and cut, which every call says anew
+    return {name: value for name, value in known.items() if name not in ("padding", "truncation")}
+
+
 def _config(config: Mapping[str, Any]) -> str:
     known = {k: v for k, v in config.items() if not k.startswith("_") and k not in _NO_MATTER}
-    return hashlib.blake2b(json.dumps(known, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+    return _hash(known)
+
+
+def _hash(value: Any) -> str:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.recipe import OwnData
+from benchmarks.recipe import OwnData, parse_yaml
 from tadp_da.domains import Domain, domains
+from tadp_da.domains._masks import Colour
+from tadp_da.domains.coco import coco_domain
 from tadp_da.domains.folder import folder_domain
 from tadp_da.domains.preflight import preflight
-from tadp_da.errors import DataError
+from tadp_da.domains.voc_folder import voc_domain
+from tadp_da.errors import DataError, UsageError
+from tadp_da.registry import nearest
 from tadp_da.run import Run, file_digest
 from tadp_da.types import Unlabeled
 
 _READ: dict[Any, str] = {}
+_IGNORE = "ignore"
 
 
 @dataclass(frozen=True)
@@ -101,20 +107,129 @@ def drawn(placed: Placed, count: int | None, seed: int) -> Placed:
 def _place(choice: str | OwnData, data: Path) -> Placed:
     if isinstance(choice, str):
         return Placed(domains[choice], data)
-    train = "train" if choice.masks else "unlabeled"
-    images = {train: choice.images} | ({"test": choice.test_images} if choice.test_images else {})
-    masks = {"train": choice.masks} if choice.masks else {}
-    masks |= {"test": choice.test_masks} if choice.test_masks else {}
-    domain = folder_domain(
-        choice.name,
-        images=images,
-        masks=masks,
-        classes=choice.classes,
-        ignore=choice.ignore,
-        words=choice.words,
+    folders = [folder for folder in (choice.images, choice.test_images) if folder]
+    return Placed(own_domain(choice), Path(os.path.commonpath([os.path.abspath(path) for path in folders])))
+
+
+def own_domain(own: OwnData) -> Domain:
+    """A user's folders as a domain: its splits are ``train`` or ``unlabeled``, and ``test`` where there is one."""
+    train, test = own.masks or own.boxes, own.test_masks or own.test_boxes
+    labels = ({"train": train} if train else {}) | ({"test": test} if test else {})
+    images = {"train": own.images} | ({"test": own.test_images} if own.test_images else {})
+    plain = folder_domain(own.name, images={"unlabeled": own.images}, words=own.words)
+    if not labels:
+        return plain
+    build = _with_boxes if own.boxes or own.test_boxes else _with_masks
+    labelled = build(own, {split: images[split] for split in labels}, labels)
+    if train:
+        return labelled
+
+    def listed(root: Path, split: str) -> tuple[Path, ...]:
+        return (plain if split == "unlabeled" else labelled).images(root, split)
+
+    return replace(
+        labelled, splits=(*plain.splits, *labelled.splits), labelled=labelled.splits, images=listed
     )
-    root = Path(os.path.commonpath([os.path.abspath(path) for path in images.values()]))
-    return Placed(domain, root)
+
+
+def _with_boxes(own: OwnData, images: dict[str, Path], labels: dict[str, Path]) -> Domain:
+    build = coco_domain if all(path.is_file() for path in labels.values()) else voc_domain
+    return build(own.name, images=images, annotations=labels, classes=own.classes, words=own.words)
+
+
+def _with_masks(own: OwnData, images: dict[str, Path], labels: dict[str, Path]) -> Domain:
+    legend = read_legend(own.legend, own.classes, own.ignore) if own.legend else Legend(classes=own.classes)
+    return folder_domain(
+        own.name,
+        images=images,
+        masks=labels,
+        classes=legend.classes,
+        palette=legend.palette,
+        ignore=own.ignore,
+        mapping=legend.values,
+        colours=legend.colours,
+        words=own.words,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Legend:
+    """What masks say.
+
+    Attributes:
+        classes: names in the order of their ids.
+        values: stored value to class id, or None where they are the same or colours tell.
+        colours: RGB colour to class id, or None.
+        palette: a colour of each class, where colours tell.
+    """
+
+    classes: tuple[str, ...]
+    values: dict[int, int] | None = None
+    colours: dict[Colour, int] | None = None
+    palette: tuple[Colour, ...] = ()
+
+
+def read_legend(file: Path, classes: tuple[str, ...] = (), ignore: int = 255) -> Legend:
+    """A YAML file with a line for every value or every colour that the masks hold::
+
+        7: road                     128 64 128: road
+        26: car                     0 0 142: car
+        0: ignore                   0 0 0: ignore
+
+    Args:
+        file: values or colours to class names; several may mean the same class.
+        classes: the order of the class ids; that of the file when none is given.
+        ignore: id of what counts nowhere, said ``ignore`` in the file.
+
+    Raises:
+        UsageError: when it is no such file, mixes values and colours, or names a class that is not in ``classes``.
+    """
+    try:
+        entries = parse_yaml(file.read_text(encoding="utf-8"), where=str(file))
+    except OSError as error:
+        raise UsageError(
+            f"cannot read the legend: {error.strerror}", where=file, fix="check the path"
+        ) from None
+    keys = [_key(key, file) for key in entries]
+    names = [str(name) for name in entries.values()]
+    if len({type(key) for key in keys}) != 1:
+        raise UsageError(
+            "a legend is of values or of colours, and not empty",
+            where=file,
+            fix="write 7: road or 128 64 128: road",
+        )
+    order = classes or tuple(dict.fromkeys(name for name in names if name != _IGNORE))
+    if strange := [name for name in names if name not in (*order, _IGNORE)]:
+        raise UsageError(
+            f"the legend names a class {strange[0]!r} that is not among the classes{nearest(strange[0], list(order))}",
+            where=file,
+            fix=f"write one of {', '.join(order)}, or {_IGNORE}",
+        )
+    ids = [ignore if name == _IGNORE else order.index(name) for name in names]
+    values = {key: number for key, number in zip(keys, ids, strict=True) if isinstance(key, int)}
+    if values:
+        return Legend(classes=order, values=values)
+    colours = {key: number for key, number in zip(keys, ids, strict=True) if isinstance(key, tuple)}
+    if lacking := [name for name in order if order.index(name) not in ids]:
+        raise UsageError(
+            f"the legend has no colour of {', '.join(lacking)}", where=file, fix="add a line for it"
+        )
+    shown = {number: colour for colour, number in reversed(colours.items())}
+    return Legend(classes=order, colours=colours, palette=tuple(shown[i] for i in range(len(order))))
+
+
+def _key(key: Any, file: Path) -> int | Colour:
+    if type(key) is int and 0 <= key < 2**16:
+        return key
+    numbers = [int(part) for part in re.findall(r"\d+", str(key))]
+    if not re.fullmatch(r"\d+[ ,]+\d+[ ,]+\d+", str(key)) or max(numbers) > 255:
+        raise UsageError(
+            f"a legend has the key {key!r}",
+            where=file,
+            fix="write values as 7: road, colours as 128 64 128: road",
+        )
+    red, green, blue = numbers
+    return red, green, blue
 
 
 def digest(content: bytes) -> str:

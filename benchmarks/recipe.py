@@ -30,15 +30,18 @@ _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 @settings(frozen=True, kw_only=True, config=_STRICT)
 class OwnData:
-    """A domain that is not in the registry: your folder of images and, for labels, a parallel folder of masks.
+    """A domain that is not in the registry: your folder of images with masks or boxes.
 
     Attributes:
         name: what to call it.
         images: folder of training (source) or unlabelled (target) images.
-        masks: folder of index masks with the same relative stems.
-        classes: class names in the order of their ids.
+        masks: folder of masks with the same relative stems.
+        boxes: folder of Pascal VOC XML with the same relative stems, or a COCO JSON file; instead of masks.
+        classes: class names in the order of their ids; not needed with a legend or a COCO file.
+        legend: file that says what the values or colours of the masks mean (see ``places.read_legend``).
         test_images: folder of test images.
         test_masks: their masks.
+        test_boxes: or their boxes.
         medium: what the pictures are, e.g. ``photo``.
         style: the simple words for the domain, e.g. ``dark night``.
         ignore: mask value that counts nowhere.
@@ -47,12 +50,30 @@ class OwnData:
     name: str
     images: Path
     masks: Path | None = None
+    boxes: Path | None = None
     classes: tuple[str, ...] = ()
+    legend: Path | None = None
     test_images: Path | None = None
     test_masks: Path | None = None
+    test_boxes: Path | None = None
     medium: str = "photo"
     style: str = ""
     ignore: int = 255
+
+    def __post_init__(self) -> None:
+        masks, boxes = self.masks or self.test_masks, self.boxes or self.test_boxes
+        if masks and boxes:
+            raise UsageError(
+                "a domain has masks or boxes, not both", where=self.name, fix="leave one of them out"
+            )
+        if boxes and self.legend:
+            raise UsageError("a legend is for masks", where=self.name, fix="name the classes instead")
+        if bool(self.test_images) != bool(self.test_masks or self.test_boxes):
+            raise UsageError(
+                "test images and their labels go together",
+                where=self.name,
+                fix="give both, or neither; images without labels are for the unlabelled folder, or for predict",
+            )
 
     @property
     def words(self) -> Wording:

@@ -75,7 +75,7 @@ def terminal(comparison: Comparison) -> Table:
     table = Table(
         title=Text(comparison.title), title_justify="left", caption_justify="left", header_style="bold"
     )
-    table.caption = Text(comparison.conclusion())
+    table.caption = Text("\n".join([comparison.conclusion(), *_notes(comparison)]))
     for column in _header(comparison):
         table.add_column(Text(column), justify="left" if column in _WORDS else "right")
     inks = {"helps": "green", "hurts": "red"}
@@ -111,7 +111,7 @@ def markdown(comparison: Comparison, *, pictures: list[str] | None = None) -> st
         parts.append(f"## {_MEASURES}")
         lines = ([row.name, *_numbers(row.measures, measures)] for row in comparison.rows)
         parts.append(_grid(["row", *measures], lines))
-        parts += [_escaped(note) for note in dict.fromkeys(n for row in comparison.rows for n in row.notes)]
+    parts += map(_escaped, _notes(comparison))
     parts.append(NOTES)
     return "\n\n".join(parts) + "\n"
 
@@ -139,6 +139,11 @@ def as_csv(comparison: Comparison) -> str:
             + [row.classes.get(name) for name in comparison.classes]
         )
     return out.getvalue()
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    """What the scores say of themselves, each thing once."""
+    return list(dict.fromkeys(note for row in comparison.rows for note in row.notes))
 
 
 def _header(comparison: Comparison) -> list[str]:

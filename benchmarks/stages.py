@@ -200,9 +200,10 @@ class Stages:
                 return fit(write, caption, tokens, limit).prompt
 
             taken = self.run.inside(folder).unfinished / side
-            return evaluate(
-                model, data, fitted, self.run, self.recipe.evaluate, pictures=folder / side, decisions=taken
+            found = evaluate(
+                model, shared, fitted, self.run, self.recipe.evaluate, pictures=folder / side, decisions=taken
             )
+            return noted(found, note)
 
         def make(folder: Path) -> None:
             tested = self.target.has("test") and "unlabeled" in self.target.domain.splits

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from tadp_da.errors import UsageError
 from tadp_da.heads import heads
-from tadp_da.heads._confusion import ConfusionScore, same_classes
+from tadp_da.heads._confusion import ConfusionScore
 from tadp_da.heads._dense import MaskAnnotation, see
 from tadp_da.types import FeaturePyramid, FeatureSpec, LabelSpace, Task
 from tadp_da.viewing import Viewing
@@ -122,10 +122,8 @@ class SemanticFPN(nn.Module):
         """The picture holds all of it."""
 
     def score(self, labels: LabelSpace | None = None) -> ConfusionScore:
-        """A fresh mIoU; the labels must name the same classes in the same order."""
-        if labels is not None:
-            same_classes(self.labels, labels)
-        return ConfusionScore(labels or self.labels)
+        """A fresh mIoU for truths of these labels, whose classes must be among the head's own."""
+        return ConfusionScore(labels or self.labels, decides=self.labels)
 
 
 class _Ascent(nn.Module):

@@ -84,10 +84,20 @@ def test_other_classes_are_refused_and_named(data: Labeled, run: Run) -> None:
     known = dataclasses.replace(LABELS, classes=("sky", "road", "car", "fence"))
     with pytest.raises(UsageError, match="only the labels have tree; only the model has fence") as caught:
         evaluate(Decides(lambda *_: np.zeros(SIZE, np.uint8), known), data, same, run)
-    assert "same classes in the same order" in caught.value.fix
-    turned = dataclasses.replace(LABELS, classes=CLASSES[::-1])
-    with pytest.raises(UsageError, match="their order differs"):
-        evaluate(Decides(lambda *_: np.zeros(SIZE, np.uint8), turned), data, same, run)
+    assert "classes that the model knows" in caught.value.fix
+
+
+def test_a_model_may_number_classes_otherwise_and_know_more(
+    data: Labeled, truths: list[np.ndarray], run: Run
+) -> None:
+    more = dataclasses.replace(LABELS, classes=("moon", *CLASSES[::-1]), palette=())
+    table = np.full(256, 0, np.uint8)
+    table[:4] = [more.classes.index(name) for name in CLASSES]
+    found = evaluate(Decides(lambda i, *_: table[truths[i]], more), data, same, run)
+    assert (found.main, set(found.classes)) == (100.0, set(CLASSES))
+    moon = evaluate(Decides(lambda *_: np.zeros(SIZE, np.uint8), more), data, same, run)
+    assert moon.main == 0.0, "a class that the labels lack is wrong, and has no score of its own"
+    assert dict(moon.classes) == {"sky": 0.0, "road": 0.0, "car": 0.0, "tree": None}
 
 
 @pytest.mark.parametrize(("keep", "expected"), [(0, []), (1, [0]), (3, [0, 3, 6]), (64, list(range(COUNT)))])

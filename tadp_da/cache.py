@@ -326,7 +326,7 @@ def _write(place: Path, tensors: Mapping[str, Tensor], facts: Facts, source: Pat
     told = {
         "facts": _plain(facts),
         "source": "" if source is None else os.path.abspath(source),
-        "made": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "made": datetime.now(UTC).isoformat(timespec="microseconds"),
     }
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     raw = save(kept, metadata=told | {"digest": _digest(kept, **told)})

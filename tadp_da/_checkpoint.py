@@ -140,21 +140,30 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return kept
 
 
-def _flatten(state: dict[int, dict[str, Any]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    tensors, plain = {}, {}
-    for index, entry in state.items():
-        for name, value in entry.items():
-            if isinstance(value, Tensor):
-                tensors[f"{index}/{name}"] = value
-            else:
-                plain[f"{index}/{name}"] = value
+def _flatten(state: Mapping[Any, Any], prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and plain values of nested state by path; 8-bit optimizers keep their tables one level deeper."""
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, Any] = {}
+    for key, value in state.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Tensor):
+            tensors[name] = value
+        elif isinstance(value, dict):
+            deeper, plainer = _flatten(value, f"{name}/")
+            tensors |= deeper
+            plain |= plainer
+        else:
+            plain[name] = value
     return tensors, plain
 
 
-def _unflatten(tensors: dict[str, Tensor], plain: dict[str, Any]) -> dict[int, dict[str, Any]]:
+def _unflatten(tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
     state: dict[int, dict[str, Any]] = {}
-    for key, value in {**tensors, **plain}.items():
-        index, name = key.split("/", 1)
+    for path, value in {**tensors, **plain}.items():
+        index, *deeper, name = path.split("/")
+        place = state.setdefault(int(index), {})
+        for key in deeper:
+            place = place.setdefault(key, {})
         # tensors read from a file lie unaligned in memory, where kernels may round differently
-        state.setdefault(int(index), {})[name] = value.clone() if isinstance(value, Tensor) else value
+        place[name] = value.clone() if isinstance(value, Tensor) else value
     return state

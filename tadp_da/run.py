@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 UNFINISHED = "unfinished"
 """Folder in an artefact in the making for what is needed only to go on; no part of the artefact."""
@@ -221,7 +223,10 @@ def _refuse_other(place: Path, inputs: Mapping[str, Any], may_change: Collection
             return
         before = _read(known)
     old, new = (_flat(_matters(json.loads(json.dumps(found)))) for found in (before, inputs))
-    changed = [k for k in sorted(old | new) if old.get(k) != new.get(k) and k not in may_change]
+    differing = [k for k in sorted(old | new) if old.get(k) != new.get(k)]
+    changed = [k for k in differing if k not in may_change]
+    if differing and not changed:
+        _log.warning("going on with other %s; what is done stays as it was done", ", ".join(differing))
     if changed:
         told = "; ".join(f"{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in changed)
         raise UsageError(

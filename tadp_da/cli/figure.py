@@ -27,6 +27,10 @@ from tadp_da.cli.options import (
     preset_for,
     seeds_of,
 )
+from tadp_da.errors import UsageError
+
+Masks = Annotated[Path | None, typer.Option(help="Folder of their masks; test masks are only scored by.")]
+Boxes = Annotated[Path | None, typer.Option(help="Or their boxes: folder of VOC XML, or a COCO JSON file.")]
 
 
 def demo(
@@ -43,16 +47,21 @@ def demo(
 
 def run(
     source_images: Annotated[Path, typer.Option(help="Folder of labelled source images.")],
-    source_masks: Annotated[Path, typer.Option(help="Folder of their index masks.")],
-    classes: Annotated[str, typer.Option(help="Class names in the order of their ids: sky,road,car.")],
     target_images: Annotated[Path, typer.Option(help="Folder of unlabelled target images.")],
     target_style: Annotated[str, typer.Option(help="Simple words of the target, e.g. 'dark dusk'.")],
+    source_masks: Masks = None,
+    source_boxes: Boxes = None,
+    classes: Annotated[str, typer.Option(help="Class names in the order of their ids: sky,road,car.")] = "",
+    legend: Annotated[
+        Path | None, typer.Option(help="YAML file: what values or colours of the masks mean, 7: road.")
+    ] = None,
     target_test_images: Annotated[
         Path | None, typer.Option(help="Target test images, not among the above.")
     ] = None,
-    target_test_masks: Annotated[
-        Path | None, typer.Option(help="Their masks: read for the score only.")
-    ] = None,
+    target_test_masks: Masks = None,
+    target_test_boxes: Boxes = None,
+    target_classes: Annotated[str, typer.Option(help="Classes of the test labels, where they differ.")] = "",
+    target_legend: Annotated[Path | None, typer.Option(help="Legend of the test masks, likewise.")] = None,
     target_medium: Annotated[str, typer.Option(help="What target pictures are.")] = "photo",
     strategies: Annotated[
         str, typer.Option(help="Rows of the table.")
@@ -73,27 +82,49 @@ def run(
     Example: `tadp-da run --source-images day/images --source-masks day/masks --classes sky,road,car
     --target-images dusk/images --target-style "dark dusk"`
     """
+    source = {"images": source_images, "masks": source_masks, "boxes": source_boxes}
+    source |= {"classes": names_of(classes), "legend": legend}
+    target: dict[str, Any] = {"images": target_images, "style": target_style, "medium": target_medium}
+    tests = {"images": target_test_images, "masks": target_test_masks, "boxes": target_test_boxes}
+    if any(tests.values()):
+        target |= {f"test_{what}": path for what, path in tests.items()}
+        target |= {"classes": names_of(target_classes or classes), "legend": target_legend or legend}
+    choices = {"skip_bad": skip_bad, "allow_overlap": allow_overlap}
+    the_run = open_run(out_folder, device=device, precision=precision, **choices)
+    models = {"model": model, "captioner": captioner}
+    preset = preset or preset_for(model, boxes=source_boxes is not None)
+    _run_own(
+        the_run, names_of(strategies), source, target, models, preset, tuple(sets or ()), seeds_of(seeds)
+    )
+
+
+def _run_own(
+    run: Any,
+    strategies: tuple[str, ...],
+    source: dict[str, Any],
+    target: dict[str, Any],
+    models: dict[str, str],
+    preset: str,
+    sets: tuple[str, ...],
+    seeds: tuple[int, ...],
+) -> None:
     from benchmarks.own import own_benchmark, show_predictions
     from benchmarks.tables import fill
 
-    known = {"classes": names_of(classes)}
-    looks = {"style": target_style, "medium": target_medium}
-    tests = {"test_images": target_test_images, "test_masks": target_test_masks}
+    if source["masks"] is None and source["boxes"] is None:
+        raise UsageError("the source has no labels", fix="give --source-masks FOLDER, or --source-boxes PATH")
     table = own_benchmark(
-        strategies=names_of(strategies),
-        source={"name": "source", "images": source_images, "masks": source_masks} | known,
-        target={"name": "target", "images": target_images} | tests | looks | known,
-        model=model,
-        captioner=captioner,
-        preset=preset or preset_for(model),
-        sets=tuple(sets or ()),
+        strategies=strategies,
+        source={"name": "source"} | source,
+        target={"name": "target"} | target,
+        preset=preset,
+        sets=sets,
+        **models,
     )
-    choices = {"skip_bad": skip_bad, "allow_overlap": allow_overlap}
-    the_run = open_run(out_folder, device=device, precision=precision, **choices)
-    reports = fill(table, seeds_of(seeds), the_run, Path("data"))
-    if target_test_masks is not None:
-        _publish(table.name, reports, the_run.folder)
-    out.print(f"Predictions on the target images: {show_predictions(table, seeds_of(seeds)[0], the_run)}")
+    reports = fill(table, seeds, run, Path("data"))
+    if target.get("test_images") is not None:
+        _publish(table.name, reports, run.folder)
+    out.print(f"Predictions on the target images: {show_predictions(table, seeds[0], run)}")
 
 
 def benchmark_list() -> None:

@@ -61,9 +61,9 @@ class ManySeeds(TyperCommand):
         return super().parse_args(ctx, joined)
 
 
-def preset_for(model: str) -> str:
-    """Settings that suit the model's size, unless the user names others."""
-    return "mini" if model == "mini" else "stable-diffusion"
+def preset_for(model: str, *, boxes: bool = False) -> str:
+    """Settings that suit the model's size and the labels, unless the user names others."""
+    return ("mini" if model == "mini" else "stable-diffusion") + ("-boxes" if boxes else "")
 
 
 def open_run(

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.submissions import FORMS, MASK_ZIPS, submit, write_coco, write_voc
+from benchmarks.mask_zips import MASK_ZIPS
+from benchmarks.submissions import FORMS, submit, write_coco, write_voc
 from tadp_da import cli
 from tadp_da.domains import domains
 from tadp_da.errors import DataError, UsageError

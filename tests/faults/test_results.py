@@ -12,11 +12,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.submissions import MASK_ZIPS
+from benchmarks.comparison import compare
+from benchmarks.evaluate import Evaluation, Kept, Report
+from benchmarks.in_common import in_common
+from benchmarks.mask_zips import MASK_ZIPS
+from benchmarks.recipe import read_benchmark
+from benchmarks.report import markdown
+from benchmarks.tables import publish
 from tadp_da.domains import domains
 from tadp_da.domains._driving import LABELS
-from tadp_da.errors import DataError
-from tadp_da.types import Unlabeled
+from tadp_da.domains.folder import folder_domain
+from tadp_da.errors import DataError, UsageError
+from tadp_da.heads._confusion import ConfusionScore
+from tadp_da.heads._detection_score import DetectionScore
+from tadp_da.run import Run
+from tadp_da.types import Boxes, Detections, Labeled, LabelSpace, Unlabeled
 from tests.tadp_da.domains import trees
 
 Files = dict[str, bytes]
@@ -133,3 +143,207 @@ def test_row_70_a_damaged_zip_is_refused(servers: dict[str, tuple[Unlabeled, Pat
             archive.writestr(*files[0])
     with pytest.raises(DataError, match="keep one prediction per image"):
         MASK_ZIPS["cityscapes"].check(twice, images)
+
+
+SPACE = LabelSpace("segmentation", ("road", "car", "tree", "sky"))
+THINGS = LabelSpace("detection", ("car", "person", "dog"))
+KITS = ("VOC07", "VOC10", "COCO")
+
+
+def test_row_66_masks_are_scored_on_shared_classes_and_the_others_named(tmp_path: Path) -> None:
+    image, mask = trees.picture(tmp_path / "i/a.png"), np.full((30, 40), 3, np.uint8)
+    mask[:10], mask[10:20] = 0, 1  # fence, Car, sky
+    trees.mask(tmp_path / "m/a.png", mask)
+    theirs = folder_domain(
+        "t",
+        images={"test": image.parent},
+        masks={"test": tmp_path / "m"},
+        classes=("fence", "Car", "pole", "sky"),
+    )
+    data, note = in_common(theirs.labeled(image.parent, "test", {"a.png": ""}), SPACE)
+    assert note == (
+        "t is scored on 2 classes that labels and model share; only the labels have fence, pole; only the model has "
+        "road, tree"
+    )
+    assert data.labels.classes == ("car", "sky")
+    truth = data[0].target
+    assert [int((truth == i).sum()) for i in (0, 1, 255)] == [400, 400, 400]
+    score = ConfusionScore(data.labels, decides=SPACE)
+    score.update(np.where(mask == 1, 1, 3), truth)
+    found = score.compute()
+    assert (found["main"], found["classes"]) == (100.0, {"car": 100.0, "sky": 100.0})
+    with pytest.raises(UsageError, match=r"share no class(.|\n)*in common"):
+        in_common(data, LabelSpace("segmentation", ("moon", "sun")))
+
+
+def test_row_66_equal_lists_are_left_alone() -> None:
+    labels = LabelSpace("segmentation", ("road", "car"))
+    data = Labeled("d", labels, Unlabeled("d", Path(), ()), lambda i: None, {})
+    assert in_common(data, labels) == (data, "")
+    turned, note = in_common(data, LabelSpace("segmentation", ("car", "road")))
+    assert (turned.labels.classes, note) == (("road", "car"), "")
+
+
+def test_row_67_a_class_that_is_nowhere_is_a_dash_and_not_in_the_mean() -> None:
+    score = ConfusionScore(SPACE)
+    score.update(np.array([[0, 0], [1, 1]]), np.array([[0, 0], [1, 0]]))
+    found = score.compute()
+    assert (found["classes"]["tree"], found["classes"]["sky"], found["counted"]) == (None, None, 2)
+    assert found["main"] == pytest.approx((200 / 3 + 50) / 2)
+    evaluation = Evaluation(
+        domain="d",
+        metric="mIoU",
+        main=found["main"],
+        classes=found["classes"],
+        images=1,
+        per_image={},
+        labels=SPACE,
+    )
+    text = markdown(compare({"null": {0: Report(source=None, target=evaluation)}}))
+    assert "| null | 66.7 | 50.0 | - | - |" in text
+    boxes = DetectionScore(THINGS)
+    boxes.update(*two_cars())
+    found = boxes.compute()
+    assert (found["classes"], found["main"]) == ({"car": 100.0, "person": None, "dog": None}, 100.0)
+
+
+def two_cars() -> tuple[Detections, Boxes]:
+    truth = Boxes(
+        np.array([[0, 0, 9, 9], [20, 0, 29, 9]], np.float32), np.zeros(2, np.int64), np.zeros(2, bool)
+    )
+    return Detections(truth.xyxy, truth.labels, np.array([0.9, 0.8], np.float32)), truth
+
+
+def test_row_68_perfect_masks_score_a_hundred_wrong_ones_nothing_shuffled_ones_chance() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 4, (200, 200))
+    for decision, expected, close in (
+        (truth, 100, 1e-9),
+        ((truth + 1) % 4, 0, 1e-9),
+        (rng.permutation(truth.ravel()).reshape(truth.shape), 100 / 7, 1),  # a quarter right: 1 / (4 + 4 - 1)
+    ):
+        score = ConfusionScore(SPACE)
+        score.update(decision, truth)
+        assert score.compute()["main"] == pytest.approx(expected, abs=close)
+
+
+def scattered(count: int, seed: int) -> list[Boxes]:
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(count):
+        corner = rng.uniform(0, 400, (6, 2))
+        box = np.concatenate([corner, corner + rng.uniform(20, 60, (6, 2))], axis=1).astype(np.float32)
+        made.append(Boxes(box, rng.integers(0, 3, 6), np.zeros(6, bool)))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("kind", "low", "high"), [("perfect", 100, 100), ("empty", 0, 0), ("shuffled", 0, 3)]
+)
+def test_row_68_perfect_empty_and_shuffled_boxes_by_all_three_kits(
+    kind: str, low: float, high: float
+) -> None:
+    truths, strange = scattered(20, 0), scattered(20, 1)
+    score = DetectionScore(THINGS)
+    for truth, other in zip(truths, strange, strict=True):
+        seen = {
+            "perfect": truth,
+            "shuffled": other,
+            "empty": Boxes(truth.xyxy[:0], truth.labels[:0], truth.difficult[:0]),
+        }
+        boxes = seen[kind]
+        score.update(Detections(boxes.xyxy, boxes.labels, np.full(len(boxes), 0.5, np.float32)), truth)
+    ap = score.compute()["ap"]
+    for kit in KITS:
+        for measure in ("AP50", "AP"):
+            assert low - 1e-6 <= ap[kit][measure] <= high + 1e-6, (kit, measure)
+
+
+def ap50(found: Detections, truth: Boxes) -> dict[str, float | None]:
+    score = DetectionScore(THINGS)
+    score.update(found, truth)
+    return {kit: score.compute()["ap"][kit]["AP50"] for kit in KITS}
+
+
+def test_row_69_a_second_find_is_false_and_difficult_objects_count_nowhere() -> None:
+    found, truth = two_cars()
+    twice = Detections(found.xyxy[[0, 0, 1]], found.labels[[0, 0, 1]], np.array([0.9, 0.8, 0.7], np.float32))
+    # recall 0.5 at precision 1, recall 1 at precision 2/3
+    assert ap50(twice, truth)["VOC07"] == pytest.approx(100 * (6 + 5 * 2 / 3) / 11)
+    assert ap50(twice, truth)["VOC10"] == pytest.approx(100 * (1 / 2 + 1 / 2 * 2 / 3))
+    hard = Boxes(truth.xyxy, truth.labels, np.array([True, False]))
+    for seen in (found, Detections(found.xyxy[1:], found.labels[1:], found.scores[1:])):
+        assert ap50(seen, hard) == pytest.approx(dict.fromkeys(KITS, 100)), (
+            "found or missed, it changes nothing"
+        )
+
+
+def test_row_69_ties_keep_the_order_of_the_file() -> None:
+    _, truth = two_cars()
+    strange = np.array([[50, 50, 60, 60]], np.float32)
+    right_first = Detections(
+        np.concatenate([truth.xyxy, strange]), np.zeros(3, np.int64), np.full(3, 0.5, np.float32)
+    )
+    wrong_first = Detections(
+        np.concatenate([strange, truth.xyxy]), np.zeros(3, np.int64), np.full(3, 0.5, np.float32)
+    )
+    assert ap50(right_first, truth)["VOC10"] == pytest.approx(100)
+    assert ap50(wrong_first, truth)["VOC10"] == pytest.approx(100 * 2 / 3)
+
+
+def test_row_74_secrets_of_the_environment_are_in_no_file_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "hf_" + "s3cr3t" * 5
+    for name in ("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, secret)
+    made = Run(folder=tmp_path / "run", quiet=True, device="cpu")
+    recipe = read_benchmark("mini-night").rows["null"]
+    evaluation = Evaluation(
+        domain="d",
+        metric="mIoU",
+        main=1.0,
+        classes={"road": 1.0},
+        images=1,
+        per_image={"a": 1.0},
+        labels=SPACE,
+    )
+    report = Report(source=None, target=evaluation)
+    made.once("report", recipe.as_json(), report.save, Report.load)
+    reports = {"null": {0: report}}
+    publish("t", reports, made.folder / "tables")
+    files = [path for path in made.folder.rglob("*") if path.is_file()]
+    assert {"manifest.json", "report.json", "table.md"} <= {path.name for path in files}
+    assert not [path for path in files if secret.encode() in path.read_bytes()]
+    with pytest.raises(UsageError) as refused:
+        read_benchmark("mini-night", (f"token={secret}",))
+    assert secret not in str(refused.value), "there is no setting for one, and it is not repeated"
+
+
+def test_row_75_hostile_names_and_captions_are_shown_as_text(tmp_path: Path) -> None:
+    hostile = "<img src=http://x onerror=alert(1)> [a](http://x) ![b](http://y) `c` | $d$ =1+1"
+    labels = LabelSpace("segmentation", (hostile, "car"))
+    kept = Kept(stem="00", key=f"{hostile}.png", prompt=hostile, score=1.0)
+    evaluation = Evaluation(
+        domain=hostile,
+        metric="mIoU",
+        main=1.0,
+        classes={hostile: 1.0, "car": None},
+        images=1,
+        per_image={f"{hostile}.png": 1.0},
+        labels=labels,
+        details={"notes": [hostile]},
+        kept=(kept,),
+    )
+    picture = Image.fromarray(np.zeros((8, 8), np.uint8))
+    for what in ("image", "truth", "decision"):
+        (tmp_path / "r/target").mkdir(parents=True, exist_ok=True)
+        (picture.convert("RGB") if what == "image" else picture).save(tmp_path / f"r/target/00-{what}.png")
+    Report(source=None, target=evaluation).save(tmp_path / "r")
+    reports = {hostile: {0: Report.load(tmp_path / "r")}, "null": {0: Report.load(tmp_path / "r")}}
+    _, written = publish(hostile, reports, tmp_path / "table")
+    text = written.markdown.read_text()
+    for trap in ("<img", "](http", "`c`", "| $"):
+        assert not re.search(rf"(?<!\\){re.escape(trap)}", text), trap
+    assert written.panels is not None
+    assert written.csv.read_text().count("\n=") == 0

@@ -124,3 +124,15 @@ def coco(
     categories = [{"id": 10 * (i + 1), "name": name} for i, name in enumerate(names)]
     path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
     return path
+
+
+def camvid(root: Path) -> Path:
+    """All frames that the data set has, since its reader counts them; the classes of each label are the first ten."""
+    first = mask(root / "labels/first.png", range(11))
+    frames = {"day_train": 305, "day_val": 101, "dusk": 62}
+    for folder, count in frames.items():
+        (root / "labels" / folder).mkdir()
+        for index in range(count):
+            picture(root / f"images/{folder}/{index:05d}.jpg")
+            (root / f"labels/{folder}/{index:05d}.png").hardlink_to(first)
+    return root

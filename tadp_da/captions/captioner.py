@@ -231,15 +231,17 @@ def caption_images(
 def _caption(images: Unlabeled, captioner: Captioner, out: Path, run: Run, save_every: int) -> CaptionReport:
     from rich.markup import escape
 
+    from tadp_da.captions._remembered import Remembered
+
     entries = _begin(out, captioner)
     todo = [i for i in range(len(images)) if images.key(i) not in entries]
     batch = captioner.settings.batch
-    saved = len(entries)
+    saved, remembered = len(entries), Remembered(captioner)
     with held(), run.progress(len(todo), "captions") as advance:
         try:
             for number, start in enumerate(range(0, len(todo), batch), 1):
                 chosen = todo[start : start + batch]
-                captions = captioner([images[i] for i in chosen])
+                captions = remembered(images, chosen)
                 for i, caption in zip(chosen, captions, strict=True):
                     entries[images.key(i)] = Entry((caption,))
                     advance(escape(caption[:40]))  # brackets in a caption are no markup

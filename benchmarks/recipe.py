@@ -114,6 +114,7 @@ class Recipe:
         pretrained: False draws the UNet's weights anew: the same network without diffusion pretraining.
         captioner: image-to-text model that captions both domains: ``"mini"``, a folder or a hub id.
         captions: how captions are generated.
+        caption_files: caption files that are read instead, by domain and split: ``{"comic2k/test": path}``.
         clean_target: take bullets and style phrases out of the target's captions (``captions/clean.py``), as TADP does
             for works of art, so that they read like the source's.
         backbone: timestep, latents and maps.
@@ -136,6 +137,7 @@ class Recipe:
     pretrained: bool = True
     captioner: str = "mini"
     captions: CaptionerSettings = dataclasses.field(default_factory=CaptionerSettings)
+    caption_files: dict[str, Path] = dataclasses.field(default_factory=dict)
     clean_target: bool = False
     backbone: BackboneSettings = dataclasses.field(default_factory=BackboneSettings)
     personalize: Annotated[Any, BeforeValidator(_personalizer)] = dataclasses.field(

@@ -22,7 +22,11 @@ from tadp_da.captions.rewrite import Rewrite, fit
 from tadp_da.concept import Concept
 from tadp_da.errors import UsageError
 from tadp_da.perception_model import PerceptionModel
-from tadp_da.run import Run
+from tadp_da.registry import nearest
+from tadp_da.run import Run, file_digest
+
+_CAPTIONS = ("captioner", "captions", "caption_files", "clean_target")
+"""Settings that decide what is said of an image."""
 
 
 class Stages:
@@ -45,7 +49,20 @@ class Stages:
         self.learned = drawn(self.target, min(wanted, default=None), run.seed)
         # the supervised ceiling trains on labels of the target itself
         self.taught = self.target if recipe.train_on == "target" else self.source
-        self.plain = recipe.as_json()
+        self.plain = recipe.as_json() | {"caption_files": self._caption_files()}
+
+    def _caption_files(self) -> dict[str, str]:
+        """Digests of the caption files that the recipe gives."""
+        used = [f"{p.domain.name}/{split}" for p in (self.source, self.target) for split in p.domain.splits]
+        for name, path in self.recipe.caption_files.items():
+            if name not in used:
+                raise UsageError(
+                    f"no captions are read for {name!r}{nearest(name, used)}",
+                    where="caption_files",
+                    fix=f"choose from: {', '.join(used)}",
+                )
+            CaptionFile.read(path)
+        return {name: file_digest(path) for name, path in self.recipe.caption_files.items()}
 
     @cached_property
     def backbone_fingerprint(self) -> str:
@@ -66,7 +83,8 @@ class Stages:
     # -- captions
 
     def captions(self, placed: Placed, split: str) -> Mapping[str, str]:
-        """Captions of a split, made once per set of images and captioner; those of the target cleaned if asked for."""
+        """Captions of a split, from its file or made once per set of images and captioner; those of the target cleaned
+        if asked for."""
         images = placed.images(split)
         inputs = {"images": placed.contents(split, labels=False)} | {
             k: self.plain[k] for k in ("captioner", "captions")
@@ -78,8 +96,14 @@ class Stages:
             )
             caption_images(images, captioner, folder / "captions.json", self.run)
 
-        found = self.run.once(
-            "captions", inputs, make, lambda f: CaptionFile.read(f / "captions.json").lookup(images)
+        def read(file: Path) -> dict[str, str]:
+            return CaptionFile.read(file).lookup(images)
+
+        given = self.recipe.caption_files.get(f"{placed.domain.name}/{split}")
+        found = (
+            read(given)
+            if given
+            else self.run.once("captions", inputs, make, lambda f: read(f / "captions.json"))
         )
         cleaned = self.recipe.clean_target and placed.domain.name == self.target.domain.name
         return clean_all(found)[0] if cleaned else found
@@ -101,11 +125,7 @@ class Stages:
     def concept_inputs(self) -> dict[str, Any]:
         """What the concept depends on."""
         images = self.learned.contents("unlabeled", labels=False)
-        keys = (
-            ("personalize", "captioner", "captions", "clean_target")
-            if self.recipe.personalize.needs_captions
-            else ("personalize",)
-        )
+        keys = ("personalize", *(_CAPTIONS if self.recipe.personalize.needs_captions else ()))
         return self._base() | {"images": images} | {k: self.plain[k] for k in keys}
 
     def personalize(self, folder: Path) -> None:
@@ -181,7 +201,7 @@ class Stages:
         """What the scores depend on."""
         sides = (("source", self.source), ("target", self.target))
         tests = {name: placed.contents("test") for name, placed in sides if placed.has("test")}
-        keys = ("source", "target", "captioner", "captions", "clean_target", "strategy", "sides", "evaluate")
+        keys = ("source", "target", *_CAPTIONS, "strategy", "sides", "evaluate")
         return self.model_inputs(concept) | {"tests": tests} | {k: self.plain[k] for k in keys}
 
     def evaluate(self, concept: Concept, model: PerceptionModel) -> Callable[[Path], None]:

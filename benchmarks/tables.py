@@ -49,7 +49,8 @@ def finished(
         folder: run folder.
         name: of the benchmark.
         order: rows to list first.
-        only: leave out reports of rows that were made with other settings than these, but for where the models lie.
+        only: leave out reports of rows that were made with other settings than these, but for where models and captions
+            lie.
 
     Raises:
         DataError: when none does.
@@ -76,6 +77,7 @@ def _alike(told: Mapping[str, Any], recipe: Recipe | None) -> bool:
     mine, theirs = dict(told), recipe.as_json()
     for model in ("model", "captioner"):  # a path or a mirror is the same model, the embedded one is another
         mine[model], theirs[model] = mine.get(model) == "mini", theirs[model] == "mini"
+    mine["caption_files"] = theirs["caption_files"]
     return mine == theirs
 
 

@@ -8,9 +8,11 @@ import pytest
 
 from benchmarks.places import drawn, place
 from benchmarks.recipe import OwnData, Recipe, parse_yaml, read_benchmark, shipped
+from benchmarks.stages import Stages
 from personalize import DreamBooth, Nothing, TextualInversion
 from tadp_da.domains import domains
 from tadp_da.errors import DataError, UsageError
+from tadp_da.run import Run
 from tests.toy import NAMES, draw_pair
 
 PAIR = {"source": "mini-day", "target": "mini-night"}
@@ -155,3 +157,72 @@ def test_a_concept_is_learned_from_images_that_the_seed_draws(tmp_path: Path) ->
     assert tuple(names[:5]) not in draws
     with pytest.raises(DataError, match=r"from 13 images .*there are 12(.|\n)*--set target_images=12"):
         chosen(13)
+
+
+def test_captions_are_read_from_the_file_that_is_given_for_a_split(tmp_path: Path) -> None:
+    root, file = draw_pair(tmp_path), tmp_path / "night.json"
+    file.write_text('{"0": {"captions": ["a road "]}, "1": "a painting of a car", "2": ["a"], "3": ["b"]}')
+    night = {"name": "night", "images": root / "night/images"}
+    day = {
+        "name": "day",
+        "images": root / "day/images",
+        "masks": root / "day/masks",
+        "classes": NAMES.split(","),
+    }
+    fields = {
+        "source": day,
+        "target": night,
+        "caption_files": {"night/unlabeled": file},
+        "clean_target": True,
+    }
+    stages = Stages(Recipe.from_mapping(fields), Run(folder=tmp_path / "run", quiet=True), tmp_path)
+    captions = stages.captions(stages.target, "unlabeled")
+    assert (captions["0.png"], captions["1.png"]) == ("a road", "a car")
+    known = stages.plain["caption_files"]
+    file.write_text('{"0": "x", "1": "x", "2": "x", "3": "x"}')
+    again = Stages(Recipe.from_mapping(fields), Run(folder=tmp_path / "run", quiet=True), tmp_path)
+    assert again.plain["caption_files"] != known, "another file makes other artefacts"
+    wrong = fields | {"caption_files": {"night/test": file}}
+    with pytest.raises(UsageError, match=r"did you mean 'night/unlabeled'|choose from"):
+        Stages(Recipe.from_mapping(wrong), Run(folder=tmp_path / "run", quiet=True), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("rows: {null: {}}", "found {} under None"),
+        ("rows: {a: 3}", "found 3 under 'a'"),
+        ("base: [1]\nrows: {a: {}}", "found [1] under 'base'"),
+        ("rows: {a: {limit: 2001-99-99}}", "not readable as YAML: month must be in 1..12"),
+        ("rows: " + "[" * 5000, "not readable as YAML"),
+        ("x: &a [*a]\nrows: {}", "aliases (*name) stand for more than 100000 values"),
+        (
+            "x0: &x0 [1]\n" + "".join(f"x{i}: &x{i} [{f'*x{i - 1}, ' * 9}]\n" for i in range(1, 12)),
+            "aliases (*name) stand for more",
+        ),
+    ],
+)
+def test_row_39_files_that_would_surprise_are_refused(tmp_path: Path, text: str, what: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as refused:
+        read_benchmark(str(path))
+    assert what in refused.value.what
+    assert refused.value.fix
+
+
+def test_row_39_a_file_in_another_encoding_is_answered_with_the_command_that_converts_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes("claim: für alle".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"not UTF-8 \(byte 8\)") as refused:
+        read_benchmark(str(path))
+    assert "iconv" in refused.value.fix
+
+
+@pytest.mark.parametrize("text", ["limit=[1", "limit=!!python/name:os.system", "limit=2001-99-99"])
+def test_row_39_overrides_are_plain_values_too(text: str) -> None:
+    with pytest.raises(UsageError, match="not readable as YAML") as refused:
+        read_benchmark("mini-night", (text,))
+    assert "--set limit=" in str(refused.value.where)

@@ -1,0 +1,466 @@
+"""Runs that are stopped, killed, out of room, or two at a time: nothing is lost, and nothing is done twice."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from adapt._examples import TrainingExamples
+from benchmarks.evaluate import evaluate
+from tadp_da import cli
+from tadp_da._checkpoint import Checkpoints
+from tadp_da.captions.captioner import Captioner, CaptionerSettings, caption_images
+from tadp_da.captions.files import CaptionFile
+from tadp_da.errors import EnvironmentFault, Interrupted, UsageError
+from tadp_da.interruption import Stop, attended, check, held
+from tadp_da.run import MANIFEST, UNFINISHED, Run, made, verify
+from tadp_da.types import Boxes, Detections, Labeled, LabelSpace, Unlabeled
+from tests.faults.victims import Line, begin, learn, limited, share, stuck, train, until
+from tests.tadp_da.captions.conftest import write_blip2
+from tests.toy import NAMES, draw_pair
+
+BOXES = LabelSpace("detection", ("dark", "bright"))
+COUNT = 4
+
+
+def read(folder: Path) -> str:
+    return (folder / "text").read_text()
+
+
+def stop() -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Unlabeled:
+    (tmp_path / "pictures").mkdir()
+    paths = tuple(tmp_path / f"pictures/{i}.png" for i in range(COUNT))
+    for i, path in enumerate(paths):
+        Image.new("RGB", (48, 32), (60 * i, 90, 120)).save(path)
+    return Unlabeled("drawn", tmp_path / "pictures", paths)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs ``tadp-da`` in this process; its exit code."""
+
+    def run(*words: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["tadp-da", *map(str, words)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return int(left.value.code or 0)
+
+    return run
+
+
+# -- signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_row_43_the_front_door_stops_at_once_where_nothing_is_held(
+    command: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(cli, "app", lambda: (signal.raise_signal(number), pytest.fail("went on")))
+    before = signal.getsignal(number)
+    assert command() == 75
+    assert "Run the same command again" in capsys.readouterr().err
+    assert signal.getsignal(number) is before
+
+
+def test_row_43_a_signal_waits_where_it_is_held_and_is_not_forgotten() -> None:
+    done = []
+
+    def step() -> None:
+        stop()
+        done.append("the step")
+        check()
+
+    with attended(), pytest.raises(Interrupted, match="is saved") as caught, held():
+        step()
+    assert done == ["the step"]
+    assert caught.value.exit_code == 75
+    with attended(), pytest.raises(Interrupted), held():
+        stop()
+    with attended(), pytest.raises(Stop):
+        stop()
+
+
+def test_row_43_during_a_save_the_save_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, calls = Checkpoints._write, itertools.count(1)
+
+    def interrupted(self: Any, *given: Any) -> None:
+        if next(calls) == 2:
+            stop()
+        write(self, *given)
+
+    monkeypatch.setattr(Checkpoints, "_write", interrupted)
+    with attended(), pytest.raises(Interrupted, match="step 3 of 7"):
+        train(tmp_path)
+    (kept,) = (tmp_path / "unfinished/line").iterdir()
+    assert kept.name == "step-00000003"
+    verify(kept)
+
+
+def test_row_43_captioning_saves_the_batch_and_goes_on(
+    tmp_path: Path, pictures: Unlabeled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, settings = write_blip2(tmp_path / "blip2"), CaptionerSettings(batch=1, max_new_tokens=4)
+    captioner, run = Captioner.from_pretrained(folder, settings), Run(folder=tmp_path, quiet=True)
+    caption_images(pictures, captioner, tmp_path / "whole.json", run)
+    describe, calls = Captioner.__call__, itertools.count(1)
+
+    def interrupted(self: Captioner, images: Any) -> list[str]:
+        if next(calls) == 2:
+            stop()
+        return describe(self, images)
+
+    monkeypatch.setattr(Captioner, "__call__", interrupted)
+    out = tmp_path / "captions.json"
+    with attended(), pytest.raises(Interrupted):
+        caption_images(pictures, captioner, out, run)
+    assert len(CaptionFile.read(out).entries) == 2
+    assert caption_images(pictures, captioner, out, run).made == 2
+    assert out.read_bytes() == (tmp_path / "whole.json").read_bytes()
+    again = caption_images(pictures, captioner, out, run)
+    assert again.lines()[0] == "4 images: already complete"
+
+
+class Interruptible:
+    """A model that decides by rule and is told to stop at its third decision; its score is a real one."""
+
+    def __init__(self, score: Any, decide: Callable[[int], Any], stops: bool) -> None:
+        self.head, self.decide, self.stops, self.asked = self, decide, stops, 0
+        self.score = score
+
+    def to(self, device: Any, /) -> None:
+        pass
+
+    def predict(self, image: Image.Image, prompt: str, /) -> Any:
+        self.asked += 1
+        if self.stops and self.asked == 3:
+            stop()
+        return self.decide(image.getpixel((0, 0))[0] // 60)
+
+
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+def test_row_43_scoring_goes_on_and_ends_at_the_same_report(
+    task: str, pictures: Unlabeled, tmp_path: Path
+) -> None:
+    from tadp_da.heads._confusion import ConfusionScore
+    from tadp_da.heads._detection_score import DetectionScore
+
+    rng = np.random.default_rng(0)
+    masks = rng.integers(0, 2, (COUNT, 32, 48), np.uint8)
+    boxes = np.array([[2, 3, 20, 20], [5, 5, 30, 31]], np.float32)
+    found = Detections(boxes + 1, np.array([0, 1]), np.array([0.9, 0.5], np.float32))
+    truth = Boxes(boxes, np.array([0, 1]), np.zeros(2, bool))
+    labels = LabelSpace("segmentation", ("dark", "bright")) if task == "segmentation" else BOXES
+    score = ConfusionScore if task == "segmentation" else DetectionScore
+    data = Labeled(
+        domain="drawn",
+        labels=labels,
+        images=pictures,
+        label=lambda i: masks[i] if task == "segmentation" else truth,
+        captions={pictures.key(i): "a car" for i in range(COUNT)},
+    )
+
+    def model(stops: bool = False) -> Interruptible:
+        return Interruptible(score, lambda i: masks[-i] if task == "segmentation" else found, stops)
+
+    run = Run(folder=tmp_path / "run", quiet=True, device="cpu")
+    whole = evaluate(model(), data, str, run, pictures=tmp_path / "whole")
+    places = {"pictures": tmp_path / "cut", "decisions": tmp_path / "decisions"}
+    with attended(), pytest.raises(Stop):
+        evaluate(model(stops=True), data, str, run, **places)
+    torn = tmp_path / "decisions/000001.npz"
+    torn.write_bytes(torn.read_bytes()[:40])  # as a power cut leaves it
+    rest = model()
+    assert evaluate(rest, data, str, run, **places) == whole
+    assert rest.asked == COUNT - 1
+
+
+def test_row_43_a_second_signal_ends_at_once_and_the_checkpoint_stands(tmp_path: Path) -> None:
+    victim = begin(stuck, str(tmp_path))
+    until((tmp_path / "stuck").exists)
+    os.kill(victim.pid, signal.SIGTERM)
+    time.sleep(0.2)
+    os.kill(victim.pid, signal.SIGTERM)  # a launcher passes the same signal on: not a second one
+    time.sleep(1.2)
+    assert victim.is_alive(), "the first signal waits for the step"
+    os.kill(victim.pid, signal.SIGTERM)
+    victim.join(30)
+    assert victim.exitcode == -signal.SIGTERM
+    (kept,) = (tmp_path / "unfinished/line").iterdir()
+    verify(kept)
+    assert train(tmp_path)[0].index == 3
+
+
+# -- kills and full disks
+
+
+def complete(folder: Path) -> list[int]:
+    """Steps of the complete checkpoints below a folder, each looked at whole."""
+    found = sorted(folder.glob(f".line-*.draft/unfinished/line/step-*/{MANIFEST}"))
+    for manifest in found:
+        verify(manifest.parent)
+        for file in manifest.parent.glob("*.safetensors"):
+            load_file(file)
+    return [int(manifest.parent.name[5:]) for manifest in found]
+
+
+@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.slow)])
+def test_row_44_kills_at_random_moments_lose_at_most_a_step(tmp_path: Path, kills: int) -> None:
+    steps = 3 * kills
+    learn(str(tmp_path / "whole"), steps, 0.0)
+    begun = time.monotonic()
+    random.seed(kills)
+    folder, newest, killed = tmp_path / "cut", 0, 0
+    while killed < kills:
+        victim = begin(learn, str(folder), steps, 0.0)
+        until(lambda now=newest, v=victim: not v.is_alive() or max(complete_names(folder), default=0) > now)
+        time.sleep(random.uniform(0, 0.05))
+        victim.kill()
+        victim.join()
+        killed += 1
+        kept = complete(folder)
+        if list(folder.glob(f"line-*/{MANIFEST}")):
+            break  # it was quicker than the kill
+        assert kept, "a checkpoint was there, and is lost"
+        assert kept[-1] >= newest
+        newest = kept[-1]
+    victim = begin(learn, str(folder), steps, 0.0)
+    victim.join(120)
+    assert victim.exitcode == 0
+    (whole,), (cut,) = ((tmp_path / name).glob("line-*") for name in ("whole", "cut"))
+    assert {p.name for p in cut.iterdir()} == {"line.safetensors", "metrics.jsonl", MANIFEST}
+    for name in ("line.safetensors", "metrics.jsonl"):
+        assert (whole / name).read_bytes() == (cut / name).read_bytes()
+    assert [p.name for p in folder.iterdir()] == [cut.name], "what was partial is removed"
+    print(f"{killed} kills, {time.monotonic() - begun:.0f} s")
+
+
+def complete_names(folder: Path) -> list[int]:
+    return [int(p.parent.name[5:]) for p in folder.glob(f".line-*.draft/unfinished/line/step-*/{MANIFEST}")]
+
+
+def nothing_partial(folder: Path) -> None:
+    names = [path.name for path in folder.rglob("*")]
+    assert not [name for name in names if name.startswith((".step-", ".metrics"))]
+
+
+def test_row_45_no_room_for_a_larger_file_ends_with_advice_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    begin(learn, str(tmp_path), 2, 0.0).join(120)  # this width fits
+    (done,) = tmp_path.glob("line-*")
+    victim = begin(limited, str(tmp_path / "small"), 2000)
+    victim.join(120)
+    assert victim.exitcode == EnvironmentFault.exit_code
+    nothing_partial(tmp_path / "small")
+    verify(done)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own of half a megabyte."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", place], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting is not permitted here")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_row_45_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on(small_disk: Path) -> None:
+    filler = small_disk / "filler"
+
+    def fill(step: int) -> None:
+        if step == 3:
+            filler.write_bytes(
+                b"0" * (os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize - 8192)
+            )
+
+    calls = itertools.count()
+    folder = small_disk / "run"
+    with pytest.raises(EnvironmentFault, match="no room to write") as caught:
+        train(folder, Line(lambda: fill(next(calls) / 2)))
+    assert str(folder) in str(caught.value.where)
+    assert "free some space" in caught.value.fix
+    (kept,) = (folder / "unfinished/line").iterdir()
+    verify(kept)
+    assert kept.name == "step-00000003"
+    nothing_partial(folder)
+    filler.unlink()
+    whole = small_disk.parent / "whole"
+    train(whole)
+    assert [step.index for step in train(folder)] == [4, 5, 6, 7]
+    assert (folder / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+
+
+def test_row_45_an_artefact_that_finds_no_room_leaves_the_old_ones(small_disk: Path) -> None:
+    run = Run(folder=small_disk)
+    run.once("thing", {"a": 1}, lambda f: (f / "text").write_text("old"), read)
+    with pytest.raises(EnvironmentFault, match="no room to write"):
+        run.once("thing", {"a": 2}, lambda f: (f / "text").write_text("x" * 2**20), read)
+    assert run.once("thing", {"a": 1}, lambda f: pytest.fail("made again"), read) == "old"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_row_45_a_folder_that_may_not_be_written_to_is_told(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(EnvironmentFault, match="no right to write") as caught:
+        Run(folder=tmp_path / "x").once("thing", {}, lambda f: None, read)
+    tmp_path.chmod(0o700)
+    assert "choose a folder that you may write to" in caught.value.fix
+
+
+def test_row_45_a_read_only_disk_is_told(small_disk: Path) -> None:
+    run = Run(folder=small_disk)
+    run.once("thing", {}, lambda f: (f / "text").write_text("old"), read)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(EnvironmentFault, match="no right to write") as caught:
+        run.once("other", {}, lambda f: None, read)
+    assert "choose a folder that you may write to" in caught.value.fix
+    assert str(small_disk) in str(caught.value.where)
+    assert run.once("thing", {}, lambda f: None, read) == "old"
+
+
+# -- the same folder again
+
+
+def test_row_48_a_run_that_was_begun_otherwise_is_refused_with_what_differs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place, settings = tmp_path / "out", {"steps": 5, "lr": 0.1, "workers": 0, "checkpoint_every": 9}
+
+    def half(folder: Path) -> None:
+        (folder / UNFINISHED / "state").write_text("half")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        made(place, {"settings": settings}, half, read)
+    other = {"settings": settings | {"lr": 0.2, "rank": 3}}
+    told = r"settings.lr: 0.1 there, 0.2 now; settings.rank: None there, 3 now"
+    with pytest.raises(UsageError, match=told) as caught:
+        made(place, other, half, read)
+    assert caught.value.exit_code == 2
+    assert "choose another --out, or delete that folder" in caught.value.fix
+
+    def rest(folder: Path) -> None:
+        (folder / "text").write_text((folder / UNFINISHED / "state").read_text())
+
+    safe = {"settings": settings | {"steps": 8, "workers": 4, "checkpoint_every": 1}}
+    with pytest.raises(UsageError, match=r"settings\.steps: 5 there, 8 now"):
+        made(place, safe, rest, read)
+    assert made(place, safe, rest, read, may_change=("settings.steps",)) == "half"
+    assert "going on with other settings.steps" in caplog.text
+    with pytest.raises(UsageError, match="was made with other settings"):
+        made(place, {"settings": settings}, rest, read, may_change=("settings.steps",))
+
+
+def test_row_48_49_a_command_into_its_finished_folder(
+    command: Callable[..., int],
+    pictures: Unlabeled,
+    tiny_pipeline: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "concept"
+    words = ["personalize", pictures.root, "--out", out, "--word", "<dusk>", "--like", "night"]
+    words += ["--model", tiny_pipeline, "--device", "cpu", "--set", "previews.images=0", "--set", "batch=2"]
+    words += ["--set", "resolution=32", "--set", "accumulate=1", "--set", "steps=2"]
+    assert command(*words) == 0
+    assert not (out / UNFINISHED).exists()
+    stood = (out / MANIFEST).stat().st_mtime_ns
+    capsys.readouterr()
+    assert command(*words, "--set", "checkpoint_every=7") == 0
+    assert "already complete" in capsys.readouterr().out
+    assert command(*words, "--set", "learning_rate=0.1") == 2
+    told = capsys.readouterr()
+    assert "settings.learning_rate: 0.0005 there, 0.1 now" in told.err
+    assert "already complete" not in told.out
+    assert (out / MANIFEST).stat().st_mtime_ns == stood
+
+
+def test_row_43_49_the_whole_figure_is_stopped_in_training_and_run_again(
+    command: Callable[..., int], tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toys, out = draw_pair(tmp_path / "toys"), tmp_path / "out"
+    words = [
+        "run",
+        "--source-images",
+        toys / "day/images",
+        "--source-masks",
+        toys / "day/masks",
+        "--classes",
+        NAMES,
+    ]
+    words += [
+        "--target-images",
+        toys / "night/images",
+        "--target-style",
+        "dark night",
+        "--strategies",
+        "null",
+    ]
+    words += ["--preset", toys / "preset.yaml", "--out", out, "--model", tiny_pipeline, "--device", "cpu"]
+    words += ["--captioner", write_blip2(tmp_path / "blip2")]
+    fetch = TrainingExamples.fetch
+    monkeypatch.setattr(TrainingExamples, "fetch", lambda *given: (stop(), fetch(*given))[1])
+    assert command(*words) == 75
+    (kept,) = out.glob(".model-*.draft/unfinished/fine-tuning-*/step-*")
+    assert kept.name == "step-00000001", "after the step that was under way, of two"
+    monkeypatch.undo()
+    assert command(*words) == 0
+    (model,) = out.glob("model-*")
+    steps = [json.loads(line)["step"] for line in (model / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2]
+    assert not list(out.rglob("unfinished"))
+    assert not list(out.rglob(".*"))
+
+
+def test_row_58_two_runs_never_make_the_same_twice_nor_write_into_each_others_folder(tmp_path: Path) -> None:
+    place, log = str(tmp_path / "out"), tmp_path / "log"
+    first = begin(share, place, {"lr": 0.1}, str(log))
+    until(lambda: log.exists() and log.read_text().strip())
+    second = begin(share, place, {"lr": 0.1}, str(log))
+    other = begin(share, place, {"lr": 0.2}, str(log))
+    other.join(120)
+    assert other.exitcode == UsageError.exit_code, "refused at once, without waiting"
+    assert second.is_alive()
+    (tmp_path / "log.go").touch()
+    for process in (first, second):
+        process.join(120)
+        assert process.exitcode == 0
+    assert len(log.read_text().splitlines()) == 1
+    assert json.loads((tmp_path / "out" / MANIFEST).read_text())["inputs"] == {"lr": 0.1}
+    assert not list(tmp_path.glob(".out.*"))
+
+
+def test_row_58_a_lock_dies_with_its_holder(tmp_path: Path) -> None:
+    place, log = str(tmp_path / "out"), tmp_path / "log"
+    first = begin(share, place, {}, str(log))
+    until(lambda: log.exists() and log.read_text().strip())
+    first.kill()
+    first.join()
+    (tmp_path / "log.go").touch()
+    second = begin(share, place, {}, str(log))
+    second.join(120)
+    assert second.exitcode == 0
+    assert len(log.read_text().splitlines()) == 2

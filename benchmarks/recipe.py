@@ -8,14 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from reprlib import repr as shorten
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as settings
 
 from adapt import FineTuning
 from benchmarks.evaluate import EvaluationSettings
+from benchmarks.plain_yaml import parse_value, parse_yaml, read_yaml
 from personalize import personalizers
 from tadp_da.backbones.stable_diffusion import BackboneSettings
 from tadp_da.captions import find
@@ -194,7 +195,9 @@ def _build(cls: Any, fields: Mapping[str, Any], where: str) -> Any:
             raise UsageError(
                 "a setting is missing", where=path, fix=f"give it; known: {', '.join(known)}"
             ) from None
-        raise UsageError(f"{first['msg']}, found {first['input']!r}", where=path, fix="correct it") from None
+        raise UsageError(
+            f"{first['msg']}, found {shorten(first['input'])}", where=path, fix="correct it"
+        ) from None
 
 
 def _owner(cls: Any, loc: tuple[int | str, ...]) -> Any:
@@ -274,6 +277,14 @@ def read_benchmark(
             where=name,
             fix="see the shipped benchmarks for the form",
         )
+    parts = {"base": table.get("base"), **table["rows"]}
+    for part, of in parts.items():
+        if not isinstance(part, str) or not isinstance(of, Mapping | None):
+            raise UsageError(
+                f"expected settings under a name, found {shorten(of)} under {shorten(part)}",
+                where=name,
+                fix="write 'name: {key: value}', and names such as null, 1 or yes in quotes",
+            )
     common = _merge(table.get("base") or {}, base or {})
     rows = {}
     for row, changes in table["rows"].items():
@@ -289,7 +300,7 @@ def _text(name: str, kind: str) -> str:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise UsageError("the benchmark file does not exist", where=path, fix="check the path")
-        return path.read_text(encoding="utf-8")
+        return read_yaml(path)
     if name not in shipped(kind):
         raise UsageError(
             f"unknown benchmark {name!r}{nearest(name, list(shipped(kind)))}",
@@ -302,34 +313,6 @@ def shipped(kind: str = "recipes") -> tuple[str, ...]:
     """Names of the benchmarks (``"recipes"``) or presets that come with the package."""
     files = resources.files(f"benchmarks.{kind}").iterdir()
     return tuple(sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml")))
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain YAML in which a key given twice is an error instead of a silent choice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = {k for k in keys if keys.count(k) > 1}
-        if twice:
-            raise UsageError(
-                f"key {sorted(map(str, twice))[0]!r} stands twice", where=str(node.start_mark), fix="keep one"
-            )
-        return super().construct_mapping(node, deep)
-
-
-def parse_yaml(text: str, where: str) -> dict[str, Any]:
-    """A YAML mapping with plain values only.
-
-    Raises:
-        UsageError: when it is no YAML, no mapping, or has a key twice or a tag.
-    """
-    try:
-        value = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise UsageError(f"not readable as YAML: {error}", where=where, fix="correct the file") from None
-    if not isinstance(value, dict):
-        raise UsageError("expected a mapping of settings", where=where, fix="see the shipped recipes")
-    return value
 
 
 def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -356,4 +339,4 @@ def _override(fields: dict[str, Any], override: str) -> None:
         inner = fields.get(parent)
         fields[parent] = dict(inner) if isinstance(inner, Mapping) else {}
         fields = fields[parent]
-    fields[last] = yaml.safe_load(text)
+    fields[last] = parse_value(text, f"--set {override}")

@@ -9,43 +9,48 @@ from typing import Any
 import numpy as np
 
 from benchmarks.evaluate import Evaluation
+from tadp_da.domains import Domain
 from tadp_da.domains.class_names import same_classes
 from tadp_da.errors import UsageError
-from tadp_da.types import Boxes, Labeled, LabelSpace
+from tadp_da.types import Boxes, LabelSpace
 
 
-def in_common(data: Labeled, known: LabelSpace) -> tuple[Labeled, str]:
-    """Labels of the classes that a model knows too, under the model's names, in the order of the labels.
+def in_common(domain: Domain, known: LabelSpace) -> tuple[Domain, str]:
+    """The domain with labels of the classes that a model knows too, under the model's names, in the domain's order.
 
     Pixels of other classes are ignored and boxes of other classes are left out: the model was never taught them.
 
     Args:
-        data: labelled images.
+        domain: one with labels; none is read here.
         known: classes of the model.
 
     Returns:
-        The images with such labels, and what was left out on either side; empty when nothing was.
+        The domain, and what was left out on either side; empty when nothing was.
 
     Raises:
         UsageError: when no class is shared.
     """
-    theirs = data.labels
+    theirs, read = domain.labels, domain.label
+    if theirs is None or read is None:
+        raise UsageError(f"domain {domain.name!r} has no labels", fix="choose a labelled domain")
     shared = same_classes(theirs.classes, known.classes)
     if not shared:
         raise UsageError(
-            f"the model and the labels of {data.domain!r} share no class: {', '.join(known.classes)}; "
+            f"the model and the labels of {domain.name!r} share no class: {', '.join(known.classes)}; "
             f"{', '.join(theirs.classes)}",
             fix="give both the names of what they have in common",
         )
     names = tuple(known.classes[mine] for mine in shared.values())
     if names == theirs.classes == known.classes:
-        return data, ""
+        return domain, ""
     palette = tuple(theirs.palette[i] for i in shared) if theirs.palette else ()
     labels = dataclasses.replace(theirs, classes=names, palette=palette)
     table = np.full(256, theirs.ignore, np.uint8)
     table[list(shared)] = range(len(shared))
-    kept = dataclasses.replace(data, labels=labels, label=lambda i: _renumbered(data.label(i), table, shared))
-    return kept, _left_out(data.domain, theirs.classes, known.classes, shared)
+    fewer = dataclasses.replace(
+        domain, labels=labels, label=lambda path: _renumbered(read(path), table, shared)
+    )
+    return fewer, _left_out(domain.name, theirs.classes, known.classes, shared)
 
 
 def noted(found: Evaluation, note: str) -> Evaluation:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.recipe import OwnData, parse_yaml
+from benchmarks.plain_yaml import parse_yaml
+from benchmarks.recipe import OwnData
 from tadp_da.domains import Domain, domains
 from tadp_da.domains._masks import Colour
 from tadp_da.domains.coco import coco_domain

@@ -212,8 +212,8 @@ class Stages:
         def score(placed: Placed, write: Callable[[str], str], folder: Path, side: str) -> Evaluation | None:
             if not placed.has("test"):
                 return None
-            data = placed.domain.labeled(placed.root, "test", self.captions(placed, "test"))
-            shared, note = in_common(data, model.labels)
+            domain, note = in_common(placed.domain, model.labels)
+            data = domain.labeled(placed.root, "test", self.captions(placed, "test"))
             tokens, limit = model.backbone.count_tokens, model.backbone.token_limit
 
             def fitted(caption: str) -> str:
@@ -221,7 +221,7 @@ class Stages:
 
             taken = self.run.inside(folder).unfinished / side
             found = evaluate(
-                model, shared, fitted, self.run, self.recipe.evaluate, pictures=folder / side, decisions=taken
+                model, data, fitted, self.run, self.recipe.evaluate, pictures=folder / side, decisions=taken
             )
             return noted(found, note)
 

@@ -82,7 +82,7 @@ def run(
     Example: `tadp-da run --source-images day/images --source-masks day/masks --classes sky,road,car
     --target-images dusk/images --target-style "dark dusk"`
     """
-    source = {"images": source_images, "masks": source_masks, "boxes": source_boxes}
+    source: dict[str, Any] = {"images": source_images, "masks": source_masks, "boxes": source_boxes}
     source |= {"classes": names_of(classes), "legend": legend}
     target: dict[str, Any] = {"images": target_images, "style": target_style, "medium": target_medium}
     tests = {"images": target_test_images, "masks": target_test_masks, "boxes": target_test_boxes}

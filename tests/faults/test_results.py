@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 import zipfile
@@ -26,7 +27,7 @@ from tadp_da.errors import DataError, UsageError
 from tadp_da.heads._confusion import ConfusionScore
 from tadp_da.heads._detection_score import DetectionScore
 from tadp_da.run import Run
-from tadp_da.types import Boxes, Detections, Labeled, LabelSpace, Unlabeled
+from tadp_da.types import Boxes, Detections, LabelSpace, Unlabeled
 from tests.tadp_da.domains import trees
 
 Files = dict[str, bytes]
@@ -160,28 +161,30 @@ def test_row_66_masks_are_scored_on_shared_classes_and_the_others_named(tmp_path
         masks={"test": tmp_path / "m"},
         classes=("fence", "Car", "pole", "sky"),
     )
-    data, note = in_common(theirs.labeled(image.parent, "test", {"a.png": ""}), SPACE)
+    shared, note = in_common(theirs, SPACE)
     assert note == (
         "t is scored on 2 classes that labels and model share; only the labels have fence, pole; only the model has "
         "road, tree"
     )
-    assert data.labels.classes == ("car", "sky")
-    truth = data[0].target
+    assert shared.labels is not None
+    assert shared.labels.classes == ("car", "sky")
+    truth = shared.labeled(image.parent, "test", {"a.png": ""})[0].target
     assert [int((truth == i).sum()) for i in (0, 1, 255)] == [400, 400, 400]
-    score = ConfusionScore(data.labels, decides=SPACE)
+    score = ConfusionScore(shared.labels, decides=SPACE)
     score.update(np.where(mask == 1, 1, 3), truth)
     found = score.compute()
     assert (found["main"], found["classes"]) == (100.0, {"car": 100.0, "sky": 100.0})
     with pytest.raises(UsageError, match=r"share no class(.|\n)*in common"):
-        in_common(data, LabelSpace("segmentation", ("moon", "sun")))
+        in_common(theirs, LabelSpace("segmentation", ("moon", "sun")))
 
 
 def test_row_66_equal_lists_are_left_alone() -> None:
-    labels = LabelSpace("segmentation", ("road", "car"))
-    data = Labeled("d", labels, Unlabeled("d", Path(), ()), lambda i: None, {})
-    assert in_common(data, labels) == (data, "")
-    turned, note = in_common(data, LabelSpace("segmentation", ("car", "road")))
-    assert (turned.labels.classes, note) == (("road", "car"), "")
+    night = domains["mini-night"]
+    assert night.labels is not None
+    assert in_common(night, night.labels) == (night, "")
+    turned, note = in_common(night, dataclasses.replace(night.labels, classes=night.labels.classes[::-1]))
+    assert turned.labels == night.labels
+    assert note == ""
 
 
 def test_row_67_a_class_that_is_nowhere_is_a_dash_and_not_in_the_mean() -> None:

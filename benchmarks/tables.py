@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks import report as reports_of
 from benchmarks.comparison import Comparison, compare
 from benchmarks.evaluate import Report
+from benchmarks.jobs import side_by_side
 from benchmarks.pipeline import reproduce
 from benchmarks.recipe import Benchmark, Recipe
 from benchmarks.report import Written
@@ -19,7 +21,18 @@ from tadp_da.run import Run, write_json
 Reports = Mapping[str, Mapping[int, Report]]
 
 
-def fill(benchmark: Benchmark, seeds: Sequence[int], run: Run, data: Path) -> Reports:
+@dataclass(frozen=True)
+class _Cell:
+    """One row at one seed."""
+
+    table: str
+    name: str
+    seed: int
+    recipe: Recipe
+    data: Path
+
+
+def fill(benchmark: Benchmark, seeds: Sequence[int], run: Run, data: Path, jobs: int = 1) -> Reports:
     """Run every row at every seed and note where each report lies, so that several processes can share the work.
 
     Args:
@@ -27,17 +40,32 @@ def fill(benchmark: Benchmark, seeds: Sequence[int], run: Run, data: Path) -> Re
         seeds: training seeds; every row uses the same ones, so that differences are paired.
         run: folder, device, precision.
         data: folder of the registry's domains.
+        jobs: rows that run at a time, each in a process of its own.
     """
-    for seed in seeds:
-        for name, recipe in benchmark.rows.items():
-            with run.progress(1, f"{benchmark.name} / {name} / seed {seed}") as advance:
-                report = reproduce(recipe, run.with_seed(seed), data)
-                advance("" if report.target is None else f"{report.target.metric} {report.target.main}")
-            note = _notes(run.folder, benchmark.name) / f"{name}-{seed}.json"
-            note.parent.mkdir(parents=True, exist_ok=True)
-            place = report.folder.relative_to(run.folder).as_posix() if report.folder else ""
-            write_json(note, {"row": name, "seed": seed, "report": place, "recipe": recipe.as_json()})
+    cells = [
+        _Cell(benchmark.name, name, seed, recipe, data)
+        for seed in seeds
+        for name, recipe in benchmark.rows.items()
+    ]
+    if jobs > 1:
+        side_by_side(_fill_one, cells, run, jobs, benchmark.name)
+    else:
+        for cell in cells:
+            with run.progress(1, cell.table) as advance:
+                advance(_fill_one(cell, run))
     return finished(run.folder, benchmark.name, list(benchmark.rows))
+
+
+def _fill_one(cell: _Cell, run: Run) -> str:
+    report = reproduce(cell.recipe, run.with_seed(cell.seed), cell.data)
+    note = _notes(run.folder, cell.table) / f"{cell.name}-{cell.seed}.json"
+    note.parent.mkdir(parents=True, exist_ok=True)
+    place = report.folder.relative_to(run.folder).as_posix() if report.folder else ""
+    facts = {"row": cell.name, "seed": cell.seed, "report": place, "recipe": cell.recipe.as_json()}
+    write_json(note, facts)
+    found = report.target
+    score = "" if found is None or found.main is None else f": {found.metric} {found.main:.1f}"
+    return f"{cell.name}, seed {cell.seed}{score}"
 
 
 def finished(

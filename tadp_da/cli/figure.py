@@ -13,6 +13,7 @@ from tadp_da.cli.options import (
     AllowOverlap,
     Data,
     Device,
+    Jobs,
     Model,
     Out,
     Precision,
@@ -72,6 +73,7 @@ def run(
     preset: Preset = "",
     sets: Sets = None,
     seeds: Seeds = "0",
+    jobs: Jobs = 1,
     device: Device = "auto",
     precision: Precision = "no",
     skip_bad: SkipBad = False,
@@ -94,7 +96,15 @@ def run(
     models = {"model": model, "captioner": captioner}
     preset = preset or preset_for(model, boxes=source_boxes is not None)
     _run_own(
-        the_run, names_of(strategies), source, target, models, preset, tuple(sets or ()), seeds_of(seeds)
+        the_run,
+        names_of(strategies),
+        source,
+        target,
+        models,
+        preset,
+        tuple(sets or ()),
+        seeds_of(seeds),
+        jobs,
     )
 
 
@@ -107,6 +117,7 @@ def _run_own(
     preset: str,
     sets: tuple[str, ...],
     seeds: tuple[int, ...],
+    jobs: int,
 ) -> None:
     from benchmarks.own import own_benchmark, show_predictions
     from benchmarks.tables import fill
@@ -121,7 +132,7 @@ def _run_own(
         sets=sets,
         **models,
     )
-    reports = fill(table, seeds, run, Path("data"))
+    reports = fill(table, seeds, run, Path("data"), jobs)
     if target.get("test_images") is not None:
         _publish(table.name, reports, run.folder)
     out.print(f"Predictions on the target images: {show_predictions(table, seeds[0], run)}")
@@ -152,6 +163,7 @@ def benchmark_run(
     model: Annotated[str, typer.Option(help="Another copy of the diffusion model than the recipe's.")] = "",
     captioner: Annotated[str, typer.Option(help="Another captioner than the recipe's.")] = "",
     out_folder: Out = Path("runs/benchmarks"),
+    jobs: Jobs = 1,
     sets: Sets = None,
     device: Device = "auto",
     precision: Precision = "no",
@@ -173,7 +185,7 @@ def benchmark_run(
         table = dataclasses.replace(table, name=f"{table.name}-first-{limit}")
     choices = {"skip_bad": skip_bad, "allow_overlap": allow_overlap}
     the_run = open_run(out_folder, device=device, precision=precision, **choices)
-    _publish(table.name, fill(table, seeds_of(seeds), the_run, data), the_run.folder)
+    _publish(table.name, fill(table, seeds_of(seeds), the_run, data, jobs), the_run.folder)
 
 
 def compare(

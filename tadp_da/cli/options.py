@@ -26,6 +26,9 @@ Sets = Annotated[
     list[str] | None, typer.Option("--set", help="Override a setting: --set adapt.steps=100. Repeatable.")
 ]
 Seeds = Annotated[str, typer.Option(help="Seeds: 0,1,2 or 0 1 2.")]
+Jobs = Annotated[
+    int, typer.Option(help="Rows that run at a time; with several GPUs each takes its own.", min=1)
+]
 Model = Annotated[
     str, typer.Option(help="Diffusion model: mini (embedded), a diffusers folder, or a hub id.")
 ]

@@ -77,6 +77,7 @@ class Checkpoints:
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
         for old in older:
+            (old / MANIFEST).unlink()  # first: one that is half deleted is none
             shutil.rmtree(old, ignore_errors=True)
 
     def _write(self, fresh: Path, step: int) -> None:
@@ -100,7 +101,7 @@ class Checkpoints:
         found = self._complete()
         if self.folder is None or not found:
             return 0
-        for partial in self.folder.glob(".step-*"):
+        for partial in {*self.folder.glob("*step-*")} - {*found}:
             shutil.rmtree(partial)
         place = found[-1]
         verify(place)

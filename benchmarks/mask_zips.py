@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import zipfile
+import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -101,15 +104,12 @@ class MaskZip:
         }
         try:
             with zipfile.ZipFile(place) as archive:
-                if broken := archive.testzip():
-                    raise DataError(
-                        f"{broken} is damaged", where=place, fix="write the zip again, or copy it again"
-                    )
-                found = [info.filename for info in archive.infolist() if not info.is_dir()]
-                _check_names(found, expected, place)
-                for name, path in expected.items():
-                    self._check_picture(archive.read(name), name, path, place)
-        except (OSError, zipfile.BadZipFile) as error:
+                files = [info for info in archive.infolist() if not info.is_dir()]
+                _check_names([info.filename for info in files], expected, place)
+                for info in files:
+                    path = expected[info.filename]
+                    self._check_picture(_content(archive, info, path, place), info.filename, path, place)
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise DataError(f"not a whole zip: {error}", where=place, fix="write it again") from None
 
     def _table(self, labels: LabelSpace) -> NDArray[np.uint8]:
@@ -125,7 +125,7 @@ class MaskZip:
         """One prediction: format, size, values."""
         where, sure = f"{place}, {name}", name.startswith(f"{_CONFIDENCE}/")
         mode = "I;16" if sure else "L"
-        with Image.open(io.BytesIO(content)) as picture:
+        with _opened(content, where) as picture:
             if picture.format != "PNG" or picture.mode != mode:
                 raise DataError(
                     f"a prediction is a {picture.format} of mode {picture.mode}, expected one channel of "
@@ -163,6 +163,41 @@ MASK_ZIPS: Mapping[str, MaskZip] = {
     "cityscapes": MaskZip(_LABEL_IDS, ("",), "label ids"),
     "dark-zurich": MaskZip(TRAIN_IDS, ("labelTrainIds", "labelTrainIds_invalid", _CONFIDENCE), "train ids"),
 }
+
+
+def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo, image: Path, place: Path) -> bytes:
+    """One file of a zip, read into memory only: nothing is ever unpacked, so no name leads anywhere."""
+    height, width = displayed_size(image)
+    most = 4 * height * width + 2**16  # a PNG of noise in 16 bits is half of that
+    if info.file_size > most:  # no more than is stated here is ever decompressed
+        raise DataError(
+            f"{info.filename} unpacks to {info.file_size} bytes, a prediction of {width}x{height} pixels to "
+            f"{most} at most",
+            where=place,
+            fix="write the zip again from the predictions",
+        )
+    try:
+        return archive.read(info)
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        RuntimeError,
+    ) as error:  # also encrypted, or packed oddly
+        raise DataError(
+            f"{info.filename} is damaged: {error}", where=place, fix="write the zip again, or copy it again"
+        ) from None
+
+
+@contextmanager
+def _opened(content: bytes, where: str) -> Iterator[Image.Image]:
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            yield picture
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"a prediction cannot be decoded: {error}", where=where, fix="write it again as PNG"
+        ) from None
 
 
 def _check_names(found: Sequence[str], expected: Mapping[str, Path], place: Path) -> None:

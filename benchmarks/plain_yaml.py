@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tadp_da.errors import UsageError
 
 _MOST_VALUES = 100_000
 """What a file may stand for once every alias is written out; nine aliases of nine of nine ... are a billion."""
+_DEEPEST, _LONGEST = 100, 100_000
 
 
 class _Loader(yaml.SafeLoader):
@@ -62,6 +64,16 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
 
 def parse_value(text: str, where: str) -> Any:
     """Any plain YAML value; errors as in :func:`parse_yaml`."""
+    if len(text) > _LONGEST:
+        raise UsageError(
+            f"{len(text)} characters, the limit is {_LONGEST}",
+            where=where,
+            fix="give a file of settings only",
+        )
+    if _depth(text) > _DEEPEST:
+        raise UsageError(
+            f"brackets or dashes are nested more than {_DEEPEST} deep", where=where, fix="correct the file"
+        )
     try:
         value = yaml.load(text, _Loader)
         count = _count(value, {})
@@ -78,6 +90,15 @@ def parse_value(text: str, where: str) -> Any:
             fix="write out what is meant",
         )
     return value
+
+
+def _depth(text: str) -> int:
+    """About how deep it is nested: PyYAML takes minutes over thousands of open brackets."""
+    deepest = depth = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth = max(depth + (1 if bracket in "[{" else -1), 0)
+        deepest = max(deepest, depth)
+    return max(deepest, *(len(dashes[0]) // 2 for dashes in re.finditer(r"(?:[-?:] )+", text)), 0)
 
 
 def _count(value: Any, known: dict[int, float]) -> float:

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
 from PIL import Image
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -21,10 +20,6 @@ from transformers import (
 )
 
 from tadp_da.types import Unlabeled
-
-# a busy machine is no failure, and a test fails always or never
-settings.register_profile("steady", deadline=None, derandomize=True)
-settings.load_profile("steady")
 
 WORDS = [
     "a",

@@ -51,14 +51,16 @@ def test_every_task_is_done_once_by_more_than_one_process(run: Run) -> None:
     lines = (run.folder / "notes").read_text().split("\n")[:-1]
     assert sorted(line.split()[0] for line in lines) == tasks
     processes = {int(line.split()[1]) for line in lines}
-    assert len(processes) == 2 and os.getpid() not in processes
+    assert len(processes) == 2
+    assert os.getpid() not in processes
 
 
 def test_an_error_comes_back_whole_and_ends_the_others(run: Run) -> None:
     begun = time.monotonic()
     with pytest.raises(DataError, match="no such picture") as caught:
         side_by_side(refuse, ["good", "bad"], run, 2)
-    assert caught.value.where == str(run.folder / "bad") and caught.value.fix == "give another one"
+    assert caught.value.where == str(run.folder / "bad")
+    assert caught.value.fix == "give another one"
     assert time.monotonic() - begun < 30
 
 
@@ -72,4 +74,5 @@ def test_a_signal_ends_all_of_them(run: Run) -> None:
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         side_by_side(stop_parent, ["one"], run, 1)
-    assert (run.folder / "asked").exists() and time.monotonic() - begun < 30
+    assert (run.folder / "asked").exists()
+    assert time.monotonic() - begun < 30

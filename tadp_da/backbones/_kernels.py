@@ -1,4 +1,4 @@
-"""Which attention kernels really run on this machine, found by running them; a helper, no plug-in."""
+"""Which attention kernels really run on this machine, found by running them, and compilation; a helper, no plug-in."""
 
 from __future__ import annotations
 
@@ -144,3 +144,16 @@ def attention_processor(wanted: Attention, device: torch.device) -> Any:
                 fix="choose attention: auto or sdpa; `tadp-da doctor` tells which kernels run here",
             )
     return XFormersAttnProcessor() if trial and trial.state == "ok" else AttnProcessor2_0()
+
+
+_MOST_GRAPHS = 64
+
+
+def compile_blocks(unet: Any) -> None:
+    """Have a UNet's transformer blocks compiled when they first run; capture and state dict stay as they are."""
+    import torch._dynamo
+
+    # Every width, with maps and without, with gradients and without, is a graph of its own; torch's limit is 8.
+    config: Any = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, _MOST_GRAPHS)
+    unet.compile_repeated_blocks()

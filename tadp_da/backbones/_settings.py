@@ -10,12 +10,12 @@ from pydantic.dataclasses import dataclass
 
 from tadp_da.backbones._kernels import Attention
 
-_OF_THE_MACHINE = ("attention", "channels_last")
+_OF_THE_MACHINE = ("attention", "channels_last", "compile")
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class BackboneSettings:
-    """How images become features. The last two change speed and rounding only; a saved model does not keep them.
+    """How images become features. The last three change speed and rounding only; a saved model does not keep them.
 
     Attributes:
         timestep: what the UNet is told of the noise on the clean latent (1 in the authors' code, 0 in the paper).
@@ -26,6 +26,8 @@ class BackboneSettings:
         attention: kernel of the attention whose maps nobody reads: torch's scaled-dot-product attention, xformers, or
             xformers where its kernel runs on this machine and torch's anywhere else.
         channels_last: memory layout of UNet and VAE that convolutions like.
+        compile: compile the UNet's transformer blocks (``torch.compile``, which wants a C++ compiler): minutes of
+            waiting at the first steps, then each is some percent faster. For trainings of thousands of steps.
     """
 
     timestep: Annotated[int, Field(ge=0, le=999)] = 1
@@ -34,6 +36,7 @@ class BackboneSettings:
     pixels: Literal["sd", "imagenet"] = "sd"
     attention: Attention = "auto"
     channels_last: bool = False
+    compile: bool = False
 
     def portable(self) -> dict[str, Any]:
         """What decides the features, as JSON values."""

@@ -14,6 +14,7 @@ from torch.nn import functional
 from tadp_da.backbones import _lora, _words, backbones
 from tadp_da.backbones._attention import FeatureHook, Kernel, MapProcessor, Tape, require_capture
 from tadp_da.backbones._install import fingerprint, install
+from tadp_da.backbones._kernels import compile_blocks
 from tadp_da.backbones._loading import load_parts
 from tadp_da.backbones._locate import locate
 from tadp_da.backbones._pixels import as_for_imagenet
@@ -79,6 +80,8 @@ class StableDiffusion(nn.Module):
         if self.settings.channels_last:
             unet.to(memory_format=torch.channels_last)
             vae.to(memory_format=torch.channels_last)
+        if self.settings.compile:
+            compile_blocks(unet)
 
     @classmethod
     def from_pretrained(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import importlib.machinery
 import sys
-import types
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from tadp_da.backbones import _kernels
 from tadp_da.backbones.stable_diffusion import BackboneSettings, StableDiffusion
 from tadp_da.errors import EnvironmentFault
+from tests.tadp_da.backbones import xformers_stand_in
 
 PROMPTS = ["a photo of a street", "two cars in the fog at night"]
 CPU = torch.device("cpu")
@@ -43,20 +42,8 @@ def working(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         found = scaled_dot_product_attention(*swapped, scale=options.get("scale"))
         return found[:, 0] if flat else found.transpose(1, 2)
 
-    _install(monkeypatch, attend)
+    xformers_stand_in.install(monkeypatch, attend)
     return calls
-
-
-def _install(monkeypatch: pytest.MonkeyPatch, attend: Callable[..., Any]) -> None:
-    package, ops = types.ModuleType("xformers"), types.ModuleType("xformers.ops")
-    loader = types.ModuleType("xformers._cpp_lib")
-    package.__spec__ = importlib.machinery.ModuleSpec("xformers", None)
-    package.ops, package._cpp_lib, ops.memory_efficient_attention = ops, loader, attend  # type: ignore[attr-defined]
-    for name, module in (("", package), (".ops", ops), ("._cpp_lib", loader)):
-        monkeypatch.setitem(sys.modules, f"xformers{name}", module)
-    monkeypatch.setattr("diffusers.models.attention_processor.xformers", package)
-    _kernels._tried.cache_clear()
-    monkeypatch.setattr(_kernels, "_tried", _kernels._tried.__wrapped__)
 
 
 def _refuse(*arguments: Any, **options: Any) -> Any:
@@ -114,12 +101,12 @@ def test_xformers_asked_for_and_missing_is_an_error_with_advice(
 def test_a_build_without_a_kernel_is_broken_only_where_it_should_have_one(
     monkeypatch: pytest.MonkeyPatch, device: str, state: str
 ) -> None:
-    _install(monkeypatch, _refuse)
+    xformers_stand_in.install(monkeypatch, _refuse)
     monkeypatch.setattr(_kernels, "deviation", lambda attend, device, *, heads_last: attend(None, None, None))
     assert _kernels.try_xformers(torch.device(device)).state == state
 
 
-def test_speed_settings_stay_on_the_machine(backbone: StableDiffusion, tmp_path: Any) -> None:
+def test_speed_settings_stay_on_the_machine(backbone: StableDiffusion, tmp_path: Path) -> None:
     model = _with(backbone, channels_last=True, attention="sdpa", timestep=7)
     weight = model.unet.conv_in.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
@@ -152,3 +139,33 @@ def test_a_backbone_of_half_precision_stays_near_full_precision(
         torch.zeros(1, 4, 16, 16), half.encode_text(["a"]), torch.Generator().manual_seed(0)
     )
     assert loss.isfinite().all()
+
+
+def _compiled(model: StableDiffusion) -> list[str]:
+    return [name for name, module in model.unet.named_modules() if module._compiled_call_impl is not None]
+
+
+def test_compilation_reaches_every_transformer_block_and_stays_on_the_machine(
+    backbone: StableDiffusion, tmp_path: Path
+) -> None:
+    """Nothing is compiled before it runs, which takes minutes; see the slow test for that."""
+    assert _compiled(backbone) == []
+    model = _with(backbone, compile=True)
+    blocks = [name for name, _ in model.unet.named_modules() if name.endswith("transformer_blocks.0")]
+    assert _compiled(model) == blocks
+    assert len(blocks) == 16
+    assert model.unet.state_dict().keys() == backbone.unet.state_dict().keys()
+    model.save(tmp_path)
+    assert _compiled(StableDiffusion.load(tmp_path)) == []
+
+
+@pytest.mark.slow
+def test_compiled_blocks_give_the_same_pyramid_and_gradient(backbone: StableDiffusion) -> None:
+    model, text = _with(backbone, compile=True), backbone.encode_text(PROMPTS)
+    found = []
+    for each in (backbone, model):
+        moving = each.train_unet("full")
+        levels = each.pyramid(_pixels(), text).levels()
+        sum(x.square().mean() for x in levels.values()).backward()
+        found.append(({s: x.detach() for s, x in levels.items()}, [p.grad for p in moving]))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-4)

@@ -157,3 +157,12 @@ def test_a_gradient_that_never_arrives_is_an_error(tmp_path: Path) -> None:
     )
     with pytest.raises(Diverged, match="all ignored"):
         list(steps)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_row_18_fewer_samples_than_a_batch_still_make_whole_steps(tmp_path: Path, size: int) -> None:
+    line, settings = Line(), LoopSettings(steps=3, batch=5, accumulate=2)
+    groups = [{"params": list(line.layer.parameters()), "lr": 0.01}]
+    run = Run(folder=tmp_path, device="cpu")
+    steps = list(fit(line, groups, Points(size), settings, run, collate=torch.stack))
+    assert [step.index for step in steps] == [1, 2, 3]

@@ -1,0 +1,121 @@
+"""Every row of every shipped table runs from end to end, so that no row has a typo.
+
+Real code on the embedded models and small trees in the true form of the data sets: a few pictures, one step of each
+training, everything eight times smaller. What a recipe says of words, methods, losses, windows and scores stays. All
+tables share a folder of artefacts, as they do when a person runs them. One table per data set is among the fast tests;
+its siblings, which differ in settings, are marked slow.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.evaluate import EvaluationSettings
+from benchmarks.pipeline import reproduce
+from benchmarks.recipe import Recipe, read_benchmark, shipped
+from benchmarks.stages import Stages
+from tadp_da.backbones import backbones
+from tadp_da.domains import mini
+from tadp_da.run import Run
+from tests.tadp_da.domains import trees
+
+SHRINK, COUNT = 8, 2
+FAST = {"nighttime-driving-ours", "dark-zurich-repo", "watercolor2k-paper", "comic2k-ours"}
+FAST |= {"camvid", "mini-night", "mini-comic-detection"}
+ROWS = [
+    pytest.param(name, row, id=f"{name}-{row}", marks=() if name in FAST else pytest.mark.slow)
+    for name in shipped()
+    for row in read_benchmark(name).rows
+]
+THINGS = (("person", 1, 1, 30, 24), ("car", 5, 5, 20, 20), ("dog", 12, 3, 39, 29))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root that holds every data set that a recipe names."""
+    root = tmp_path_factory.mktemp("data")
+    trees.dark_zurich(trees.cityscapes(trees.nighttime_driving(root), values=(7, 26, 11, 0)))
+    trees.picture(root / "dark_zurich/rgb_anon/train/night/GOPR0351/GOPR0351_frame_000160_rgb_anon.png")
+    lists = {"VOCdevkit/VOC2007": {"trainval": ["000001"], "test": ["000002", "000003"]}}
+    lists["VOCdevkit/VOC2012"] = {"trainval": ["2008_000001"]}
+    for art in ("watercolor", "comic"):
+        lists[f"cross-domain-detection/datasets/{art}"] = {"train": ["11", "12"], "test": ["21", "22"]}
+    for folder, names in lists.items():
+        trees.voc(root / folder, names, things=THINGS)
+    trees.camvid(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Run(folder=tmp_path_factory.mktemp("runs"), quiet=True, device="cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded_once() -> Iterator[None]:
+    """Each row's stages take copies of a backbone that was read from disk once."""
+    known: dict[str, Any] = {}
+
+    def backbone(stages: Stages) -> Any:
+        settings = stages.recipe.backbone
+        if str(settings) not in known:
+            known[str(settings)] = backbones["stable-diffusion"].from_pretrained("mini", settings)
+            assert known[str(settings)].fingerprint  # read from the files once, too
+        return copy.deepcopy(known[str(settings)])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stages, "_backbone", backbone)
+        yield
+
+
+def shrunk(size: Any) -> Any:
+    """A size in pixels, or a pair of them, eight times smaller but no less than what the smallest model sees."""
+    if size is None:
+        return None
+    return tuple(map(shrunk, size)) if isinstance(size, tuple) else max(32, size // SHRINK)
+
+
+def small(recipe: Recipe) -> Recipe:
+    """The same row at a size for tests."""
+    learn, adapt, view = recipe.personalize, recipe.adapt, recipe.viewing
+    names = {field.name for field in dataclasses.fields(learn)}
+    changes = {"steps": 1, "warmup": 0, "batch": 1, "accumulate": 1, "checkpoint_every": 0}
+    changes |= {"resolution": 32, "previews": {"images": 0}}
+    learn = dataclasses.replace(learn, **{k: v for k, v in changes.items() if k in names})
+    augment = dataclasses.replace(adapt.augment, crop=shrunk(adapt.augment.crop))
+    viewed = {k: shrunk(getattr(view, k)) for k in ("short", "long", "squash", "window", "stride")}
+    return dataclasses.replace(
+        recipe,
+        model="mini",
+        captioner="mini",
+        captions=dataclasses.replace(recipe.captions, max_new_tokens=4),
+        limit=COUNT,
+        personalize=learn,
+        adapt=dataclasses.replace(
+            adapt, steps=1, batch=min(adapt.batch, COUNT), checkpoint_every=0, augment=augment
+        ),
+        viewing=dataclasses.replace(view, **viewed),
+        evaluate=EvaluationSettings(keep=1),
+    )
+
+
+@pytest.mark.parametrize(("name", "row"), ROWS)
+def test_every_row_of_every_table_runs(
+    name: str, row: str, data: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mini, "COUNTS", dict.fromkeys(mini.COUNTS, COUNT))
+    recipe = small(read_benchmark(name).rows[row])
+    report = reproduce(recipe, run, data)
+    assert report.source is not None
+    assert report.target is not None
+    assert isinstance(recipe.target, str)
+    assert report.target.domain == recipe.target
+    assert 1 <= report.target.images <= COUNT
+    assert report.target.main is not None
+    assert 0 <= report.target.main <= 100

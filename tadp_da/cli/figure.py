@@ -91,12 +91,11 @@ def run(
     if any(tests.values()):
         target |= {f"test_{what}": path for what, path in tests.items()}
         target |= {"classes": names_of(target_classes or classes), "legend": target_legend or legend}
-    choices = {"skip_bad": skip_bad, "allow_overlap": allow_overlap}
-    the_run = open_run(out_folder, device=device, precision=precision, **choices)
+    choices: dict[str, Any] = {"device": device, "skip_bad": skip_bad, "allow_overlap": allow_overlap}
     models = {"model": model, "captioner": captioner}
     preset = preset or preset_for(model, boxes=source_boxes is not None)
     _run_own(
-        the_run,
+        open_run(out_folder, precision=precision, **choices),
         names_of(strategies),
         source,
         target,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -22,6 +22,7 @@ from pydantic.dataclasses import dataclass as settings
 from benchmarks.figures import save_mask
 from tadp_da.errors import ArtefactError, DataError, UsageError
 from tadp_da.heads import Score, TaskHead
+from tadp_da.processes import count, gathered, rank
 from tadp_da.run import Run, file_digest, write_json
 from tadp_da.types import Detections, Example, Labeled, LabelSpace, Side, Unlabeled
 
@@ -151,6 +152,9 @@ def evaluate(
 ) -> Evaluation:
     """Score a model on every image of a split, at the resolution of the labels.
 
+    Several processes decide on an image each at a time; every one then scores all decisions in the order of the images,
+    so that the result is that of one process, and the same in all.
+
     Args:
         model: decides; its head brings the score. It is moved to the run's device.
         data: test images, labels and captions.
@@ -171,10 +175,7 @@ def evaluate(
     per_image: dict[str, float | None] = {}
     kept: list[Kept] = []
     with run.progress(len(data), f"scoring {data.domain}") as advance:
-        for index in range(len(data)):
-            example = data[index]
-            prompt = rewrite(example.caption)
-            decision = _decide(model, example, prompt, decisions and decisions / f"{index:06d}.npz")
+        for index, (example, prompt, decision) in enumerate(_decisions(model, data, rewrite, decisions)):
             total.update(decision, example.target)
             per_image[example.key] = score = total.alone(decision, example.target)
             if pictures is not None and index in chosen:
@@ -193,6 +194,23 @@ def evaluate(
         details=found,
         kept=tuple(kept),
     )
+
+
+def _decisions(
+    model: Model, data: Labeled, rewrite: Callable[[str], str], folder: Path | None
+) -> Iterator[tuple[Example, str, Any]]:
+    """Every example with its prompt and the decision on it, in order; each process decides on its share."""
+
+    def decide(index: int) -> tuple[Example, Any] | None:
+        if index >= len(data):
+            return None  # of the last ones there need not be one for every process
+        example = data[index]
+        file = folder and folder / f"{index:06d}.npz"
+        return example, _decide(model, example, rewrite(example.caption), file)
+
+    for first in range(0, len(data), count()):
+        for example, decision in filter(None, gathered(decide, first + rank())):
+            yield example, rewrite(example.caption), decision
 
 
 def _decide(model: Model, example: Example, prompt: str, file: Path | None) -> Any:

@@ -30,6 +30,7 @@ from tadp_da.domains.folder import folder_domain
 from tadp_da.domains.preflight import preflight
 from tadp_da.errors import DataError
 from tadp_da.perception_model import PerceptionModel
+from tadp_da.processes import is_main
 from tadp_da.run import Run, file_digest, made, write_json
 from tadp_da.types import LabelSpace, Unlabeled, Wording
 
@@ -109,7 +110,9 @@ def adapt_own(
         settings: dict[str, Any] = {"rewrite": rewrite, "viewing": base.viewing, "seed": run.seed}
         perception = PerceptionModel.assemble(backbone, head.name, labels, **settings, **head.settings)
         texts = captions_for(domain.unlabeled(images, "train"), captions, captioner, here, fallback, classes)
-        tuning(perception, domain.labeled(images, "train", texts), rewrite.source, here).save(folder)
+        tuned = tuning(perception, domain.labeled(images, "train", texts), rewrite.source, here)
+        if is_main():
+            tuned.save(folder)
 
     return made(run.folder, inputs, make, lambda place: place, may_change=("settings.steps",))
 

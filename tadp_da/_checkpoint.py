@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tadp_da._store import flush, flush_one, storing
 from tadp_da.errors import ArtefactError
+from tadp_da.processes import is_main
 from tadp_da.run import MANIFEST, verify, write_json
 from tadp_da.run import file_digest as digest
 
@@ -101,7 +102,7 @@ class Checkpoints:
         found = self._complete()
         if self.folder is None or not found:
             return 0
-        for partial in {*self.folder.glob("*step-*")} - {*found}:
+        for partial in {*self.folder.glob("*step-*")} - {*found} if is_main() else ():
             shutil.rmtree(partial)
         place = found[-1]
         verify(place)

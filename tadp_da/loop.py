@@ -1,4 +1,4 @@
-"""One training loop for every stage: a generator of steps over accelerate, with exact resume.
+"""One training loop for every stage: a generator of steps over accelerate, by one process or several, exact resume.
 
 Randomness is a function of (seed, epoch, sample) for data and of (seed, step, position) for noise, never of
 a stream: a resumed run needs no generator state, and the number of workers changes nothing.
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
 from diffusers.training_utils import EMAModel
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
@@ -31,6 +32,7 @@ from tadp_da._checkpoint import Checkpoints
 from tadp_da._guard import Guard, enough_memory
 from tadp_da.errors import EnvironmentFault, UsageError
 from tadp_da.interruption import asked, held, ignore, interrupted
+from tadp_da.processes import decided, is_main
 from tadp_da.run import Run, write_text
 
 OptimizerName = Literal["adamw", "adamw8bit"]
@@ -43,8 +45,8 @@ class LoopSettings:
 
     Attributes:
         steps: optimizer steps.
-        batch: samples per forward pass and process.
-        accumulate: forward passes per step; a step sees ``batch * accumulate * processes`` samples.
+        batch: samples per forward pass, of all processes together: how many share them changes speed and memory only.
+        accumulate: forward passes per step; a step sees ``batch * accumulate`` samples.
         clip: largest gradient norm, 0 for none.
         ema: decay of a moving average of the parameters, reached slowly as (1 + step) / (10 + step), which they become
             at the end; 0 for none.
@@ -59,6 +61,21 @@ class LoopSettings:
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     workers: Annotated[int, Field(ge=0)] = 0
     checkpoint_every: Annotated[int, Field(ge=0)] = 250
+
+    def share(self, processes: int) -> int:
+        """Samples per forward pass of each process.
+
+        Raises:
+            UsageError: when they cannot be shared evenly, with settings for the same step that can be.
+        """
+        if self.batch % processes == 0:
+            return self.batch // processes
+        accumulate, rest = divmod(self.batch * self.accumulate, processes)
+        same = f", or for the same step batch={processes} accumulate={accumulate}" if not rest else ""
+        raise UsageError(
+            f"batch={self.batch} cannot be shared evenly by {processes} processes",
+            fix=f"set batch to a multiple of {processes}{same}",
+        )
 
     def due(self, step: int) -> bool:
         """Whether a checkpoint follows this step, counted from 1."""
@@ -107,7 +124,7 @@ class _Plan(Sampler[list[tuple[int, int]]]):
         self, size: int, settings: LoopSettings, seed: int, start: int, rank: int, world: int
     ) -> None:
         self.size, self.settings, self.seed = size, settings, seed
-        self.start, self.rank, self.world = start, rank, world
+        self.start, self.rank, self.share = start, rank, settings.share(world)
         self._orders: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -122,22 +139,20 @@ class _Plan(Sampler[list[tuple[int, int]]]):
 
     def generators(self, step: int, micro: int) -> list[torch.Generator]:
         """One per sample of a micro-batch; samples of a step are numbered through micro-batches and processes."""
-        batch = self.settings.batch
-        first = (micro * self.world + self.rank) * batch
-        return [torch.Generator().manual_seed(mix(self.seed, step, first + i)) for i in range(batch)]
+        first = micro * self.settings.batch + self.rank * self.share
+        return [torch.Generator().manual_seed(mix(self.seed, step, first + i)) for i in range(self.share)]
 
     def of_step(self, step: int) -> list[int]:
         """Indices of all samples of a step, counted from 0, on all processes."""
-        count = self.settings.batch * self.settings.accumulate * self.world
+        count = self.settings.batch * self.settings.accumulate
         return [self.at(position)[1] for position in range(step * count, (step + 1) * count)]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        batch, group = self.settings.batch, self.settings.batch * self.world
         for micro in range(
             self.start * self.settings.accumulate, self.settings.steps * self.settings.accumulate
         ):
-            first = micro * group + self.rank * batch
-            yield [self.at(first + i) for i in range(batch)]
+            first = micro * self.settings.batch + self.rank * self.share
+            yield [self.at(first + i) for i in range(self.share)]
 
 
 class _Fetch(Dataset[Any]):
@@ -177,7 +192,9 @@ def _accelerator(run: Run) -> Accelerator:
         raise UsageError("precision fp16 needs a GPU", fix="choose bf16 or no")
     # accelerate keeps one global state and refuses another precision in the same process; each fit is on its own
     AcceleratorState._reset_state()
-    return Accelerator(mixed_precision=run.precision, cpu=on_cpu)
+    # what is trained may be used at some steps and not at others: no object in any picture of a batch
+    lenient = DistributedDataParallelKwargs(find_unused_parameters=True)
+    return Accelerator(mixed_precision=run.precision, cpu=on_cpu, kwargs_handlers=[lenient])
 
 
 def fit(
@@ -233,8 +250,8 @@ def fit(
                 average.step(trained)
             yield (step := Step(index + 1, settings.steps, loss, norm, tuple(lrs)))
             # after the caller has written the step down: what a checkpoint counts is on record
-            if (stop or settings.due(step.index)) and accelerator.is_main_process:
-                keeper.save(step.index)
+            if stop or settings.due(step.index):
+                decided(keeper.save, step.index)
             if stop:
                 raise interrupted(f"step {step.index} of {step.steps}")
     if average:
@@ -263,8 +280,12 @@ def _batches(examples: Examples, plan: _Plan, collate: Callable[[list[Any]], Any
 def recorded(steps: Iterator[Step], total: int, run: Run, what: str) -> Iterator[Step]:
     """The same steps, each shown, and written as a line of ``metrics.jsonl`` in the run's folder.
 
-    A training that goes on writes behind the steps that its checkpoint counts, so that none stands there twice.
+    A training that goes on writes behind the steps that its checkpoint counts, so that none stands there twice. Of
+    several processes the main one writes.
     """
+    if not is_main():
+        yield from steps
+        return
     first = next(steps, None)
     if first is None:
         return

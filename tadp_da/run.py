@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from tadp_da._store import flush, flush_one, locked, storing, sweep
 from tadp_da.errors import ArtefactError, UsageError
+from tadp_da.processes import count, decided, is_main, local, wait
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +43,8 @@ class Run:
     Attributes:
         folder: where artefacts go; runs that share a folder share artefacts made from equal inputs.
         seed: every random number is a function of it.
-        device: ``"auto"`` takes CUDA, then Apple's MPS, then the CPU; otherwise a torch device name.
+        device: ``"auto"`` takes CUDA, then Apple's MPS, then the CPU; otherwise a torch device name. Of several
+            processes on GPUs each takes its own.
         precision: mixed precision of training.
         quiet: no progress bars.
         skip_bad: go on without pictures that cannot be used, and list them in ``skipped-<domain>.json``.
@@ -66,10 +68,10 @@ class Run:
         """The device that this run computes on."""
         import torch
 
-        if self.device != "auto":
+        if self.device not in ("auto", "cuda"):
             return torch.device(self.device)
-        if torch.cuda.is_available():
-            return torch.device("cuda")
+        if self.device == "cuda" or torch.cuda.is_available():
+            return torch.device("cuda", local()) if count() > 1 else torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
     def with_seed(self, seed: int) -> Run:
@@ -94,7 +96,7 @@ class Run:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        console = Console(stderr=True, quiet=self.quiet)
+        console = Console(stderr=True, quiet=self.quiet or not is_main())
         if not sys.stderr.isatty():
             last = ""
 
@@ -155,6 +157,8 @@ def made(
     left, and goes on from it or overwrites it. What it keeps in ``unfinished/`` is no part of the artefact. At the end
     the draft is completed by its manifest, flushed and renamed. A folder without a manifest does not count.
 
+    Several processes (:mod:`tadp_da.processes`) call ``make`` together; what the main one writes is the artefact.
+
     Args:
         place: the artefact's folder.
         inputs: everything the artefact depends on, as JSON values.
@@ -168,20 +172,27 @@ def made(
         ArtefactError: when a file of the artefact is not what its manifest says.
         EnvironmentFault: when the disk is full or the folder may not be written to.
     """
-    place = place.absolute()
-    with storing(place):
+    place = decided(place.absolute)  # one that is made while another is made lies beside the main process's
+
+    def missing() -> bool:
         _refuse_other(place, inputs, may_change)
-        if not is_made(place):
-            if not replace:
-                _refuse_foreign(place)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with locked(place.with_name(f".{place.name}.lock"), place.name):
-                _refuse_other(place, inputs, may_change)
-                if not is_made(place):
+        if not replace and not is_made(place):
+            _refuse_foreign(place)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return not is_made(place)
+
+    def whole() -> None:
+        # a process that died just after its artefact stood could not tidy up
+        shutil.rmtree(place / UNFINISHED, ignore_errors=True)
+        verify(place)
+
+    with storing(place):
+        if decided(missing):
+            lock = place.with_name(f".{place.name}.lock")
+            with locked(lock, place.name) if is_main() else nullcontext():
+                if decided(missing):
                     _make(place, inputs, make, replace=replace)
-    # a process that died just after its artefact stood could not tidy up
-    shutil.rmtree(place / UNFINISHED, ignore_errors=True)
-    verify(place)
+    decided(whole)
     return load(place)
 
 
@@ -196,20 +207,53 @@ def _draft(place: Path) -> Path:
 
 def _make(place: Path, inputs: Mapping[str, Any], make: Callable[[Path], object], *, replace: bool) -> None:
     draft = _draft(place)
-    sweep(place.parent.glob(f".{place.name}.*"))
-    if not (draft / MANIFEST).exists():  # else all that is left to do is to rename it
-        (draft / UNFINISHED).mkdir(parents=True, exist_ok=True)
-        write_json(draft / _INPUTS, dict(inputs))
+    if decided(_begin, place, inputs):
         try:
-            make(draft)
+            with _desk(place) as folder:
+                make(folder)
+            wait()  # else the draft would be completed while another process still reads what is unfinished
         finally:
-            if sorted(draft.rglob("*")) == [draft / UNFINISHED, draft / _INPUTS]:
+            if is_main() and sorted(draft.rglob("*")) == [draft / UNFINISHED, draft / _INPUTS]:
                 shutil.rmtree(draft)  # there is nothing to go on from
+    decided(_finish, place, inputs, replace)
+
+
+def _begin(place: Path, inputs: Mapping[str, Any]) -> bool:
+    """Prepare the draft; False if all that is left to do is to rename it."""
+    draft = _draft(place)
+    sweep(place.parent.glob(f".{place.name}.*"))
+    if (draft / MANIFEST).exists():
+        return False
+    (draft / UNFINISHED).mkdir(parents=True, exist_ok=True)
+    write_json(draft / _INPUTS, dict(inputs))
+    return True
+
+
+def _finish(place: Path, inputs: Mapping[str, Any], replace: bool) -> None:
+    draft = _draft(place)
+    if not (draft / MANIFEST).exists():
         _complete(draft, inputs)
     if place.exists():
         shutil.rmtree(place) if replace else place.rmdir()
     draft.replace(place)
     flush_one(place.parent)
+
+
+@contextmanager
+def _desk(place: Path) -> Iterator[Path]:
+    """Where this process makes an artefact: the main one in the draft. Each other has a folder that is thrown away at
+    the end, with the main one's unfinished work in it: it reads there what to go on from, and no stage need know."""
+    draft = _draft(place)
+    if is_main():
+        yield draft
+        return
+    own = place.with_name(f".{place.name}.{os.getpid()}")
+    own.mkdir()
+    (own / UNFINISHED).symlink_to(draft / UNFINISHED, target_is_directory=True)
+    try:
+        yield own
+    finally:
+        shutil.rmtree(own)
 
 
 def _refuse_other(place: Path, inputs: Mapping[str, Any], may_change: Collection[str]) -> None:

@@ -23,6 +23,7 @@ LAYERS = (
         "tadp_da.noising",
         "tadp_da.loop",
         "tadp_da.run",
+        "tadp_da.processes",
         "tadp_da.viewing",
         "tadp_da.interruption",
         "tadp_da._store",

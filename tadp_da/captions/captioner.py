@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -23,7 +24,8 @@ from tadp_da.captions._loading import Quantization, load, locate, quiet
 from tadp_da.captions._text import loops
 from tadp_da.captions.files import CaptionFile, Entry
 from tadp_da.errors import ArtefactError, EnvironmentFault, UsageError
-from tadp_da.interruption import check, held
+from tadp_da.interruption import asked, held, interrupted
+from tadp_da.processes import count, decided, gathered, is_main, rank, wait
 from tadp_da.run import Run, write_json
 
 if TYPE_CHECKING:
@@ -206,7 +208,8 @@ def caption_images(
 
     The file has the plain form of :mod:`tadp_da.captions.files`, keyed by relative path; ``<name>.meta.json`` beside
     it says which captioner made it. It is written whole every ``save_every`` batches and also when something fails, or
-    when a signal stops the work after a batch. One process at a time works on it.
+    when a signal stops the work after a batch. One command at a time works on it; several processes of one share the
+    batches, and the file is that of one process.
 
     Args:
         images: what to caption.
@@ -224,7 +227,7 @@ def caption_images(
     """
     with storing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        with locked(out.with_name(f".{out.name}.lock"), out.name):
+        with locked(out.with_name(f".{out.name}.lock"), out.name) if is_main() else nullcontext():
             return _caption(images, captioner, out, run, save_every)
 
 
@@ -233,25 +236,38 @@ def _caption(images: Unlabeled, captioner: Captioner, out: Path, run: Run, save_
 
     from tadp_da.captions._remembered import Remembered
 
-    entries = _begin(out, captioner)
+    entries = decided(_begin, out, captioner)
     todo = [i for i in range(len(images)) if images.key(i) not in entries]
     batch = captioner.settings.batch
+    batches = [todo[start : start + batch] for start in range(0, len(todo), batch)]
     saved, remembered = len(entries), Remembered(captioner)
+
+    def turn(chosen: Sequence[int]) -> tuple[list[str], bool]:
+        return (remembered(images, chosen) if chosen else []), asked()
+
     with held(), run.progress(len(todo), "captions") as advance:
         try:
-            for number, start in enumerate(range(0, len(todo), batch), 1):
-                chosen = todo[start : start + batch]
-                captions = remembered(images, chosen)
-                for i, caption in zip(chosen, captions, strict=True):
-                    entries[images.key(i)] = Entry((caption,))
-                    advance(escape(caption[:40]))  # brackets in a caption are no markup
-                if number % save_every == 0:
+            for number, first in enumerate(range(0, len(batches), count()), 1):
+                together = batches[first : first + count()]
+                mine = together[rank()] if rank() < len(together) else ()
+                found = gathered(turn, mine)
+                for chosen, (captions, _) in zip(
+                    together, found, strict=False
+                ):  # the last ones may have no batch
+                    for i, caption in zip(chosen, captions, strict=True):
+                        entries[images.key(i)] = Entry((caption,))
+                        advance(escape(caption[:40]))  # brackets in a caption are no markup
+                if number % save_every == 0 and is_main():
                     CaptionFile(out, entries).write()
                     saved = len(entries)
-                check()
+                if any(stop for _, stop in found):
+                    raise interrupted()
         finally:
-            if len(entries) > saved or not out.exists():
+            if is_main() and (len(entries) > saved or not out.exists()):
                 CaptionFile(out, entries).write()
+        wait()
+        if not out.exists():  # another process's own, where the main one makes an artefact
+            CaptionFile(out, entries).write()
     return review(entries, [images.key(i) for i in range(len(images))], made=len(todo))
 
 

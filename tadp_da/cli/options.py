@@ -12,8 +12,9 @@ from rich.console import Console
 from typer.core import TyperCommand
 
 from tadp_da.errors import UsageError
+from tadp_da.processes import is_main, join
 
-out = Console()
+out = Console(quiet=not is_main())
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for artefacts, tables and pictures.")]
 Seed = Annotated[int, typer.Option(help="Every random number is a function of it.", min=0)]
@@ -28,6 +29,10 @@ Sets = Annotated[
 Seeds = Annotated[str, typer.Option(help="Seeds: 0,1,2 or 0 1 2.")]
 Jobs = Annotated[
     int, typer.Option(help="Rows that run at a time; with several GPUs each takes its own.", min=1)
+]
+Processes = Annotated[
+    int,
+    typer.Option(help="Processes that share the work on this machine; with GPUs each takes its own.", min=1),
 ]
 Model = Annotated[
     str, typer.Option(help="Diffusion model: mini (embedded), a diffusers folder, or a hub id.")
@@ -75,7 +80,9 @@ def open_run(
     """The run that a command works in."""
     from tadp_da.run import Run
 
-    return Run(folder=folder, seed=seed, device=device, precision=precision, **settings)  # type: ignore[arg-type]
+    run = Run(folder=folder, seed=seed, device=device, precision=precision, **settings)  # type: ignore[arg-type]
+    join(run.torch_device)
+    return run
 
 
 def seeds_of(text: str) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from tadp_da.cli.options import (
     Out,
     Precision,
     Preset,
+    Processes,
     Seed,
     Sets,
     SkipBad,
@@ -28,6 +29,7 @@ from tadp_da.cli.options import (
     settings_of,
     told_if_complete,
 )
+from tadp_da.processes import is_main, relaunch
 
 
 def personalize(
@@ -47,11 +49,13 @@ def personalize(
     device: Device = "auto",
     precision: Precision = "no",
     skip_bad: SkipBad = False,
+    processes: Processes = 1,
 ) -> None:
     """Learn a concept of an unlabelled domain: a word, or a word and weights.
 
     Example: `tadp-da personalize photos/dusk --word "<dusk>" --like dark --out runs/dusk --set steps=300`
     """
+    relaunch(processes)
     from benchmarks.own import contents
     from personalize import personalizers
     from personalize._settings import as_record
@@ -77,7 +81,9 @@ def personalize(
         here = run.inside(folder)
         unlabeled = pictures_in(images, here)
         texts = CaptionFile.read(captions).lookup(unlabeled) if captions else None
-        personalizer(backbone.to(run.torch_device), unlabeled, here, texts).save(folder)
+        learned = personalizer(backbone.to(run.torch_device), unlabeled, here, texts)
+        if is_main():
+            learned.save(folder)
 
     with told_if_complete(out_folder):
         concept = made(out_folder, inputs, make, Concept.load, may_change=("settings.steps",))
@@ -99,11 +105,13 @@ def caption(
     sets: Sets = None,
     device: Device = "auto",
     skip_bad: SkipBad = False,
+    processes: Processes = 1,
 ) -> None:
     """Caption every image of a folder with BLIP-2.
 
     Example: `tadp-da caption photos/dusk --out dusk.json`
     """
+    relaunch(processes)
     from tadp_da.captions.captioner import Captioner, CaptionerSettings, caption_images
     from tadp_da.captions.clean import clean_all
     from tadp_da.captions.files import CaptionFile
@@ -177,12 +185,14 @@ def adapt(
     precision: Precision = "no",
     skip_bad: SkipBad = False,
     caption_fallback: Fallback = "",
+    processes: Processes = 1,
 ) -> None:
     """Fine-tune the (personalized) backbone and a head on labelled source images.
 
     Example: `tadp-da adapt day/images day/masks --classes sky,road,car --concept runs/dusk --strategy dreambooth
     --out runs/model --set steps=400`
     """
+    relaunch(processes)
     from benchmarks.own import adapt_own
     from tadp_da.types import Wording
 
@@ -219,11 +229,13 @@ def evaluate(
     device: Device = "auto",
     skip_bad: SkipBad = False,
     caption_fallback: Fallback = "",
+    processes: Processes = 1,
 ) -> None:
     """Score a model on labelled test images: mIoU and IoU per class at the labels' own resolution.
 
     Example: `tadp-da evaluate runs/model dusk/images dusk/masks --out runs/score`
     """
+    relaunch(processes)
     from benchmarks.own import evaluate_own
 
     run = open_run(out_folder, device=device, skip_bad=skip_bad)

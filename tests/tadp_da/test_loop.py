@@ -121,7 +121,7 @@ def test_every_epoch_sees_every_sample_once() -> None:
     assert len(flat) == 30
     for epoch in range(3):
         assert sorted(index for e, index in flat if e == epoch) == list(range(10))
-    halves = [_Plan(10, LoopSettings(steps=5, batch=1, accumulate=3), 1, 0, rank, 2) for rank in (0, 1)]
+    halves = [_Plan(10, LoopSettings(steps=5, batch=2, accumulate=3), 1, 0, rank, 2) for rank in (0, 1)]
     joined = [w for pair in zip(*halves, strict=True) for batch in pair for w in batch]
     assert joined == flat
 

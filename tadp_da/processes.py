@@ -1,0 +1,210 @@
+"""Several processes at one piece of work: who each is, what they tell each other, and how a command starts them.
+
+    tadp-da adapt ... --processes 2        # or: torchrun --nproc-per-node 2 -m tadp_da.cli adapt ...
+
+All run the same program on the same arguments and meet in the same order: at every gradient, and wherever one must
+know what another did. The first is the main one: it alone writes what lasts.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
+from typing import Any, TypeVar
+
+from tadp_da.errors import EnvironmentFault, Interrupted, TadpError
+
+T = TypeVar("T")
+_PATIENCE = timedelta(days=30)  # one may wait for another's lock; a process that died is noticed at once
+
+
+def rank() -> int:
+    """The number of this process, from 0, as launchers tell it."""
+    return int(os.environ.get("RANK", "0")) if count() > 1 else 0
+
+
+def count() -> int:
+    """How many processes work together; 1 where no launcher says otherwise."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main() -> bool:
+    """Whether this process writes what lasts."""
+    return rank() == 0
+
+
+def local() -> int:
+    """The number of this process on its machine, which is that of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if count() > 1 else 0
+
+
+def join(device: Any) -> None:
+    """Meet the other processes: over NCCL where the device is a GPU, over gloo where it is the CPU. Does nothing alone,
+    nor a second time."""
+    if count() > 1:
+        from accelerate import PartialState
+
+        PartialState(cpu=device.type == "cpu")
+
+
+def gathered(work: Callable[..., T], *args: Any) -> list[T]:
+    """What ``work(*args)`` gives in every process, by rank; every process must come here.
+
+    Raises:
+        TadpError: the first one that it raised in any of them, in all of them.
+    """
+    if count() == 1:
+        return [work(*args)]
+    told: Any
+    try:
+        told = True, work(*args)
+    except TadpError as error:
+        told = False, (type(error), error.what, error.where, error.fix)
+    answers = _told_by_all(told)
+    for fine, answer in answers:
+        if not fine:
+            kind, what, where, fix = answer
+            raise kind(what, where=where, fix=fix)
+    return [answer for _, answer in answers]
+
+
+def decided(work: Callable[..., T], *args: Any) -> T:
+    """What ``work(*args)`` gives in the main process, which alone does it; every process must come here.
+
+    Raises:
+        TadpError: what it raised there, in all of them.
+    """
+    if count() == 1:
+        return work(*args)
+    answer: Any = gathered(work, *args)[0] if is_main() else gathered(lambda: None)[0]
+    return answer
+
+
+def wait() -> None:
+    """Go on when every process has come here."""
+    gathered(lambda: None)
+
+
+def _told_by_all(told: Any) -> list[Any]:
+    from torch import distributed
+
+    answers: list[Any] = [None] * count()
+    distributed.all_gather_object(answers, told, group=_words())
+    return answers
+
+
+@cache
+def _words() -> Any:
+    """The group for words; that for gradients may be of GPUs, and loses its patience in minutes."""
+    import torch
+    from torch import distributed
+
+    join(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return distributed.new_group(backend="gloo", timeout=_PATIENCE)
+
+
+def launch(command: Sequence[str], processes: int) -> int:
+    """Run a command in several processes on this machine, and wait for all.
+
+    A signal is passed on to each, and they stop at the same step. When one fails, the others are told to stop. Only the
+    main one speaks; what another said is shown when that one failed and the main one does not know why.
+
+    Args:
+        command: program and arguments.
+        processes: how many.
+
+    Returns:
+        Exit code: 75 when a signal stopped them, else that of the first one that failed, else 0.
+
+    Raises:
+        EnvironmentFault: when one was ended from outside, most often for lack of memory.
+    """
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(processes)}
+    # torch takes every core in every process otherwise, and they stand in each other's way
+    cores = max(1, (os.cpu_count() or 1) // processes)
+    shared["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(cores)
+    started: list[subprocess.Popen[bytes]] = []
+    with _passing_on(started) as signals, tempfile.TemporaryFile() as words:
+        for number in range(processes):
+            own = {"RANK": str(number), "LOCAL_RANK": str(number), "LOCAL_WORLD_SIZE": str(processes)}
+            quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": words} if number else {}
+            started.append(subprocess.Popen([*command], env=os.environ | shared | own, **quiet))
+        first = _first_failure(started)
+        if first is None or signals or first.returncode == Interrupted.exit_code:
+            return 0 if first is None else Interrupted.exit_code
+        if first is not started[0]:
+            words.seek(0)
+            sys.stderr.write(words.read().decode(errors="replace"))
+    if first.returncode < 0:
+        raise EnvironmentFault(
+            f"process {started.index(first)} of {processes} was ended by signal {-first.returncode}",
+            fix="look for lack of memory (9: the system killed it), and take fewer --processes or a smaller batch",
+        )
+    return first.returncode
+
+
+def _first_failure(started: Sequence[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes] | None:
+    """Wait for all; the process that failed first, and then the others were told to stop."""
+    first: subprocess.Popen[bytes] | None = None
+    running = list(started)
+    while running:
+        time.sleep(0.05)
+        running = [process for process in started if process.poll() is None]
+        if first is None and (failed := [p for p in started if p.returncode]):
+            first = failed[0]
+            # one that was interrupted was so in step with the others, who need no second word
+            for process in running if first.returncode != Interrupted.exit_code else ():
+                process.terminate()
+    return first
+
+
+@contextmanager
+def _passing_on(started: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
+    """Hand every signal to the processes, which know what to do about it; yields those that came."""
+    came: list[int] = []
+
+    def pass_on(number: int, _frame: Any) -> None:
+        came.append(number)
+        for process in started:
+            process.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _free_port() -> int:
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        port: int = opened.getsockname()[1]
+        return port
+
+
+def without(arguments: Sequence[str], option: str) -> list[str]:
+    """Arguments without an option and its value."""
+    kept, skip = list[str](), False
+    for argument in arguments:
+        if not skip and argument != option and not argument.startswith(f"{option}="):
+            kept.append(argument)
+        skip = not skip and argument == option
+    return kept
+
+
+def relaunch(processes: int) -> None:
+    """Run this very command in several processes instead, and end with their exit code; return at once in one of them,
+    or where one is enough."""
+    if processes > 1 and count() == 1:
+        command = [sys.executable, "-m", "tadp_da.cli", *without(sys.argv[1:], "--processes")]
+        sys.exit(launch(command, processes))

@@ -18,7 +18,6 @@ from tadp_da.loop import LoopSettings, fit, mix, recorded
 from tadp_da.run import Run, write_json
 
 if TYPE_CHECKING:
-
     from PIL.Image import Image
 
     from tadp_da.types import Unlabeled

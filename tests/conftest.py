@@ -13,6 +13,8 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches for a network
 # What a test computes twice it shall compute twice: only tests of the cache have one.
 os.environ["TADP_DA_CACHE"] = "off"
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores; before torch counts them
+    os.environ["OMP_NUM_THREADS"] = "1"
 # tests/tadp_da has the name of the package it tests: the package must be found first.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 

@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from tadp_da._sharded import like, whole
 from tadp_da._store import flush, flush_one, storing
 from tadp_da.errors import ArtefactError
-from tadp_da.processes import is_main
+from tadp_da.processes import decided, is_main
 from tadp_da.run import MANIFEST, verify, write_json
 from tadp_da.run import file_digest as digest
 
@@ -58,33 +59,43 @@ class Checkpoints:
     def save(self, step: int) -> None:
         """Write the checkpoint of ``step``; older ones go after it stands.
 
+        All processes must come here, for what is sharded is put together; the main one writes.
+
         Raises:
             EnvironmentFault: when there is no room; the older one is kept.
         """
         if self.folder is None:
             return
-        place, fresh = self.folder / f"step-{step:08d}", self.folder / f".step-{step:08d}"
+        state, plain = _flatten(self.optimizer.state_dict()["state"])
+        sets = {name: _apart(tensors) for name, tensors in {**self._sets(), "optimizer": state}.items()}
+        decided(self._store, self.folder, step, sets, plain)
+
+    def _store(
+        self, folder: Path, step: int, sets: Mapping[str, Mapping[str, Tensor]], plain: Mapping[str, Any]
+    ) -> None:
+        place, fresh = folder / f"step-{step:08d}", folder / f".step-{step:08d}"
         older = self._complete()
         if place in older:
             return
         try:
-            with storing(self.folder):
+            with storing(folder):
                 shutil.rmtree(place, ignore_errors=True)  # without its manifest it is none
                 shutil.rmtree(fresh, ignore_errors=True)
                 fresh.mkdir(parents=True)
-                self._write(fresh, step)
+                self._write(fresh, step, sets, plain)
                 fresh.replace(place)
-                flush_one(self.folder)
+                flush_one(folder)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
         for old in older:
             (old / MANIFEST).unlink()  # first: one that is half deleted is none
             shutil.rmtree(old, ignore_errors=True)
 
-    def _write(self, fresh: Path, step: int) -> None:
-        tensors, plain = _flatten(self.optimizer.state_dict()["state"])
-        for name, values in {**self._sets(), "optimizer": tensors}.items():
-            save_file(_apart(values), fresh / f"{name}.safetensors")
+    def _write(
+        self, fresh: Path, step: int, sets: Mapping[str, Mapping[str, Tensor]], plain: Mapping[str, Any]
+    ) -> None:
+        for name, values in sets.items():
+            save_file(dict(values), fresh / f"{name}.safetensors")
         (fresh / "optimizer.json").write_text(json.dumps(plain), encoding="utf-8")
         flush(fresh)
         files = {path.name: digest(path) for path in sorted(fresh.iterdir())}
@@ -109,7 +120,7 @@ class Checkpoints:
         for name, tensors in self._sets().items():
             self._load(place, place / f"{name}.safetensors", tensors)
         plain = json.loads((place / "optimizer.json").read_text(encoding="utf-8"))
-        state = _unflatten(load_file(place / "optimizer.safetensors"), plain)
+        state = self._spread(_unflatten(load_file(place / "optimizer.safetensors"), plain))
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
         facts = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
         if self.average is not None:
@@ -117,6 +128,11 @@ class Checkpoints:
         if self.scaler is not None and facts["scaler"]:
             self.scaler.load_state_dict(facts["scaler"])
         return int(facts["step"])
+
+    def _spread(self, state: Mapping[int, Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
+        """The optimizer's state in the same pieces as its parameters."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        return {i: {key: like(v, parameters[i]) for key, v in values.items()} for i, values in state.items()}
 
     @staticmethod
     def _load(place: Path, path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -129,14 +145,17 @@ class Checkpoints:
             )
         with torch.no_grad():
             for name, tensor in tensors.items():
-                tensor.copy_(saved[name])
+                tensor.copy_(like(saved[name], tensor))
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors on the CPU without shared memory, which safetensors refuses: 8-bit optimizers share their tables."""
     kept, taken = {}, set()
     for name, tensor in tensors.items():
-        value = tensor.detach().cpu().contiguous()
+        found = whole(tensor.detach())
+        if not is_main():
+            continue  # it only had to bring its pieces
+        value = found.cpu().contiguous()
         kept[name] = value.clone() if value.data_ptr() in taken else value
         taken.add(value.data_ptr())
     return kept

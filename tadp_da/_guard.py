@@ -11,7 +11,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from tadp_da._sharded import local
 from tadp_da.errors import Diverged, EnvironmentFault
+from tadp_da.processes import gathered
 
 STEPS = 5
 """After so many steps without a gradient, or without a parameter that moved, a training is stopped."""
@@ -35,7 +37,7 @@ class Guard:
 
     def _pieces(self) -> list[Tensor]:
         """A few values of every parameter: all of them would double the memory."""
-        return [p.detach().flatten()[:64].clone() for p in self.trained]
+        return [local(p.detach()).flatten()[:64].clone() for p in self.trained]
 
     def check(self, loss: float, norm: float, index: int, factor: float, *, skipped: bool = False) -> None:
         """Look at what a step gave.
@@ -72,7 +74,8 @@ class Guard:
         self._spike(loss, where)
 
     def _moved(self, where: str) -> None:
-        if all(torch.equal(old, new) for old, new in zip(self.start, self._pieces(), strict=True)):
+        still = all(torch.equal(old, new) for old, new in zip(self.start, self._pieces(), strict=True))
+        if all(gathered(lambda: still)):  # sharded, each process sees its own pieces
             raise Diverged(
                 f"none of {len(self.trained)} trainable parameters moved in {STEPS} steps",
                 where=where,

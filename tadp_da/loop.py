@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env
 from diffusers.training_utils import EMAModel
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
@@ -30,9 +31,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tadp_da._checkpoint import Checkpoints
 from tadp_da._guard import Guard, enough_memory
+from tadp_da._sharded import give_back, prepare, refuse_unfit, whole
 from tadp_da.errors import EnvironmentFault, UsageError
 from tadp_da.interruption import asked, held, ignore, interrupted
-from tadp_da.processes import decided, is_main
+from tadp_da.processes import is_main
 from tadp_da.run import Run, write_text
 
 OptimizerName = Literal["adamw", "adamw8bit"]
@@ -194,7 +196,9 @@ def _accelerator(run: Run) -> Accelerator:
     AcceleratorState._reset_state()
     # what is trained may be used at some steps and not at others: no object in any picture of a batch
     lenient = DistributedDataParallelKwargs(find_unused_parameters=True)
-    return Accelerator(mixed_precision=run.precision, cpu=on_cpu, kwargs_handlers=[lenient])
+    accelerator = Accelerator(mixed_precision=run.precision, cpu=on_cpu, kwargs_handlers=[lenient])
+    refuse_unfit(accelerator, asked=parse_flag_from_env("ACCELERATE_USE_FSDP"))
+    return accelerator
 
 
 def fit(
@@ -229,13 +233,14 @@ def fit(
         Interrupted: after a signal, when the step is finished and its checkpoint saved.
         EnvironmentFault: when a step does not fit into memory or a checkpoint onto the disk.
     """
-    trained = [p for group in groups for p in group["params"]]
-    _refuse_nothing(trained, examples)
+    given = [p for group in groups for p in group["params"]]
+    _refuse_nothing(given, examples)
     accelerator = _accelerator(run)
     base_lrs = [group["lr"] for group in groups]
-    model, optim = accelerator.prepare(objective, _optimizer(optimizer, groups))
+    model, optim, trained = prepare(accelerator, objective, groups, partial(_optimizer, optimizer))
     average = EMAModel(trained, decay=settings.ema) if settings.ema else None
-    keeper = Checkpoints(checkpoints, objective, trained, optim.optimizer, average, accelerator.scaler)
+    bare = accelerator.unwrap_model(model)
+    keeper = Checkpoints(checkpoints, bare, trained, optim.optimizer, average, accelerator.scaler)
     start = _begin(keeper, settings)
     rank, world = accelerator.process_index, accelerator.num_processes
     plan = _Plan(len(examples), settings, run.seed, start, rank, world)
@@ -251,11 +256,13 @@ def fit(
             yield (step := Step(index + 1, settings.steps, loss, norm, tuple(lrs)))
             # after the caller has written the step down: what a checkpoint counts is on record
             if stop or settings.due(step.index):
-                decided(keeper.save, step.index)
+                keeper.save(step.index)
             if stop:
                 raise interrupted(f"step {step.index} of {step.steps}")
     if average:
         average.copy_to(trained)
+    give_back(trained, given)
+    objective.to(accelerator.device)
 
 
 def _begin(keeper: Checkpoints, settings: LoopSettings) -> int:
@@ -338,7 +345,7 @@ def _advance(
     told = torch.stack([total, torch.full_like(total, float(asked()))])
     loss_and_stop: Any = accelerator.reduce(told, "mean")
     mean, stop = loss_and_stop.tolist()
-    return mean, float(norm if norm is not None else 0.0), stop > 0
+    return mean, float(whole(norm) if norm is not None else 0.0), stop > 0
 
 
 def _to(batch: Any, device: torch.device) -> Any:

@@ -81,6 +81,7 @@ def main() -> None:
     errors = Console(stderr=True, soft_wrap=True)
     try:
         with attended(), storing("the command's output"):
+            stages.refuse_alone(sys.argv[1:])
             app()
     except (Stop, Interrupted) as stop:
         what = stop.what if isinstance(stop, Interrupted) else "interrupted; what was finished before is kept"

@@ -29,7 +29,8 @@ from tadp_da.cli.options import (
     settings_of,
     told_if_complete,
 )
-from tadp_da.processes import is_main, relaunch
+from tadp_da.errors import UsageError
+from tadp_da.processes import count, is_main, relaunch
 
 
 def personalize(
@@ -279,3 +280,17 @@ def predict(
         f"{words} in {out_folder / name}" for name, words in kinds.items() if (out_folder / name).is_dir()
     ]
     out.print(f"{count} images: {', '.join(made)}")
+
+
+def refuse_alone(arguments: list[str]) -> None:
+    """Refuse to run in several processes what cannot share its work.
+
+    Raises:
+        UsageError: naming the commands that can.
+    """
+    shared = [command.__name__ for command in (personalize, caption, adapt, evaluate)]
+    if count() > 1 and arguments[:1] and arguments[0] not in shared:
+        raise UsageError(
+            f"tadp-da {arguments[0]} cannot share its work between {count()} processes",
+            fix=f"start it without a launcher; those that can: {', '.join(shared)}",
+        )

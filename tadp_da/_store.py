@@ -13,10 +13,11 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-from tadp_da.errors import EnvironmentFault
+from tadp_da.errors import EnvironmentFault, UsageError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_IN_THE_WAY = {errno.EEXIST, errno.ENOTDIR}
 _LEFT = re.compile(r"^\..+\.(?P<process>\d+)$")  # half-written, named after the process
 
 
@@ -26,6 +27,7 @@ def storing(where: object) -> Iterator[None]:
 
     Raises:
         EnvironmentFault: naming the path, and the mend.
+        UsageError: when a file is where a folder should be.
     """
     try:
         yield
@@ -43,6 +45,10 @@ def storing(where: object) -> Iterator[None]:
                 f"no right to write or read: {os.strerror(number)}",
                 where=place,
                 fix="choose a folder that you may write to, or correct its rights",
+            ) from error
+        if number in _IN_THE_WAY:
+            raise UsageError(
+                "a file stands where a folder is needed", where=place, fix="choose another --out, or move that file"
             ) from error
         raise
 

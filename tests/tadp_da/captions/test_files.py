@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tadp_da.captions.files import CaptionFile, Entry
-from tadp_da.errors import DataError
+from tadp_da.errors import DataError, UsageError
 from tadp_da.types import Unlabeled
 
 PUBLISHED = {
@@ -75,7 +75,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_an_error_with_advice(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(DataError, match="choose another --out"):
+    with pytest.raises(UsageError, match="choose another --out"):
         CaptionFile(tmp_path / "file" / "c.json", {}).write()
 
 

@@ -34,7 +34,7 @@ from tadp_da._guard import Guard, enough_memory
 from tadp_da._sharded import give_back, prepare, refuse_unfit, whole
 from tadp_da.errors import EnvironmentFault, UsageError
 from tadp_da.interruption import asked, held, ignore, interrupted
-from tadp_da.processes import is_main
+from tadp_da.processes import count, is_main, rank
 from tadp_da.run import Run, write_text
 
 OptimizerName = Literal["adamw", "adamw8bit"]
@@ -216,11 +216,10 @@ def fit(
     """Train ``objective`` in place, one step per item drawn from the iterator.
 
     Args:
-        objective: ``objective(batch, generators)`` is a scalar loss; ``generators`` holds one CPU generator
-            per sample, and all noise must come from them. Moved to the run's device.
+        objective: ``objective(batch, generators)`` is a scalar loss; all noise comes from the CPU generators, one
+            a sample. Moved to the run's device.
         groups: optimizer groups with ``params`` and ``lr``; only these parameters change.
-        examples: the training set.
-        settings: steps and batches.
+        examples, settings: the training set; steps and batches.
         run: seed, device and precision.
         collate: joins fetched samples to a batch; tensors in it, also in dicts and lists, go to the device.
         schedule: factor on every group's learning rate at each step, the first step being 0.
@@ -233,17 +232,15 @@ def fit(
         Interrupted: after a signal, when the step is finished and its checkpoint saved.
         EnvironmentFault: when a step does not fit into memory or a checkpoint onto the disk.
     """
-    given = [p for group in groups for p in group["params"]]
-    _refuse_nothing(given, examples)
+    _refuse_nothing(given := [p for group in groups for p in group["params"]], examples)
     accelerator = _accelerator(run)
     base_lrs = [group["lr"] for group in groups]
     model, optim, trained = prepare(accelerator, objective, groups, partial(_optimizer, optimizer))
     average = EMAModel(trained, decay=settings.ema) if settings.ema else None
-    bare = accelerator.unwrap_model(model)
-    keeper = Checkpoints(checkpoints, bare, trained, optim.optimizer, average, accelerator.scaler)
+    named = accelerator.unwrap_model(model)
+    keeper = Checkpoints(checkpoints, named, trained, optim.optimizer, average, accelerator.scaler)
     start = _begin(keeper, settings)
-    rank, world = accelerator.process_index, accelerator.num_processes
-    plan = _Plan(len(examples), settings, run.seed, start, rank, world)
+    plan = _Plan(len(examples), settings, run.seed, start, rank(), count())
     batches = _batches(examples, plan, collate)
     guard = Guard(trained, lambda index: ", ".join(examples.key(i) for i in plan.of_step(index)))
     with held(), enough_memory(settings.batch, settings.accumulate, accelerator.device):
@@ -261,8 +258,8 @@ def fit(
                 raise interrupted(f"step {step.index} of {step.steps}")
     if average:
         average.copy_to(trained)
-    give_back(trained, given)
     objective.to(accelerator.device)
+    give_back(trained, given)
 
 
 def _begin(keeper: Checkpoints, settings: LoopSettings) -> int:

@@ -48,7 +48,9 @@ def storing(where: object) -> Iterator[None]:
             ) from error
         if number in _IN_THE_WAY:
             raise UsageError(
-                "a file stands where a folder is needed", where=place, fix="choose another --out, or move that file"
+                "a file stands where a folder is needed",
+                where=place,
+                fix="choose another --out, or move that file",
             ) from error
         raise
 

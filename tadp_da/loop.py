@@ -189,7 +189,10 @@ def _refuse_nothing(trained: Sequence[nn.Parameter], examples: Examples) -> None
 
 
 def _accelerator(run: Run) -> Accelerator:
-    on_cpu = run.torch_device.type == "cpu"
+    device = run.torch_device
+    on_cpu = device.type == "cpu"
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # accelerate takes the current one, whatever was asked for
     if on_cpu and run.precision == "fp16":
         raise UsageError("precision fp16 needs a GPU", fix="choose bf16 or no")
     # accelerate keeps one global state and refuses another precision in the same process; each fit is on its own

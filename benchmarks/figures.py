@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import itertools
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,7 +173,7 @@ def plot_panels(reports: Mapping[str, Report], path: Path, *, side: Side = "targ
         for line, kept in zip(grid, shown, strict=True):
             seen |= _line(line, kept, rows, side, labels)
         for axes, name in zip(grid[0], ("image", "truth", *rows), strict=True):
-            axes.set_title(_plain(name), size=10, weight="bold")
+            axes.set_title(textwrap.fill(_plain(name), 18), size=10, weight="bold")
         paint = colours(labels)
         handles = [
             Patch(facecolor="#{:02x}{:02x}{:02x}".format(*paint[i]), edgecolor=_GRID, label=_plain(name))

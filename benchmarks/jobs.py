@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -41,8 +42,9 @@ def side_by_side(
     ends: dict[Connection, Any] = {}
     for number in range(min(jobs, len(tasks))):
         ours, theirs = context.Pipe()
-        process = context.Process(target=_worker, args=(theirs, work, run, number, jobs))
+        process = context.Process(target=_worker, args=(theirs, run, number, jobs))
         process.start()
+        ours.send(work)
         theirs.close()
         ends[ours] = process
     busy = set(ends)
@@ -80,9 +82,12 @@ def _told(end: Connection, process: Any) -> str | None:
     return told
 
 
-def _worker(end: Connection, work: Callable[[Any, Run], str], run: Run, number: int, jobs: int) -> None:
+def _worker(end: Connection, run: Run, number: int, jobs: int) -> None:
     import torch
 
+    # it warns on import of a kernel that nothing here uses; what imports it comes with the work
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    work: Callable[[Any, Run], str] = end.recv()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
     run = replace(run, device=_device(run.device, number), quiet=run.quiet or sys.stderr.isatty())
     try:

@@ -34,8 +34,8 @@ def die(_name: str, _run: Run) -> str:
 
 
 def stop_parent(_name: str, run: Run) -> str:
-    os.kill(os.getppid(), signal.SIGINT)
     (run.folder / "asked").touch()
+    os.kill(os.getppid(), signal.SIGINT)
     time.sleep(60)
     return ""
 

@@ -24,7 +24,7 @@ def note(name: str, run: Run) -> str:
 def refuse(name: str, run: Run) -> str:
     if name == "bad":
         raise DataError("no such picture", where=run.folder / name, fix="give another one")
-    time.sleep(60)  # must be cut short
+    time.sleep(250)  # must be cut short
     return name
 
 
@@ -36,7 +36,7 @@ def die(_name: str, _run: Run) -> str:
 def stop_parent(_name: str, run: Run) -> str:
     (run.folder / "asked").touch()
     os.kill(os.getppid(), signal.SIGINT)
-    time.sleep(60)
+    time.sleep(250)
     return ""
 
 
@@ -61,7 +61,7 @@ def test_an_error_comes_back_whole_and_ends_the_others(run: Run) -> None:
         side_by_side(refuse, ["good", "bad"], run, 2)
     assert caught.value.where == str(run.folder / "bad")
     assert caught.value.fix == "give another one"
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 120
 
 
 def test_a_process_that_dies_is_told_of(run: Run) -> None:
@@ -75,4 +75,4 @@ def test_a_signal_ends_all_of_them(run: Run) -> None:
     with pytest.raises(KeyboardInterrupt):
         side_by_side(stop_parent, ["one"], run, 1)
     assert (run.folder / "asked").exists()
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 120

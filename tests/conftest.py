@@ -6,7 +6,7 @@ import copy
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +161,18 @@ def _loaded_backbone(tiny_pipeline: Path) -> Any:
 def backbone(_loaded_backbone: Any) -> Any:
     """A fresh ``StableDiffusion`` on the tiny pipeline, free to be changed: strides 4, 8, 16, 32; maps at 8, 16."""
     return copy.deepcopy(_loaded_backbone)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs ``tadp-da`` in this process; its exit code."""
+
+    from tadp_da import cli
+
+    def run(*words: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["tadp-da", *map(str, words)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return int(left.value.code or 0)
+
+    return run

@@ -5,19 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import random
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.torch import load_file
 
 from adapt._examples import TrainingExamples
 from benchmarks.evaluate import evaluate
@@ -25,20 +21,16 @@ from tadp_da import cli
 from tadp_da._checkpoint import Checkpoints
 from tadp_da.captions.captioner import Captioner, CaptionerSettings, caption_images
 from tadp_da.captions.files import CaptionFile
-from tadp_da.errors import EnvironmentFault, Interrupted, UsageError
+from tadp_da.errors import Interrupted, UsageError
 from tadp_da.interruption import Stop, attended, check, held
 from tadp_da.run import MANIFEST, UNFINISHED, Run, made, verify
 from tadp_da.types import Boxes, Detections, Labeled, LabelSpace, Unlabeled
-from tests.faults.victims import Line, begin, learn, limited, share, stuck, train, until
+from tests.faults.victims import begin, read, share, stuck, train, until
 from tests.tadp_da.captions.conftest import write_blip2
 from tests.toy import NAMES, draw_pair
 
 BOXES = LabelSpace("detection", ("dark", "bright"))
 COUNT = 4
-
-
-def read(folder: Path) -> str:
-    return (folder / "text").read_text()
 
 
 def stop() -> None:
@@ -52,19 +44,6 @@ def pictures(tmp_path: Path) -> Unlabeled:
     for i, path in enumerate(paths):
         Image.new("RGB", (48, 32), (60 * i, 90, 120)).save(path)
     return Unlabeled("drawn", tmp_path / "pictures", paths)
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Runs ``tadp-da`` in this process; its exit code."""
-
-    def run(*words: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["tadp-da", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return int(left.value.code or 0)
-
-    return run
 
 
 # -- signals
@@ -210,135 +189,6 @@ def test_row_43_a_second_signal_ends_at_once_and_the_checkpoint_stands(tmp_path:
     (kept,) = (tmp_path / "unfinished/line").iterdir()
     verify(kept)
     assert train(tmp_path)[0].index == 3
-
-
-# -- kills and full disks
-
-
-def complete(folder: Path) -> list[int]:
-    """Steps of the complete checkpoints below a folder, each looked at whole."""
-    found = sorted(folder.glob(f".line-*.draft/unfinished/line/step-*/{MANIFEST}"))
-    for manifest in found:
-        verify(manifest.parent)
-        for file in manifest.parent.glob("*.safetensors"):
-            load_file(file)
-    return [int(manifest.parent.name[5:]) for manifest in found]
-
-
-@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.slow)])
-def test_row_44_kills_at_random_moments_lose_at_most_a_step(tmp_path: Path, kills: int) -> None:
-    steps = 3 * kills
-    learn(str(tmp_path / "whole"), steps, 0.0)
-    begun = time.monotonic()
-    random.seed(kills)
-    folder, newest, killed = tmp_path / "cut", 0, 0
-    while killed < kills:
-        victim = begin(learn, str(folder), steps, 0.0)
-        until(lambda now=newest, v=victim: not v.is_alive() or max(complete_names(folder), default=0) > now)
-        time.sleep(random.uniform(0, 0.05))
-        victim.kill()
-        victim.join()
-        killed += 1
-        kept = complete(folder)
-        if list(folder.glob(f"line-*/{MANIFEST}")):
-            break  # it was quicker than the kill
-        assert kept, "a checkpoint was there, and is lost"
-        assert kept[-1] >= newest
-        newest = kept[-1]
-    victim = begin(learn, str(folder), steps, 0.0)
-    victim.join(120)
-    assert victim.exitcode == 0
-    (whole,), (cut,) = ((tmp_path / name).glob("line-*") for name in ("whole", "cut"))
-    assert {p.name for p in cut.iterdir()} == {"line.safetensors", "metrics.jsonl", MANIFEST}
-    for name in ("line.safetensors", "metrics.jsonl"):
-        assert (whole / name).read_bytes() == (cut / name).read_bytes()
-    assert [p.name for p in folder.iterdir()] == [cut.name], "what was partial is removed"
-    print(f"{killed} kills, {time.monotonic() - begun:.0f} s")
-
-
-def complete_names(folder: Path) -> list[int]:
-    return [int(p.parent.name[5:]) for p in folder.glob(f".line-*.draft/unfinished/line/step-*/{MANIFEST}")]
-
-
-def nothing_partial(folder: Path) -> None:
-    names = [path.name for path in folder.rglob("*")]
-    assert not [name for name in names if name.startswith((".step-", ".metrics"))]
-
-
-def test_row_45_no_room_for_a_larger_file_ends_with_advice_and_keeps_the_checkpoint(tmp_path: Path) -> None:
-    begin(learn, str(tmp_path), 2, 0.0).join(120)  # this width fits
-    (done,) = tmp_path.glob("line-*")
-    victim = begin(limited, str(tmp_path / "small"), 2000)
-    victim.join(120)
-    assert victim.exitcode == EnvironmentFault.exit_code
-    nothing_partial(tmp_path / "small")
-    verify(done)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of its own of half a megabyte."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", place], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("mounting is not permitted here")
-    yield place
-    subprocess.run(["umount", place], check=True)
-
-
-def test_row_45_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on(small_disk: Path) -> None:
-    filler = small_disk / "filler"
-
-    def fill(step: int) -> None:
-        if step == 3:
-            filler.write_bytes(
-                b"0" * (os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize - 8192)
-            )
-
-    calls = itertools.count()
-    folder = small_disk / "run"
-    with pytest.raises(EnvironmentFault, match="no room to write") as caught:
-        train(folder, Line(lambda: fill(next(calls) / 2)))
-    assert str(folder) in str(caught.value.where)
-    assert "free some space" in caught.value.fix
-    (kept,) = (folder / "unfinished/line").iterdir()
-    verify(kept)
-    assert kept.name == "step-00000003"
-    nothing_partial(folder)
-    filler.unlink()
-    whole = small_disk.parent / "whole"
-    train(whole)
-    assert [step.index for step in train(folder)] == [4, 5, 6, 7]
-    assert (folder / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
-
-
-def test_row_45_an_artefact_that_finds_no_room_leaves_the_old_ones(small_disk: Path) -> None:
-    run = Run(folder=small_disk)
-    run.once("thing", {"a": 1}, lambda f: (f / "text").write_text("old"), read)
-    with pytest.raises(EnvironmentFault, match="no room to write"):
-        run.once("thing", {"a": 2}, lambda f: (f / "text").write_text("x" * 2**20), read)
-    assert run.once("thing", {"a": 1}, lambda f: pytest.fail("made again"), read) == "old"
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_row_45_a_folder_that_may_not_be_written_to_is_told(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(EnvironmentFault, match="no right to write") as caught:
-        Run(folder=tmp_path / "x").once("thing", {}, lambda f: None, read)
-    tmp_path.chmod(0o700)
-    assert "choose a folder that you may write to" in caught.value.fix
-
-
-def test_row_45_a_read_only_disk_is_told(small_disk: Path) -> None:
-    run = Run(folder=small_disk)
-    run.once("thing", {}, lambda f: (f / "text").write_text("old"), read)
-    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    with pytest.raises(EnvironmentFault, match="no right to write") as caught:
-        run.once("other", {}, lambda f: None, read)
-    assert "choose a folder that you may write to" in caught.value.fix
-    assert str(small_disk) in str(caught.value.where)
-    assert run.once("thing", {}, lambda f: None, read) == "old"
 
 
 # -- the same folder again

@@ -159,3 +159,7 @@ def until(condition: Callable[[], Any], seconds: float = 120) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.005)
+
+
+def read(folder: Path) -> str:
+    return (folder / "text").read_text()

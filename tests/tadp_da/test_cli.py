@@ -29,19 +29,6 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs ``tadp-da`` in this process; its exit code."""
-
-    def run(*words: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["tadp-da", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return int(left.value.code or 0)
-
-    return run
-
-
 def models(toys: Path, tiny_pipeline: Path) -> list[object]:
     return ["--model", tiny_pipeline, "--captioner", toys / "blip2", "--device", "cpu"]
 

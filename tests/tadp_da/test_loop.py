@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,23 +12,7 @@ from torch import Tensor, nn
 from tadp_da.errors import Diverged, UsageError
 from tadp_da.loop import LoopSettings, Step, fit
 from tadp_da.run import Run
-
-
-class Points:
-    """Noisy samples of y = 3x; the noise is the 'augmentation'."""
-
-    def __init__(self, size: int = 10) -> None:
-        self.size = size
-
-    def __len__(self) -> int:
-        return self.size
-
-    def key(self, index: int) -> str:
-        return f"{index}.png"
-
-    def fetch(self, index: int, rng: np.random.Generator) -> Tensor:
-        x = index / self.size
-        return torch.tensor([x, 3 * x + 0.01 * rng.standard_normal()], dtype=torch.float32)
+from tests.faults.victims import Points
 
 
 class Line(nn.Module):

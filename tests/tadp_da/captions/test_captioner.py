@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from tadp_da.captions.captioner import Captioner, CaptionerSettings, caption_images, review
 from tadp_da.captions.files import CaptionFile, Entry
 from tadp_da.errors import ArtefactError, DataError, EnvironmentFault, UsageError
-from tadp_da.mini import WEIGHTS
 from tadp_da.run import Run
 from tadp_da.types import Unlabeled
 
@@ -220,8 +219,6 @@ def test_row_34_pickled_weights_are_refused(blip2: Path, tmp_path: Path) -> None
 
 
 def test_the_embedded_captioner_is_called_mini() -> None:
-    if not (WEIGHTS / "blip2").is_dir():
-        pytest.skip("the embedded weights have not been trained yet: python -m tadp_da.mini.pretrain")
     captioner = Captioner.from_pretrained("mini")
     assert captioner.model.config.model_type == "blip-2"
     assert captioner([Image.new("RGB", (128, 128), "skyblue")])[0]

@@ -1,0 +1,144 @@
+"""Runs that are killed, and disks that are full or closed: what was complete stays so."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from tadp_da.errors import EnvironmentFault
+from tadp_da.run import MANIFEST, Run, verify
+from tests.faults.victims import Line, begin, learn, limited, read, train, until
+
+
+def complete(folder: Path) -> list[int]:
+    """Steps of the complete checkpoints below a folder, each looked at whole."""
+    found = sorted(folder.glob(f".line-*.draft/unfinished/line/step-*/{MANIFEST}"))
+    for manifest in found:
+        verify(manifest.parent)
+        for file in manifest.parent.glob("*.safetensors"):
+            load_file(file)
+    return [int(manifest.parent.name[5:]) for manifest in found]
+
+
+@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.slow)])
+def test_row_44_kills_at_random_moments_lose_at_most_a_step(tmp_path: Path, kills: int) -> None:
+    steps = 3 * kills
+    learn(str(tmp_path / "whole"), steps, 0.0)
+    begun = time.monotonic()
+    random.seed(kills)
+    folder, newest, killed = tmp_path / "cut", 0, 0
+    while killed < kills:
+        victim = begin(learn, str(folder), steps, 0.0)
+        until(lambda now=newest, v=victim: not v.is_alive() or max(complete_names(folder), default=0) > now)
+        time.sleep(random.uniform(0, 0.05))
+        victim.kill()
+        victim.join()
+        killed += 1
+        kept = complete(folder)
+        if list(folder.glob(f"line-*/{MANIFEST}")):
+            break  # it was quicker than the kill
+        assert kept, "a checkpoint was there, and is lost"
+        assert kept[-1] >= newest
+        newest = kept[-1]
+    victim = begin(learn, str(folder), steps, 0.0)
+    victim.join(120)
+    assert victim.exitcode == 0
+    (whole,), (cut,) = ((tmp_path / name).glob("line-*") for name in ("whole", "cut"))
+    assert {p.name for p in cut.iterdir()} == {"line.safetensors", "metrics.jsonl", MANIFEST}
+    for name in ("line.safetensors", "metrics.jsonl"):
+        assert (whole / name).read_bytes() == (cut / name).read_bytes()
+    assert [p.name for p in folder.iterdir()] == [cut.name], "what was partial is removed"
+    print(f"{killed} kills, {time.monotonic() - begun:.0f} s")
+
+
+def complete_names(folder: Path) -> list[int]:
+    return [int(p.parent.name[5:]) for p in folder.glob(f".line-*.draft/unfinished/line/step-*/{MANIFEST}")]
+
+
+def nothing_partial(folder: Path) -> None:
+    names = [path.name for path in folder.rglob("*")]
+    assert not [name for name in names if name.startswith((".step-", ".metrics"))]
+
+
+def test_row_45_no_room_for_a_larger_file_ends_with_advice_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    begin(learn, str(tmp_path), 2, 0.0).join(120)  # this width fits
+    (done,) = tmp_path.glob("line-*")
+    victim = begin(limited, str(tmp_path / "small"), 2000)
+    victim.join(120)
+    assert victim.exitcode == EnvironmentFault.exit_code
+    nothing_partial(tmp_path / "small")
+    verify(done)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own of half a megabyte."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", place], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting is not permitted here")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_row_45_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on(small_disk: Path) -> None:
+    filler = small_disk / "filler"
+
+    def fill(step: int) -> None:
+        if step == 3:
+            filler.write_bytes(
+                b"0" * (os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize - 8192)
+            )
+
+    calls = itertools.count()
+    folder = small_disk / "run"
+    with pytest.raises(EnvironmentFault, match="no room to write") as caught:
+        train(folder, Line(lambda: fill(next(calls) / 2)))
+    assert str(folder) in str(caught.value.where)
+    assert "free some space" in caught.value.fix
+    (kept,) = (folder / "unfinished/line").iterdir()
+    verify(kept)
+    assert kept.name == "step-00000003"
+    nothing_partial(folder)
+    filler.unlink()
+    whole = small_disk.parent / "whole"
+    train(whole)
+    assert [step.index for step in train(folder)] == [4, 5, 6, 7]
+    assert (folder / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+
+
+def test_row_45_an_artefact_that_finds_no_room_leaves_the_old_ones(small_disk: Path) -> None:
+    run = Run(folder=small_disk)
+    run.once("thing", {"a": 1}, lambda f: (f / "text").write_text("old"), read)
+    with pytest.raises(EnvironmentFault, match="no room to write"):
+        run.once("thing", {"a": 2}, lambda f: (f / "text").write_text("x" * 2**20), read)
+    assert run.once("thing", {"a": 1}, lambda f: pytest.fail("made again"), read) == "old"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_row_45_a_folder_that_may_not_be_written_to_is_told(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(EnvironmentFault, match="no right to write") as caught:
+        Run(folder=tmp_path / "x").once("thing", {}, lambda f: None, read)
+    tmp_path.chmod(0o700)
+    assert "choose a folder that you may write to" in caught.value.fix
+
+
+def test_row_45_a_read_only_disk_is_told(small_disk: Path) -> None:
+    run = Run(folder=small_disk)
+    run.once("thing", {}, lambda f: (f / "text").write_text("old"), read)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(EnvironmentFault, match="no right to write") as caught:
+        run.once("other", {}, lambda f: None, read)
+    assert "choose a folder that you may write to" in caught.value.fix
+    assert str(small_disk) in str(caught.value.where)
+    assert run.once("thing", {}, lambda f: None, read) == "old"

@@ -254,7 +254,7 @@ def own_benchmark(
         "captioner": captioner,
     }
     table = read_benchmark(preset, sets, base=base, kind="presets")
-    return Benchmark(name="own", claim="Your own data.", rows=table.only(strategies).rows)
+    return Benchmark(name="own", claim="Your own data.", rows=table.only(strategies).rows, order=strategies)
 
 
 def show_predictions(table: Benchmark, seed: int, run: Run, most: int = 24) -> Path:

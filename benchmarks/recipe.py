@@ -229,11 +229,17 @@ class Benchmark:
         name: how it is called.
         claim: what it shows, and whether it has been measured.
         rows: recipe of each row, in table order; ``"null"`` is the one that others are compared with.
+        order: names of all rows of the table, of which ``rows`` may be some; those of ``rows`` when empty.
     """
 
     name: str
     claim: str
     rows: Mapping[str, Recipe]
+    order: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.order:
+            object.__setattr__(self, "order", tuple(self.rows))
 
     def only(self, names: tuple[str, ...]) -> Benchmark:
         """The same table with these rows; all of them when none is named.

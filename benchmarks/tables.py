@@ -27,6 +27,7 @@ class _Cell:
 
     table: str
     name: str
+    place: int
     seed: int
     recipe: Recipe
     data: Path
@@ -43,7 +44,7 @@ def fill(benchmark: Benchmark, seeds: Sequence[int], run: Run, data: Path, jobs:
         jobs: rows that run at a time, each in a process of its own.
     """
     cells = [
-        _Cell(benchmark.name, name, seed, recipe, data)
+        _Cell(benchmark.name, name, benchmark.order.index(name), seed, recipe, data)
         for seed in seeds
         for name, recipe in benchmark.rows.items()
     ]
@@ -53,7 +54,7 @@ def fill(benchmark: Benchmark, seeds: Sequence[int], run: Run, data: Path, jobs:
         for cell in cells:
             with run.progress(1, cell.table) as advance:
                 advance(_fill_one(cell, run))
-    return finished(run.folder, benchmark.name, list(benchmark.rows))
+    return finished(run.folder, benchmark.name)
 
 
 def _fill_one(cell: _Cell, run: Run) -> str:
@@ -61,42 +62,38 @@ def _fill_one(cell: _Cell, run: Run) -> str:
     note = _notes(run.folder, cell.table) / f"{cell.name}-{cell.seed}.json"
     note.parent.mkdir(parents=True, exist_ok=True)
     place = report.folder.relative_to(run.folder).as_posix() if report.folder else ""
-    facts = {"row": cell.name, "seed": cell.seed, "report": place, "recipe": cell.recipe.as_json()}
-    write_json(note, facts)
+    facts = {"row": cell.name, "place": cell.place, "seed": cell.seed, "report": place}
+    write_json(note, facts | {"recipe": cell.recipe.as_json()})
     found = report.target
     score = "" if found is None or found.main is None else f": {found.metric} {found.main:.1f}"
     return f"{cell.name}, seed {cell.seed}{score}"
 
 
-def finished(
-    folder: Path, name: str, order: Sequence[str] = (), *, only: Mapping[str, Recipe] | None = None
-) -> Reports:
-    """Reports of a benchmark that stand in a run folder, by row and seed.
+def finished(folder: Path, name: str, *, only: Mapping[str, Recipe] | None = None) -> Reports:
+    """Reports of a benchmark that stand in a run folder, by row and seed, in the order of its table.
 
     Args:
         folder: run folder.
         name: of the benchmark.
-        order: rows to list first.
         only: leave out reports of rows that were made with other settings than these, but for where models and captions
             lie.
 
     Raises:
         DataError: when none does.
     """
-    found: dict[str, dict[int, Report]] = {row: {} for row in order}
-    for note in sorted(_notes(folder, name).glob("*.json")):
-        told = json.loads(note.read_text(encoding="utf-8"))
+    found: dict[str, dict[int, Report]] = {}
+    notes = [json.loads(n.read_text(encoding="utf-8")) for n in _notes(folder, name).glob("*.json")]
+    for told in sorted(notes, key=lambda note: (note["place"], note["row"], note["seed"])):
         if only is not None and not _alike(told["recipe"], only.get(told["row"])):
             continue
         found.setdefault(told["row"], {})[int(told["seed"])] = Report.load(folder / told["report"])
-    kept = {row: dict(sorted(seeds.items())) for row, seeds in found.items() if seeds}
-    if not kept:
+    if not found:
         raise DataError(
             f"no finished run of {name!r}",
             where=folder,
             fix=f"run it first: tadp-da benchmark run {name} --out {folder}",
         )
-    return kept
+    return found
 
 
 def _alike(told: Mapping[str, Any], recipe: Recipe | None) -> bool:

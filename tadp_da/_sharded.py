@@ -1,9 +1,10 @@
-"""Parameters that lie in pieces on several devices (FSDP): how they are spread, and how they come together again."""
+"""What lies in pieces on several devices (FSDP, DeepSpeed): how it is spread, and how it comes together again."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from tadp_da._deepspeed import WholeState
 from tadp_da.errors import EnvironmentFault, UsageError
 
 Groups = list[dict[str, Any]]
@@ -22,11 +24,11 @@ def prepare(
 ) -> tuple[nn.Module, Any, list[nn.Parameter]]:
     """Model, optimizer and trained parameters as the accelerator wants them.
 
-    Under FSDP a copy is spread over the devices and trained, and the objective waits on the CPU: sharding puts other
-    parameters in the place of those that its callers hold. See :func:`give_back`.
+    Under FSDP and DeepSpeed a copy is spread over the devices and trained, and the objective waits on the CPU: sharding
+    puts other parameters in the place of those that its callers hold, or hooks onto them. See :func:`give_back`.
     """
     trained = [p for group in groups for p in group["params"]]
-    if accelerator.distributed_type != DistributedType.FSDP:
+    if accelerator.distributed_type not in (DistributedType.FSDP, DistributedType.DEEPSPEED):
         model, optim = accelerator.prepare(objective, optimizer(groups))
         return model, optim, trained
     names = {id(p): name for name, p in objective.named_parameters()}
@@ -34,8 +36,23 @@ def prepare(
     own = dict(spread.named_parameters())
     mine = [group | {"params": [own[names[id(p)]] for p in group["params"]]} for group in groups]
     model, optim = accelerator.prepare(spread, optimizer(mine))
-    own = dict(model.named_parameters())
+    if accelerator.distributed_type == DistributedType.FSDP:
+        own = dict(model.named_parameters())
     return model, optim, [own[names[id(p)]] for p in trained]
+
+
+def whole_state(accelerator: Accelerator, optimizer: Any, trained: Sequence[nn.Parameter]) -> Any:
+    """What tells an optimizer's state by parameter, and takes it so."""
+    deepspeed = accelerator.distributed_type == DistributedType.DEEPSPEED
+    return WholeState(optimizer, trained) if deepspeed else optimizer
+
+
+def passing(accelerator: Accelerator, model: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
+    """Around the forward pass of a micro-batch: only after the last one of a step, gradients are shared."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        accelerator.sync_gradients = last  # and its backward pass takes the step itself
+        return nullcontext()
+    return nullcontext() if last else accelerator.no_sync(model)
 
 
 @torch.no_grad()
@@ -71,15 +88,10 @@ def refuse_unfit(accelerator: Accelerator, *, asked: bool) -> None:
         asked: whether the configuration asks for FSDP.
 
     Raises:
-        EnvironmentFault: for DeepSpeed, and for FSDP on CPUs, where accelerate would silently not shard.
+        EnvironmentFault: for FSDP on CPUs, where accelerate would silently not shard.
         UsageError: for the first version of FSDP.
     """
     kind = accelerator.distributed_type
-    if kind == DistributedType.DEEPSPEED:
-        raise EnvironmentFault(
-            "DeepSpeed keeps the optimizer's state in pieces of its own, which no checkpoint here can hold",
-            fix="shard with FSDP instead: accelerate launch --config_file examples/accelerate/fsdp.yaml",
-        )
     if asked and kind != DistributedType.FSDP:
         raise EnvironmentFault(
             f"FSDP is asked for, and accelerate shards on GPUs only; here it is {accelerator.device.type}",

@@ -12,7 +12,6 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,12 +28,13 @@ from pydantic.dataclasses import dataclass as settings
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from tadp_da import _deepspeed
 from tadp_da._checkpoint import Checkpoints
 from tadp_da._guard import Guard, enough_memory
-from tadp_da._sharded import give_back, prepare, refuse_unfit, whole
+from tadp_da._sharded import give_back, passing, prepare, refuse_unfit, whole, whole_state
 from tadp_da.errors import EnvironmentFault, UsageError
 from tadp_da.interruption import asked, held, ignore, interrupted
-from tadp_da.processes import count, is_main, rank
+from tadp_da.processes import count, is_main, join, rank
 from tadp_da.run import Run, write_text
 
 OptimizerName = Literal["adamw", "adamw8bit"]
@@ -188,7 +188,7 @@ def _refuse_nothing(trained: Sequence[nn.Parameter], examples: Examples) -> None
         raise UsageError("the training set is empty", fix="check the data root and the split")
 
 
-def _accelerator(run: Run) -> Accelerator:
+def _accelerator(run: Run, settings: LoopSettings) -> Accelerator:
     device = run.torch_device
     on_cpu = device.type == "cpu"
     if device.type == "cuda" and device.index is not None:
@@ -199,6 +199,12 @@ def _accelerator(run: Run) -> Accelerator:
     AcceleratorState._reset_state()
     # what is trained may be used at some steps and not at others: no object in any picture of a batch
     lenient = DistributedDataParallelKwargs(find_unused_parameters=True)
+    if _deepspeed.wanted():
+        join(device)
+        accelerator = Accelerator()  # not cpu=True, which would leave DeepSpeed out
+        plugin, share = accelerator.state.deepspeed_plugin, settings.share(count())
+        _deepspeed.configure(plugin, share=share, clip=settings.clip, precision=run.precision)
+        return accelerator
     accelerator = Accelerator(mixed_precision=run.precision, cpu=on_cpu, kwargs_handlers=[lenient])
     refuse_unfit(accelerator, asked=parse_flag_from_env("ACCELERATE_USE_FSDP"))
     return accelerator
@@ -236,12 +242,12 @@ def fit(
         EnvironmentFault: when a step does not fit into memory or a checkpoint onto the disk.
     """
     _refuse_nothing(given := [p for group in groups for p in group["params"]], examples)
-    accelerator = _accelerator(run)
+    accelerator = _accelerator(run, settings)
     base_lrs = [group["lr"] for group in groups]
     model, optim, trained = prepare(accelerator, objective, groups, partial(_optimizer, optimizer))
     average = EMAModel(trained, decay=settings.ema) if settings.ema else None
-    named = accelerator.unwrap_model(model)
-    keeper = Checkpoints(checkpoints, named, trained, optim.optimizer, average, accelerator.scaler)
+    named, state = accelerator.unwrap_model(model), whole_state(accelerator, optim.optimizer, trained)
+    keeper = Checkpoints(checkpoints, named, trained, state, average, accelerator.scaler)
     start = _begin(keeper, settings)
     plan = _Plan(len(examples), settings, run.seed, start, rank(), count())
     batches = _batches(examples, plan, collate)
@@ -334,7 +340,7 @@ def _advance(
     for micro in range(settings.accumulate):
         batch = _to(next(batches), accelerator.device)
         last = micro + 1 == settings.accumulate
-        with nullcontext() if last else accelerator.no_sync(model), accelerator.autocast():
+        with passing(accelerator, model, last=last), accelerator.autocast():
             loss = model(batch, plan.generators(step, micro))
         accelerator.backward(loss / settings.accumulate)
         total += loss.detach().float() / settings.accumulate

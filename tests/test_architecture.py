@@ -29,6 +29,7 @@ LAYERS = (
         "tadp_da._store",
         "tadp_da._checkpoint",
         "tadp_da._guard",
+        "tadp_da._deepspeed",
         "tadp_da._sharded",
         "tadp_da.cache",
         "tadp_da.frozen",

@@ -154,7 +154,7 @@ def write_report(
     note = folder / "tables" / name / "rows" / f"{row}-{seed}.json"
     note.parent.mkdir(parents=True, exist_ok=True)
     recipe = read_benchmark(name, sets).rows[row].as_json()
-    write_json(note, {"row": row, "seed": seed, "report": place.name, "recipe": recipe})
+    write_json(note, {"row": row, "place": 0, "seed": seed, "report": place.name, "recipe": recipe})
 
 
 def test_ours_stands_beside_the_papers_number_or_is_not_run(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import torch
 from benchmarks import sizes
 from benchmarks.plan import PEAKS, Planner, throughput, whole
 from benchmarks.recipe import Benchmark, Recipe, read_benchmark
-from tadp_da import cli
 from tadp_da.errors import UsageError
 
 Make = Callable[..., Recipe]
@@ -148,17 +146,6 @@ def test_unknown_gpus_and_models_are_refused_with_advice(recipe: Make) -> None:
     assert "--tflops" in str(refused.value)
     with pytest.raises(UsageError, match=r"--set model=sd-1\.5"):
         Planner().cost(dataclasses.replace(recipe(), model="nobody/nothing"))
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    def run(*words: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["tadp-da", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return int(left.value.code or 0)
-
-    return run
 
 
 def test_the_command_shows_a_step_and_the_hours(

@@ -67,7 +67,12 @@ def train(folder: Path, steps: int = 6, pause: float = 0.0, **more: Any) -> dict
     run = Run(folder=folder, seed=5, device="cpu", quiet=True)
     network = Line(pause)
     settings = LoopSettings(steps=steps, **({"batch": 4, "accumulate": 2, "ema": 0.5} | more))
-    groups = [{"params": list(network.layer.parameters()), "lr": 0.05, "weight_decay": 0.01}]
+    weights = [p for p in network.layer.parameters() if p.ndim > 1]
+    biases = [p for p in network.layer.parameters() if p.ndim == 1]
+    groups = [
+        {"params": weights, "lr": 0.05, "weight_decay": 0.01},
+        {"params": biases, "lr": 0.05, "weight_decay": 0.0},
+    ]
     checkpoints = run.unfinished / "line"
     taken = fit(network, groups, Points(), settings, run, collate=torch.stack, checkpoints=checkpoints)
     for _ in recorded(taken, steps, run, "line"):
@@ -185,6 +190,15 @@ def sharded(place: Path) -> None:
         return accelerator
 
     loop._accelerator = forced
+    line(place / "line")
+    train(place / "cut", steps=3, checkpoint_every=1)
+    weights = train(place / "cut", steps=6, checkpoint_every=1)
+    if is_main():
+        save_file(weights, place / "cut.safetensors")
+
+
+def zero(place: Path) -> None:
+    """Under DeepSpeed, as the environment asks; in one go, and in two over a checkpoint."""
     line(place / "line")
     train(place / "cut", steps=3, checkpoint_every=1)
     weights = train(place / "cut", steps=6, checkpoint_every=1)

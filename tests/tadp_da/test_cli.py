@@ -64,6 +64,8 @@ def test_the_whole_figure_on_own_folders(
     assert command("compare", tmp_path, "own") == 0
     assert "verdict" in capsys.readouterr().out
     assert "difference from null" in (tmp_path / "tables/own/table.md").read_text()
+    again = json.loads((tmp_path / "tables/own/table.json").read_text())
+    assert [row["name"] for row in again["rows"]] == rows.split(",")
 
 
 def test_without_target_labels_there_are_predictions_and_no_table(

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.utils import DeepSpeedPlugin
 from safetensors.torch import load_file
 
+from tadp_da import _deepspeed
 from tadp_da.cli.stages import refuse_alone
 from tadp_da.errors import EnvironmentFault, UsageError
 from tadp_da.loop import LoopSettings
@@ -121,6 +123,61 @@ def test_sharded_parameters_learn_the_same_and_their_checkpoints_are_whole(tmp_p
         load_file(tmp_path / "shared" / name) for name in ("cut.safetensors", "line/line.safetensors")
     )
     torch.testing.assert_close(cut, whole, **CLOSE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [1, 2])
+def test_deepspeed_learns_the_same_and_its_checkpoints_are_whole(
+    stage: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("deepspeed", reason="pip install deepspeed")
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    crew.line(alone / "line")
+    with monkeypatch.context() as asked:
+        asked.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+        asked.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", str(stage))
+        assert two("zero", shared) == 0
+    assert_same_training(alone / "line", shared / "line")
+    cut, whole = (load_file(shared / name) for name in ("cut.safetensors", "line/line.safetensors"))
+    torch.testing.assert_close(cut, whole, **CLOSE)
+    # and one process without DeepSpeed goes on from its checkpoint
+    torch.testing.assert_close(crew.train(shared / "cut", steps=8), crew.train(alone, steps=8), **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("settings", "precision", "words"),
+    [
+        ({"zero_stage": 3}, "no", "zero_stage: 3"),
+        ({"zero_stage": 2, "offload_optimizer_device": "cpu"}, "no", "offloading"),
+        ({"zero_stage": 2}, "fp16", "precision fp16"),
+        ({"hf_ds_config": {"zero_optimization": {"stage": 2}, "optimizer": {"type": "Lamb"}}}, "no", "of its own"),
+    ],
+)  # fmt: skip
+def test_what_deepspeed_cannot_do_here_is_refused(
+    settings: dict[str, Any], precision: str, words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        _deepspeed.configure(DeepSpeedPlugin(**settings), share=1, clip=1.0, precision=precision)
+
+
+def test_deepspeed_gets_the_settings_of_the_training() -> None:
+    plugin = DeepSpeedPlugin(zero_stage=1)
+    _deepspeed.configure(plugin, share=3, clip=0.5, precision="bf16")
+    told = plugin.deepspeed_config
+    assert (told["train_micro_batch_size_per_gpu"], told["gradient_clipping"]) == (3, 0.5)
+    assert told["torch_autocast"] == {"enabled": True, "dtype": "bfloat16"}
+    assert not told.get("bf16", {}).get("enabled")
+
+
+def test_deepspeed_needs_others_and_to_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(UsageError, match="there is one"):
+        crew.train(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(_deepspeed, "is_deepspeed_available", lambda: False)
+    with pytest.raises(EnvironmentFault, match="not installed") as refused:
+        _deepspeed.wanted()
+    assert "pip install deepspeed" in refused.value.fix
 
 
 @pytest.mark.slow

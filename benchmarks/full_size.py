@@ -45,6 +45,7 @@ GOALS = (
     Goal("features with maps / eager, extra memory", "ours", "eager", "extra_bytes", 0.25),
     Goal("features with maps in bf16 / eager in fp32, time", "ours-bf16", "eager", "seconds", 0.3),
     Goal("training step / eager, time", "step", "step-eager", "seconds", 0.55),
+    Goal("training step in bf16 autocast / eager in fp32, time", "step-bf16", "step-eager", "seconds", 0.55),
     Goal(
         "training step with LoRA and checkpointing / eager, extra memory",
         "step-lora-checkpointing", "step-eager", "extra_bytes", 1 / 3,

@@ -95,7 +95,13 @@ class Comparison:
                 names = ", ".join(
                     f"{row.name} ({row.difference.mean:+.1f})" for row in found if row.difference is not None
                 )
-                said.append(f"Clearly {words} {self.baseline} on the target: {names}.")
+                said.append(f"{words.capitalize()} {self.baseline} on the target: {names}.")
+        compared = sum(row.verdict in ("helps", "hurts", "no clear difference") for row in self.rows)
+        if said and compared > 1:
+            chance = (1 - LEVEL) * compared
+            said.append(
+                f"Of {compared} rows without any effect about {chance:.1f} would stand there by chance."
+            )
         if open_ := [row.name for row in self.rows if row.verdict == "no clear difference"]:
             said.append(f"No clear difference from {self.baseline}: {', '.join(open_)}.")
         if few := [row.name for row in self.rows if row.verdict == "too few seeds"]:

@@ -125,8 +125,9 @@ def test_the_conclusion_says_what_helps_what_hurts_and_what_does_not_matter() ->
             "once": row({0: 60.0}),
         }
     ).conclusion()
-    assert "better than null on the target: up (+2.0)" in said
-    assert "worse than null on the target: down (-2.0)" in said
+    assert "Better than null on the target: up (+2.0)" in said
+    assert "Worse than null on the target: down (-2.0)" in said
+    assert "Of 3 rows without any effect about 0.2 would stand there by chance." in said
     assert "No clear difference from null: same." in said
     assert "Too few seeds for a verdict: once" in said
     assert compare({"null": row(NULL)}).conclusion() == "There is nothing to compare yet."

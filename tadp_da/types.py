@@ -170,7 +170,8 @@ def opened(path: Path, what: str = "an image") -> Iterator[Image]:
             where=path,
             fix="shrink or remove it; if it is what it should be, raise the limit: TADP_MAX_PIXELS=120000000",
         ) from None
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
+    # Pillow raises TypeError for EXIF data of the wrong kind
+    except (OSError, ValueError, TypeError, SyntaxError, EOFError, struct.error) as error:
         raise DataError(
             f"cannot decode {what}: {error}", where=path, fix="re-encode or remove the file"
         ) from None

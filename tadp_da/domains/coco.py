@@ -200,7 +200,7 @@ def _image_entry(entry: Any, file: Path) -> tuple[str, Any, tuple[int, int] | No
     try:
         name, number = str(entry["file_name"]).replace("\\", "/"), entry["id"]
         height, width = int(entry.get("height") or 0), int(entry.get("width") or 0)
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"an image entry is malformed: {error}", where=file, fix=_FORM) from None
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts or ":" in path.parts[0]:

@@ -179,9 +179,9 @@ def sharded(place: Path) -> None:
     """Under FSDP, from which accelerate keeps CPUs; in one go, and in two over a checkpoint."""
     plain = loop._accelerator
 
-    def forced(run: Run) -> Accelerator:
+    def forced(run: Run, settings: LoopSettings) -> Accelerator:
         PartialState()._shared_state["distributed_type"] = DistributedType.MULTI_CPU
-        accelerator = plain(run)
+        accelerator = plain(run, settings)
         for state in (PartialState, AcceleratorState):
             state._shared_state["distributed_type"] = DistributedType.FSDP
         AcceleratorState._shared_state["fsdp_plugin"] = FullyShardedDataParallelPlugin(

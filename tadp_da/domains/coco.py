@@ -7,6 +7,7 @@ stands. Crowds (``iscrowd``) become *difficult* boxes: neither to be found nor t
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,7 +87,8 @@ class _Coco:
     def images(self, root: Path, split: str) -> tuple[Path, ...]:
         folder, file = self.folders[split], self.labelled[split]
         found = [folder / name for name in sorted(_load(file))]
-        if missing := [path for path in found if not path.is_file()]:
+        # not Path.is_file, which raises for a name too long for the system
+        if missing := [path for path in found if not os.path.isfile(path)]:
             raise DataError(
                 f"{len(missing)} of {len(found)} pictures are missing: "
                 + some([path.relative_to(folder).as_posix() for path in missing]),

@@ -16,9 +16,9 @@ from tadp_da.errors import UsageError
 T = TypeVar("T")
 
 
-def nearest(name: str, known: list[str]) -> str:
-    """``", did you mean 'x'?"`` for the nearest known name, or an empty string."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+def nearest(name: object, known: list[str]) -> str:
+    """``", did you mean 'x'?"`` for the nearest known name, or an empty string. In a file a name may be anything."""
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     return f", did you mean {near[0]!r}?" if near else ""
 
 
@@ -63,7 +63,7 @@ class Registry(Generic[T]):
         self._scan()
         try:
             return self._entries[name]
-        except KeyError:
+        except (KeyError, TypeError):  # a list has no hash
             hint = nearest(name, list(self._entries))
             raise UsageError(
                 f"unknown {self.kind} {name!r}{hint}",

@@ -174,7 +174,7 @@ def _images(file: Path, stamp: tuple[int, int]) -> Mapping[str, _Image]:
                 where,
             )
             objects[entry["image_id"]].append(thing)
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
+        except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(
                 f"an annotation lacks or misstates {error}"
                 if isinstance(error, KeyError)

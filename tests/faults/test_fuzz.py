@@ -217,7 +217,13 @@ def test_a_moment_of_spoiled_files_finds_no_foreign_error(name: str, tmp_path: P
 
 
 #: what long runs found, and is mended
-FOUND = [("cmyk jpeg", 10126), ("coco json", 1102), ("coco json", 2894)]
+FOUND = [
+    ("cmyk jpeg", 10126),
+    ("coco json", 1102),
+    ("coco json", 2894),
+    ("coco json", 6361),
+    ("recipe yaml", 21365),
+]
 
 
 @pytest.mark.parametrize(("name", "number"), FOUND)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,15 @@ def test_a_process_that_dies_is_told_of(run: Run) -> None:
     assert "memory" in caught.value.fix
 
 
+@pytest.fixture
+def _heard() -> Iterator[None]:
+    """SIGINT as at a terminal: a shell that starts tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heard")
 def test_a_signal_ends_all_of_them(run: Run) -> None:
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):

@@ -61,7 +61,8 @@ def _fill_one(cell: _Cell, run: Run) -> str:
     report = reproduce(cell.recipe, run.with_seed(cell.seed), cell.data)
     note = _notes(run.folder, cell.table) / f"{cell.name}-{cell.seed}.json"
     note.parent.mkdir(parents=True, exist_ok=True)
-    place = report.folder.relative_to(run.folder).as_posix() if report.folder else ""
+    # a report lies at an absolute path, and --out may be a relative one
+    place = report.folder.relative_to(run.folder.absolute()).as_posix() if report.folder else ""
     facts = {"row": cell.name, "place": cell.place, "seed": cell.seed, "report": place}
     write_json(note, facts | {"recipe": cell.recipe.as_json()})
     found = report.target

@@ -42,29 +42,36 @@ def own(toys: Path, out: Path, rows: str) -> list[object]:
 
 
 def test_the_whole_figure_on_own_folders(
-    command: Command, toys: Path, tiny_pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: Command,
+    toys: Path,
+    tiny_pipeline: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = Path("runs/own")  # relative, as the commands' own defaults are
     rows = "scratch,null,textual-inversion,dreambooth,dreambooth-weights-only,dreambooth-word-only"
     tests = ["--target-test-images", toys / "test/images", "--target-test-masks", toys / "test/masks"]
-    words = [*own(toys, tmp_path, rows), *tests, *models(toys, tiny_pipeline), "--seeds", "1"]
+    words = [*own(toys, out, rows), *tests, *models(toys, tiny_pipeline), "--seeds", "1"]
     assert command(*words) == 0
-    table = json.loads((tmp_path / "tables/own/table.json").read_text())
+    table = json.loads((out / "tables/own/table.json").read_text())
     assert [row["name"] for row in table["rows"]] == rows.split(",")
     assert all(set(row["target"]["values"]) == {"1"} for row in table["rows"])
-    assert (tmp_path / "tables/own/scores.png").stat().st_size > 1000
-    assert (tmp_path / "tables/own/panels.png").stat().st_size > 1000
-    overlays = sorted((tmp_path / "predictions/dreambooth").glob("*.png"))
+    assert (out / "tables/own/scores.png").stat().st_size > 1000
+    assert (out / "tables/own/panels.png").stat().st_size > 1000
+    overlays = sorted((out / "predictions/dreambooth").glob("*.png"))
     assert [Image.open(p).size for p in overlays] == [(SIZE[1], SIZE[0])] * 4
     # one concept serves DreamBooth and both its ablations; a second call makes nothing anew
-    assert len(list(tmp_path.glob("concept-*"))) == 3
-    made = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/manifest.json")}
+    assert len(list(out.glob("concept-*"))) == 3
+    made = {p: p.stat().st_mtime_ns for p in out.glob("*/manifest.json")}
     assert command(*words) == 0
-    assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/manifest.json")} == made
+    assert {p: p.stat().st_mtime_ns for p in out.glob("*/manifest.json")} == made
     capsys.readouterr()
-    assert command("compare", tmp_path, "own") == 0
+    assert command("compare", out, "own") == 0
     assert "verdict" in capsys.readouterr().out
-    assert "difference from null" in (tmp_path / "tables/own/table.md").read_text()
-    again = json.loads((tmp_path / "tables/own/table.json").read_text())
+    assert "difference from null" in (out / "tables/own/table.md").read_text()
+    again = json.loads((out / "tables/own/table.json").read_text())
     assert [row["name"] for row in again["rows"]] == rows.split(",")
 
 

@@ -175,8 +175,17 @@ def heavy(place: Path, pipeline: str) -> None:
     score(place, data)
 
 
+def cut(place: Path) -> None:
+    """A line in one go, and in two over a checkpoint; under DeepSpeed where the environment asks for it."""
+    line(place / "line")
+    train(place / "cut", steps=3, checkpoint_every=1)
+    weights = train(place / "cut", steps=6, checkpoint_every=1)
+    if is_main():
+        save_file(weights, place / "cut.safetensors")
+
+
 def sharded(place: Path) -> None:
-    """Under FSDP, from which accelerate keeps CPUs; in one go, and in two over a checkpoint."""
+    """Under FSDP, from which accelerate keeps CPUs."""
     plain = loop._accelerator
 
     def forced(run: Run, settings: LoopSettings) -> Accelerator:
@@ -190,20 +199,7 @@ def sharded(place: Path) -> None:
         return accelerator
 
     loop._accelerator = forced
-    line(place / "line")
-    train(place / "cut", steps=3, checkpoint_every=1)
-    weights = train(place / "cut", steps=6, checkpoint_every=1)
-    if is_main():
-        save_file(weights, place / "cut.safetensors")
-
-
-def zero(place: Path) -> None:
-    """Under DeepSpeed, as the environment asks; in one go, and in two over a checkpoint."""
-    line(place / "line")
-    train(place / "cut", steps=3, checkpoint_every=1)
-    weights = train(place / "cut", steps=6, checkpoint_every=1)
-    if is_main():
-        save_file(weights, place / "cut.safetensors")
+    cut(place)
 
 
 def interrupted(place: Path) -> None:

@@ -136,7 +136,7 @@ def test_deepspeed_learns_the_same_and_its_checkpoints_are_whole(
     with monkeypatch.context() as asked:
         asked.setenv("ACCELERATE_USE_DEEPSPEED", "true")
         asked.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", str(stage))
-        assert two("zero", shared) == 0
+        assert two("cut", shared) == 0
     assert_same_training(alone / "line", shared / "line")
     cut, whole = (load_file(shared / name) for name in ("cut.safetensors", "line/line.safetensors"))
     torch.testing.assert_close(cut, whole, **CLOSE)

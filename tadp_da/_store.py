@@ -64,17 +64,26 @@ def _number(error: Exception) -> int:
 
 
 @contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock file for the block; it is free again when its holder dies, however it dies. A process that has to
-    wait says so once."""
+def locked(path: Path, what: str = "", *, patience: float = -1) -> Iterator[None]:
+    """Hold a lock file for the block; it is free again when its holder dies, however it dies.
+
+    Args:
+        path: the file; it is made, and gone afterwards.
+        what: what a process that has to wait says, once, that it waits for; nothing is said without.
+        patience: seconds that it waits at most; for ever below 0.
+
+    Raises:
+        TimeoutError: when somebody else held it all that time.
+    """
     from filelock import FileLock, Timeout
 
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"another process works on {what}; waiting for it", file=sys.stderr, flush=True)
-        lock.acquire()
+        if what:
+            print(f"another process works on {what}; waiting for it", file=sys.stderr, flush=True)
+        lock.acquire(timeout=patience)
     try:
         yield
     finally:

@@ -3,40 +3,38 @@
 An entry is one safetensors file, found by the hash of everything that it was made from, so that nothing stale can be
 found: a change makes another key. The plain facts behind the key lie in the file, for ``tadp-da cache why``.
 
-There are no locks. A file is written aside and renamed, hence whole or absent, and processes that share the folder make
-an entry at most once each; one that is killed holds nothing that another would wait for.
+A file is written aside and renamed, hence whole or absent, and read without a lock. What is missing is made under a
+lock of its own, so that runs which share the folder share the work: one makes an entry, the others wait and read it.
+The system frees the lock of a process that dies; for one that hangs others wait a while, then make the entry too.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import logging
 import os
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tadp_da.concept import digest_tensors
+from tadp_da._cache_file import DRAFT, ENTRY, Facts, key_of, read, write
+from tadp_da._store import locked
 from tadp_da.errors import UsageError
 from tadp_da.run import file_digest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Facts = Mapping[str, Any]
-"""What an entry was made from, as flat JSON values. Of a picture, ``image`` is the hash of its file's bytes."""
-
 OFF = "off"
 MOST = "20GB"
-_ENTRY, _DRAFT = ".safetensors", ".draft"
-_ABANDONED = 3600  # seconds after which a draft is nobody's any more
+_LOCK = ".lock"
+_ABANDONED = 3600  # seconds after which a draft or a lock is nobody's any more
+_PATIENCE = 120.0  # seconds that one waits for another to make an entry
 _log = logging.getLogger(__name__)
 
 
@@ -141,21 +139,6 @@ class Entry:
     used: float
 
 
-@dataclass(frozen=True)
-class Record:
-    """What an entry's file says of itself.
-
-    Attributes:
-        facts: what its tensors were made from.
-        source: the file they were made of as it was then called; for people, no part of the key.
-        made: when, in ISO 8601.
-    """
-
-    facts: dict[str, Any]
-    source: str
-    made: str
-
-
 class Cache:
     """Entries in a folder, one file each.
 
@@ -179,11 +162,49 @@ class Cache:
             make: makes them, on the CPU.
             source: the file that ``facts["image"]`` speaks of. One that changed while the entry was made is not kept.
         """
-        if (found := self.get(kind, facts)) is not None:
-            return found
-        made = make()
-        self.put(kind, facts, made, source=source)
-        return made
+        return self.once_each(kind, [facts], lambda _: [make()], sources=[source])[0]
+
+    def once_each(
+        self,
+        kind: str,
+        asked: Sequence[Facts],
+        make: Callable[[Sequence[int]], Sequence[dict[str, Tensor]]],
+        *,
+        sources: Sequence[Path | None],
+    ) -> list[dict[str, Tensor]]:
+        """The tensors of several entries, those that are missing made in one go.
+
+        Args:
+            kind: as for ``once``.
+            asked: the facts of each.
+            make: makes those of the given places in ``asked``.
+            sources: the file of each, as for ``once``.
+        """
+        found = {i: self.get(kind, facts) for i, facts in enumerate(asked)}
+        if missing := [i for i, tensors in found.items() if tensors is None]:
+            with self._alone(kind, [asked[i] for i in missing]):
+                found |= {i: self.get(kind, asked[i]) for i in missing}  # another process may have been at it
+                missing = [i for i in missing if found[i] is None]
+                for i, made in zip(missing, make(missing) if missing else (), strict=True):
+                    self.put(kind, asked[i], made, source=sources[i])
+                    found[i] = made
+        return [tensors for tensors in found.values() if tensors is not None]
+
+    @contextmanager
+    def _alone(self, kind: str, asked: Iterable[Facts]) -> Iterator[None]:
+        """Hold the locks of entries while they are made. Where one cannot be had, the work may be done twice."""
+        with ExitStack() as held:
+            if self.folder is not None:
+                # everybody takes them in one order, so that no two wait for each other
+                for place in sorted({self._place(kind, facts) for facts in asked}):
+                    try:
+                        place.parent.mkdir(parents=True, exist_ok=True)
+                        held.enter_context(locked(place.with_suffix(_LOCK), patience=_PATIENCE))
+                    except TimeoutError:
+                        _log.info("nobody has finished %s in %.0f s; it is made here too", place, _PATIENCE)
+                    except OSError as error:
+                        _warn_of_loss(self.folder, error.strerror or type(error).__name__)
+            yield
 
     def get(self, kind: str, facts: Facts) -> dict[str, Tensor] | None:
         """The tensors of an entry; None where there is none, or one that is damaged."""
@@ -196,6 +217,9 @@ class Cache:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
+            if isinstance(error, ValueError):
+                with suppress(OSError):
+                    place.unlink()  # it counts as damaged once, and is missing from then on
             self.counts.damaged += 1
             if self.counts.damaged == 1:
                 _log.warning(
@@ -217,7 +241,7 @@ class Cache:
         place = self._place(kind, facts)
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            self._unseen += _write(place, tensors, facts, source)
+            self._unseen += write(place, tensors, facts, source)
             if self._unseen > self.limit / 16:
                 self.prune(self.limit)
         except OSError as error:
@@ -225,7 +249,7 @@ class Cache:
 
     def entries(self) -> Iterator[Entry]:
         """Every entry, damaged ones too, in no order."""
-        for path in self._files(_ENTRY):
+        for path in self._files(ENTRY):
             try:
                 told = path.stat()
             except FileNotFoundError:  # another process prunes
@@ -239,16 +263,16 @@ class Cache:
         Returns:
             How many entries went, and their bytes.
         """
-        for draft in self._files(_DRAFT):
-            if (found := _stamp(draft)) is not None and time.time() - found > _ABANDONED:
-                draft.unlink(missing_ok=True)
+        for left in (*self._files(DRAFT), *self._files(_LOCK)):
+            if (found := _stamp(left)) is not None and time.time() - found > _ABANDONED:
+                left.unlink(missing_ok=True)
         known = sorted(self.entries(), key=lambda entry: entry.used)
-        left, gone = sum(entry.size for entry in known), []
+        total, gone = sum(entry.size for entry in known), []
         for entry in known:
-            if left <= to:
+            if total <= to:
                 break
             entry.path.unlink(missing_ok=True)
-            left -= entry.size
+            total -= entry.size
             gone.append(entry.size)
         self._unseen = 0
         return len(gone), sum(gone)
@@ -261,85 +285,8 @@ class Cache:
 
     def _place(self, kind: str, facts: Facts) -> Path:
         assert self.folder is not None
-        key = _key(_plain(facts))
-        return self.folder / kind / key[:2] / f"{key}{_ENTRY}"
-
-
-def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of an entry's file.
-
-    Raises:
-        FileNotFoundError: when there is none.
-        ValueError: when it is not what was written, down to the last bit.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    raw = path.read_bytes()
-    try:
-        tensors = load(raw)
-        told = _told(raw[8 : 8 + _header(raw)])
-        digest, facts = told.pop("digest"), told["facts"]
-        whole = digest == _digest(tensors, **told)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"cannot be read: {error}") from error
-    if not whole or path.stem != _key(facts):
-        raise ValueError("its hash is another")
-    return tensors
-
-
-def glance(path: Path) -> Record:
-    """What an entry's file says of itself; its tensors are not read and nothing is checked.
-
-    Raises:
-        OSError: when it cannot be read.
-        ValueError: when it says nothing.
-    """
-    with path.open("rb") as file:
-        told = _told(file.read(min(_header(file.read(8)), 2**20)))
-    try:
-        return Record(json.loads(told["facts"]), told["source"], told["made"])
-    except KeyError as error:
-        raise ValueError(f"it does not tell its {error}") from None
-
-
-def _header(raw: bytes) -> int:
-    """Length of a safetensors file's header, which follows behind the first eight bytes."""
-    return int.from_bytes(raw[:8], "little")
-
-
-def _told(header: bytes) -> dict[str, str]:
-    found = json.loads(header)
-    if not isinstance(found, dict) or not isinstance(told := found.get("__metadata__"), dict):
-        raise ValueError("it tells nothing of itself")
-    return told
-
-
-def _write(place: Path, tensors: Mapping[str, Tensor], facts: Facts, source: Path | None) -> int:
-    """Write an entry aside and rename it; its bytes.
-
-    Not forced to disk: an entry that a power cut tore is found damaged and made again, for less than it would cost to
-    wait for the disk at every one of a hundred thousand.
-    """
-    from safetensors.torch import save
-
-    told = {
-        "facts": _plain(facts),
-        "source": "" if source is None else os.path.abspath(source),
-        "made": datetime.now(UTC).isoformat(timespec="microseconds"),
-    }
-    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    raw = save(kept, metadata=told | {"digest": _digest(kept, **told)})
-    # readable by its owner only
-    handle, name = tempfile.mkstemp(dir=place.parent, prefix=f"{os.getpid()}-", suffix=_DRAFT)
-    draft = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(raw)
-        draft.replace(place)
-    finally:
-        draft.unlink(missing_ok=True)
-    return len(raw)
+        key = key_of(facts)
+        return self.folder / kind / key[:2] / f"{key}{ENTRY}"
 
 
 def _is(source: Path, content: str) -> bool:
@@ -357,20 +304,6 @@ def _warn_of_loss(folder: Path, problem: str) -> None:
         folder,
         problem,
     )
-
-
-def _plain(facts: Facts) -> str:
-    return json.dumps(facts, sort_keys=True, ensure_ascii=False, allow_nan=False)
-
-
-def _key(facts: str) -> str:
-    return hashlib.blake2b(facts.encode(), digest_size=20).hexdigest()
-
-
-def _digest(tensors: Mapping[str, Tensor], facts: str, source: str, made: str) -> str:
-    digest = hashlib.blake2b(json.dumps([facts, source, made]).encode(), digest_size=20)
-    digest_tensors(digest, tensors)
-    return digest.hexdigest()
 
 
 def _stamp(path: Path) -> float | None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tadp_da.cache import Cache, Facts, Record, glance
+from tadp_da._cache_file import Facts, Record, glance
+from tadp_da.cache import Cache
 from tadp_da.run import file_digest
 
 

@@ -32,6 +32,7 @@ LAYERS = (
         "tadp_da._deepspeed",
         "tadp_da._sharded",
         "tadp_da.cache",
+        "tadp_da._cache_file",
         "tadp_da.frozen",
         "tadp_da._hub",
         "tadp_da._tensors",

@@ -38,16 +38,16 @@ class Remembered:
 
     def __call__(self, images: Unlabeled, chosen: Sequence[int]) -> list[str]:
         """Captions of some images of a set, in their order."""
-        asked = {i: self.facts | {"image": content_of(images.paths[i])} for i in chosen}
-        found = {i: self.cache.get("captions", facts) for i, facts in asked.items()}
-        captions = {i: _read(entry["caption"]) for i, entry in found.items() if entry is not None}
-        missing = [i for i in asked if i not in captions]
-        if missing:
-            made = self.captioner([images[i] for i in missing])
-            for i, caption in zip(missing, made, strict=True):
-                captions[i] = caption
-                self.cache.put("captions", asked[i], {"caption": _written(caption)}, source=images.paths[i])
-        return [captions[i] for i in chosen]
+        paths = [images.paths[i] for i in chosen]
+
+        def make(missing: Sequence[int]) -> list[dict[str, torch.Tensor]]:
+            made = self.captioner([images[chosen[i]] for i in missing])
+            return [{"caption": _written(caption)} for caption in made]
+
+        asked = [self.facts | {"image": content_of(path)} for path in paths]
+        return [
+            _read(found["caption"]) for found in self.cache.once_each("captions", asked, make, sources=paths)
+        ]
 
 
 def _written(caption: str) -> torch.Tensor:

@@ -63,7 +63,7 @@ def cache_verify(
 
     Example: `tadp-da cache verify --remove`
     """
-    from tadp_da.cache import read
+    from tadp_da._cache_file import read
 
     checked, damaged = 0, 0
     for entry in _cache().entries():

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tadp_da._cache_file import Facts
 from tadp_da.cache import Cache
 
 KEYS = 24
@@ -49,3 +51,14 @@ def take_all(folder: Path, log: Path, meet: Any, dies: bool) -> None:
     else:
         meet.wait()
     ask(KEYS)
+
+
+def hang(folder: Path, facts: Facts, begun: Any) -> None:
+    """Begin to make an entry and never end."""
+
+    def make() -> dict[str, torch.Tensor]:
+        begun.set()
+        while True:
+            time.sleep(60)
+
+    Cache(folder, 10**9).once("latents", facts, make)

@@ -6,14 +6,15 @@ import json
 import os
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
 from tadp_da import cli
-from tadp_da.cache import Cache, glance, location, open_cache, read, size_of
+from tadp_da._cache_file import glance, read
+from tadp_da.cache import Cache, location, open_cache, size_of
 from tadp_da.cache_why import differences, why
 from tadp_da.errors import UsageError
 from tadp_da.frozen import code_of, content_of, libraries
@@ -55,6 +56,21 @@ def test_an_entry_is_made_once_and_comes_back_bit_for_bit(cache: Cache) -> None:
         assert all(torch.equal(found[k], values[k]) and found[k].dtype == values[k].dtype for k in values)
     assert len(calls) == 1
     assert (cache.counts.found, cache.counts.made, cache.counts.damaged) == (2, 1, 0)
+
+
+def test_of_several_only_the_missing_are_made_and_all_come_in_their_order(cache: Cache) -> None:
+    cache.put("text", {"prompt": "1"}, {"text": torch.tensor([1.0])})
+    asked = [{"prompt": name} for name in ("0", "1", "2", "2")]
+    wanted = []
+
+    def make(missing: Sequence[int]) -> list[dict[str, torch.Tensor]]:
+        wanted.extend(missing)
+        return [{"text": torch.tensor([float(asked[i]["prompt"])])} for i in missing]
+
+    for _ in range(2):
+        found = cache.once_each("text", asked, make, sources=[None] * 4)
+        assert [float(tensors["text"]) for tensors in found] == [0, 1, 2, 2]
+    assert wanted == [0, 2, 3]
 
 
 def test_any_fact_and_the_kind_make_another_entry(cache: Cache) -> None:

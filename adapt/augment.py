@@ -10,16 +10,14 @@ import torch
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as tvf
 
 from tadp_da.heads import Annotation
+from tadp_da.viewing import geometry
 
 Side = Annotated[int, Field(ge=8)]
 Factor = Annotated[float, Field(gt=0, le=10)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Pair = tuple[tv_tensors.Image, Annotation]
+Pair = tuple[Tensor, Annotation]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -86,7 +84,7 @@ class Augmentation:
             seen = pair[1].crop(top, left, crop)
             if seen.dominance() <= self.cat_max_ratio:
                 break
-        return tvf.crop(pair[0], top, left, *crop), seen
+        return geometry().crop(pair[0], top, left, *crop), seen
 
 
 def finish(image: np.ndarray, annotation: Annotation, *, flipped: bool) -> tuple[Tensor, Any]:
@@ -100,21 +98,20 @@ def resize(image: np.ndarray, annotation: Annotation, size: tuple[int, int]) -> 
     return small.permute(1, 2, 0).numpy(), label
 
 
-def _wrap(image: np.ndarray) -> tv_tensors.Image:
-    return tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1))
+def _wrap(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1)
 
 
 def _finish(image: Tensor, annotation: Annotation, *, flipped: bool) -> tuple[Tensor, Any]:
     if flipped:
         image, annotation = image.flip(-1), annotation.flip()
-    return image.as_subclass(Tensor).to(torch.float32) / 127.5 - 1, annotation.tensors()
+    return image.to(torch.float32) / 127.5 - 1, annotation.tensors()
 
 
 def _resize(pair: Pair, size: tuple[int, int]) -> Pair:
     if pair[1].size == size:
         return pair
-    image = tvf.resize(pair[0], list(size), interpolation=InterpolationMode.BILINEAR, antialias=True)
-    return image, pair[1].resize(size)
+    return geometry().resize(pair[0], list(size), antialias=True), pair[1].resize(size)
 
 
 def _pad(pair: Pair, crop: tuple[int, int]) -> Pair:
@@ -123,18 +120,18 @@ def _pad(pair: Pair, crop: tuple[int, int]) -> Pair:
     grown = max(height, crop[0]), max(width, crop[1])
     if grown == (height, width):
         return pair
-    image = tvf.pad(pair[0], [0, 0, grown[1] - width, grown[0] - height], fill=127.0)
+    image = geometry().pad(pair[0], [0, 0, grown[1] - width, grown[0] - height], fill=127.0)
     return image, pair[1].pad(grown)
 
 
-def _distort(image: tv_tensors.Image, rng: np.random.Generator) -> tv_tensors.Image:
+def _distort(image: Tensor, rng: np.random.Generator) -> Tensor:
     """Each of four changes with probability a half, in the ranges of torchvision's ``RandomPhotometricDistort``."""
     if rng.random() < 0.5:
-        image = tvf.adjust_brightness(image, rng.uniform(0.875, 1.125))
+        image = geometry().adjust_brightness(image, rng.uniform(0.875, 1.125))
     if rng.random() < 0.5:
-        image = tvf.adjust_contrast(image, rng.uniform(0.5, 1.5))
+        image = geometry().adjust_contrast(image, rng.uniform(0.5, 1.5))
     if rng.random() < 0.5:
-        image = tvf.adjust_saturation(image, rng.uniform(0.5, 1.5))
+        image = geometry().adjust_saturation(image, rng.uniform(0.5, 1.5))
     if rng.random() < 0.5:
-        image = tvf.adjust_hue(image, rng.uniform(-0.05, 0.05))
+        image = geometry().adjust_hue(image, rng.uniform(-0.05, 0.05))
     return image

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.drawing import draw_now
 from benchmarks.jobs import side_by_side
 from benchmarks.recipe import read_benchmark
 from benchmarks.report import terminal, terminal_classes
 from benchmarks.stages import Stages
 from benchmarks.tables import fill, publish
-from tadp_da.domains import domains
 from tadp_da.run import Run
 
 NAME = "demo"
@@ -40,7 +40,7 @@ def demonstrate(run: Run, data: Path, out: Console) -> Path:
         highlight=False,
     )
     jobs = min(len(table.rows), os.cpu_count() or 1)  # two slow processes do more than one of two threads
-    side_by_side(_draw, [(name, split, data) for name, split in SPLITS], run, jobs, "drawing")
+    side_by_side(draw_now, [(name, split, data) for name, split in SPLITS], run, jobs, "drawing")
     reports = fill(table, (run.seed,), run, data, jobs)
     comparison, written = publish(NAME, reports, run.folder / "report")
     before_after = _before_after(run, data)
@@ -54,12 +54,6 @@ def demonstrate(run: Run, data: Path, out: Console) -> Path:
         highlight=False,
     )
     return written.markdown.parent
-
-
-def _draw(wanted: tuple[str, str, Path], _run: Run) -> str:
-    """Draw a split now, so that rows that run side by side find it."""
-    name, split, data = wanted
-    return f"{name} {split}: {len(domains[name].unlabeled(data, split))} pictures"
 
 
 def _before_after(run: Run, data: Path) -> Path:

@@ -22,7 +22,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env
-from diffusers.training_utils import EMAModel
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from torch import nn
@@ -245,7 +244,7 @@ def fit(
     accelerator = _accelerator(run, settings)
     base_lrs = [group["lr"] for group in groups]
     model, optim, trained = prepare(accelerator, objective, groups, partial(_optimizer, optimizer))
-    average = EMAModel(trained, decay=settings.ema) if settings.ema else None
+    average = _average(trained, settings.ema) if settings.ema else None
     named, state = accelerator.unwrap_model(model), whole_state(accelerator, optim.optimizer, trained)
     keeper = Checkpoints(checkpoints, named, trained, state, average, accelerator.scaler)
     start = _begin(keeper, settings)
@@ -269,6 +268,13 @@ def fit(
         average.copy_to(trained)
     objective.to(accelerator.device)
     give_back(trained, given)
+
+
+def _average(trained: Sequence[nn.Parameter], decay: float) -> Any:
+    # takes seconds to import, and who only lists recipes should not wait for it
+    from diffusers.training_utils import EMAModel
+
+    return EMAModel(trained, decay=decay)
 
 
 def _begin(keeper: Checkpoints, settings: LoopSettings) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import ConfigDict, Field, model_validator
@@ -104,3 +104,11 @@ class Viewing:
 def _starts(length: int, window: int, stride: int) -> list[int]:
     last = max(0, length - window)
     return [*range(0, last, stride), last]
+
+
+def geometry() -> Any:
+    """torchvision's functions on images, masks and boxes; imported late, because that takes seconds and listings need
+    none of them."""
+    from torchvision.transforms.v2 import functional
+
+    return functional

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tadp_da.errors import DataError
 from tadp_da.types import Boxes, Detections, LabelSpace
-from tadp_da.viewing import Viewing
+from tadp_da.viewing import Viewing, geometry
 
 if TYPE_CHECKING:
     from torchvision import tv_tensors
@@ -69,7 +69,7 @@ class BoxAnnotation:
             format=tv_tensors.BoundingBoxFormat.XYXY,
             canvas_size=size,
         )
-        clipped = _tvf().clamp_bounding_boxes(boxes)
+        clipped = geometry().clamp_bounding_boxes(boxes)
         return cls(clipped, torch.from_numpy(target.labels[chosen].astype(np.int64)), visible)
 
     @property
@@ -90,25 +90,25 @@ class BoxAnnotation:
 
     def resize(self, size: tuple[int, int]) -> BoxAnnotation:
         """Scaled with the image, each side by its own factor."""
-        return BoxAnnotation(_tvf().resize(self.boxes, list(size)), self.labels, self.visible)
+        return BoxAnnotation(geometry().resize(self.boxes, list(size)), self.labels, self.visible)
 
     def crop(self, top: int, left: int, size: tuple[int, int]) -> BoxAnnotation:
         """Cut off at the border; boxes that lose too much are dropped."""
         from torchvision import tv_tensors
         from torchvision.ops import box_area
 
-        cut = _tvf().crop(self.boxes, top, left, *size)
+        cut = geometry().crop(self.boxes, top, left, *size)
         kept = box_area(_plain(cut)) >= self.visible * box_area(_plain(self.boxes)).clamp(min=1e-6)
         return BoxAnnotation(tv_tensors.wrap(_plain(cut)[kept], like=cut), self.labels[kept], self.visible)
 
     def pad(self, size: tuple[int, int]) -> BoxAnnotation:
         """The image grows to the right and below: boxes stay."""
         missing = [0, 0, size[1] - self.size[1], size[0] - self.size[0]]
-        return BoxAnnotation(_tvf().pad(self.boxes, missing), self.labels, self.visible)
+        return BoxAnnotation(geometry().pad(self.boxes, missing), self.labels, self.visible)
 
     def flip(self) -> BoxAnnotation:
         """Left becomes right."""
-        return BoxAnnotation(_tvf().horizontal_flip(self.boxes), self.labels, self.visible)
+        return BoxAnnotation(geometry().horizontal_flip(self.boxes), self.labels, self.visible)
 
     def dominance(self) -> float:
         """Boxes have no shares."""
@@ -208,13 +208,6 @@ def see(
         boxes, labels, scores = boxes[kept], labels[kept], scores[kept]
     scale = boxes.new_tensor([size[1] / width, size[0] / height] * 2)
     return Found(clip_boxes_to_image(boxes * scale, size), labels, scores)
-
-
-def _tvf() -> Any:
-    """torchvision's geometry; imported late, because it takes seconds and a listing of heads needs none of it."""
-    from torchvision.transforms.v2 import functional
-
-    return functional
 
 
 def _plain(boxes: Tensor) -> Tensor:

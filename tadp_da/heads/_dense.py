@@ -15,7 +15,7 @@ from torch import Tensor
 from tadp_da.errors import DataError
 from tadp_da.heads._confusion import check_ids
 from tadp_da.types import LabelSpace
-from tadp_da.viewing import Viewing
+from tadp_da.viewing import Viewing, geometry
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,10 +66,9 @@ class MaskAnnotation:
         """Ids are picked, never mixed."""
         from torchvision import tv_tensors
         from torchvision.transforms import InterpolationMode
-        from torchvision.transforms.v2 import functional as tvf
 
         mask = tv_tensors.Mask(torch.from_numpy(self.ids))
-        return self._like(tvf.resize(mask, list(size), interpolation=InterpolationMode.NEAREST_EXACT).numpy())
+        return self._like(geometry().resize(mask, list(size), InterpolationMode.NEAREST_EXACT).numpy())
 
     def crop(self, top: int, left: int, size: tuple[int, int]) -> MaskAnnotation:
         """The part below and right of a corner."""

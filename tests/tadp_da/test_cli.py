@@ -209,3 +209,16 @@ def test_row_73_import_is_quick_light_and_touches_no_network() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_listing_recipes_loads_no_networks() -> None:
+    code = (
+        "import sys\n"
+        "from tadp_da import cli\n"
+        "sys.argv = ['tadp-da', 'benchmark', 'list']\n"
+        "try: cli.main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'torchvision', 'diffusers', 'transformers', 'peft', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

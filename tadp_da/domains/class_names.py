@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tadp_da.errors import DataError
 from tadp_da.registry import nearest
@@ -36,6 +36,10 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s_\-]+", "", name.casefold())
 
 
+_SPELLINGS: tuple[Callable[[str], str], ...] = (str, _plain, canonical)
+"""How names are compared, the strictest first: a set may have both `person` and `pedestrian`."""
+
+
 def class_id(name: str, classes: Sequence[str], where: object) -> int:
     """Index of the class that a name stands for, however it is spelled; the likest spelling wins.
 
@@ -47,7 +51,7 @@ def class_id(name: str, classes: Sequence[str], where: object) -> int:
     Raises:
         DataError: when no class is meant; the message names the nearest and all of them.
     """
-    for spelled in (str, _plain, canonical):  # a set may have both `person` and `pedestrian`
+    for spelled in _SPELLINGS:
         for index, known in enumerate(classes):
             if spelled(known) == spelled(name):
                 return index
@@ -61,5 +65,10 @@ def class_id(name: str, classes: Sequence[str], where: object) -> int:
 def same_classes(ours: Sequence[str], theirs: Sequence[str]) -> Mapping[int, int]:
     """Which of our class ids is which of theirs; classes of one side only are left out. A detector of VOC's twenty
     classes is scored on the six of Watercolor2K this way."""
-    known = {canonical(name): index for index, name in enumerate(theirs)}
-    return {i: known[canonical(name)] for i, name in enumerate(ours) if canonical(name) in known}
+    shared: dict[int, int] = {}
+    for spelled in _SPELLINGS:
+        free = {spelled(name): j for j, name in reversed([*enumerate(theirs)]) if j not in shared.values()}
+        for i, name in enumerate(ours):
+            if i not in shared and spelled(name) in free:
+                shared[i] = free.pop(spelled(name))
+    return dict(sorted(shared.items()))

@@ -40,6 +40,13 @@ def test_twenty_classes_meet_six_by_name() -> None:
     assert same_classes(["TV", "owl"], ["cat", "tvmonitor"]) == {0: 1}
 
 
+def test_synonyms_that_both_sides_tell_apart_stay_apart() -> None:
+    both = ["pedestrian", "person", "car"]
+    assert same_classes(both, both) == {0: 0, 1: 1, 2: 2}
+    assert same_classes(both, ["Person", "human", "car"]) == {0: 1, 1: 0, 2: 2}
+    assert same_classes(["person"], both) == {0: 1}
+
+
 def test_an_unknown_name_lists_what_is_known() -> None:
     with pytest.raises(DataError, match="'motorbik', did you mean 'motorbike'") as caught:
         class_id("motorbik", CLASSES, "a.xml:3")

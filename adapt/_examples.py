@@ -136,32 +136,38 @@ class TrainingExamples:
 
     @torch.no_grad()
     def keep_latents(self, model: PerceptionModel, gigabytes: float, run: Run) -> None:
-        """Encode every kept image and its mirror image, if that is all that augmentation makes of them.
+        """Encode every image, and its mirror image where it may be flipped, if that is all that augmentation makes of
+        them and all together take at most so many gigabytes. Images need not have been kept.
 
-        The autoencoder is frozen, so a latent taken now is the one that training would take. Images off the latent grid
-        would have to be padded first; they are encoded when they are needed.
+        The autoencoder is frozen, so a latent taken now is the one that training would take; a sample of its posterior
+        is another at every step and cannot be kept. Images off the latent grid would have to be padded first; they
+        are encoded when they are needed.
         """
-        coarsest = max(model.backbone.spec.channels)
-        on_grid = all(side % coarsest == 0 for _, label in self.kept.values() for side in label.size)
-        if not self.kept or not on_grid or not self.augment.only_flips:
+        if not self.augment.only_flips or model.backbone.settings.posterior == "sample":
             return
-        cache = open_cache()
-        facts, known = self._facts(model.backbone), cache.counts.found
+        coarsest = max(model.backbone.spec.channels)
+        cache, views = open_cache(), [False, True] if self.augment.flip else [False]
+        facts, known = self._facts(model.backbone) | {"views": len(views)}, cache.counts.found
         with run.progress(len(self), "encoding images") as advance:
             for index in self.order:
-                about = facts | {"image": self.contents[index], "size": list(self.kept[index][1].size)}
-                make, source = partial(self._encode, model, index), self.data.images.paths[index]
-                latent = cache.once("latents", about, make, source=source)["mirrored"]
+                source = self.data.images.paths[index]
+                content = self.contents.get(index) or content_of(source)
+                pair = self._pair(index)
+                size = pair[1].size
+                if any(side % coarsest for side in size):
+                    self.latents.clear()
+                    return
+                about = facts | {"image": content, "size": list(size)}
+                make = partial(_encode, model, pair, views)
+                latent = cache.once("latents", about, make, source=source)["views"]
                 if latent.nbytes * len(self) > gigabytes * 2**30:
                     self.latents.clear()
                     return
                 self.latents[index] = latent
                 advance(f"{cache.counts.found - known} from the cache")
 
-    def _encode(self, model: PerceptionModel, index: int) -> dict[str, Tensor]:
-        """Latents ``(2, c, u, v)`` of a kept image and of its mirror image."""
-        pixels = torch.stack([finish(*self.kept[index], flipped=flipped)[0] for flipped in (False, True)])
-        return {"mirrored": model.backbone.encode_image(pixels.to(model.device)).cpu()}
+    def _pair(self, index: int) -> Pair:
+        return self.kept[index] if self.kept else self.read(index)
 
     @staticmethod
     def _facts(backbone: Any) -> dict[str, Any]:
@@ -172,7 +178,7 @@ class TrainingExamples:
         """``text (t, d)``, either ``latents (c, u, v)`` or ``pixels (3, h, w)``, their ``size`` (h, w), and what the
         head's loss reads as ``target``."""
         index = self.order[index]
-        image, label = self.kept[index] if self.kept else self.read(index)
+        image, label = self._pair(index)
         sample: dict[str, Any] = {"text": self.text[index]}
         if self.latents:
             flipped = rng.random() < self.augment.flip
@@ -184,6 +190,12 @@ class TrainingExamples:
             }
         pixels, target = self.augment(image, label, self.size(*label.size), rng)
         return sample | {"pixels": pixels, "size": tuple(pixels.shape[-2:]), "target": target}
+
+
+def _encode(model: PerceptionModel, pair: Pair, views: Sequence[bool]) -> dict[str, Tensor]:
+    """Latents ``(n, c, u, v)`` of n views of an image, each mirrored or not."""
+    pixels = torch.stack([finish(*pair, flipped=flipped)[0] for flipped in views])
+    return {"views": model.backbone.encode_image(pixels.to(model.device)).cpu()}
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -187,7 +187,7 @@ class _Objective(nn.Module):
             if "latents" in batch:
                 outputs = self.model.from_latents(batch["latents"], batch["text"], tuple(batch["size"]))
             else:
-                outputs = self.model(batch["pixels"], batch["text"])
+                outputs = self.model(batch["pixels"], batch["text"], generators)
             loss: Tensor = self.model.head.loss(outputs, batch["target"])
         return loss
 

@@ -25,6 +25,7 @@ from tadp_da.backbones import DiffusionBackbone
 from tadp_da.captions.rewrite import Rewrite, fit
 from tadp_da.errors import UsageError
 from tadp_da.heads import heads
+from tadp_da.noising import Generators
 from tadp_da.types import LabelSpace
 from tadp_da.viewing import Viewing
 
@@ -116,9 +117,11 @@ class PerceptionModel(nn.Module):
         """Where the head's weights are, and so the backbone's."""
         return next(self.head.parameters()).device
 
-    def forward(self, pixels: Tensor, text: Tensor) -> Any:
-        """Raw outputs of the head for pixels ``(b, 3, h, w)`` in [-1, 1] and text ``(b, t, d)``."""
-        pyramid = self.backbone.pyramid(pixels, text, attention=self.head.maps)
+    def forward(self, pixels: Tensor, text: Tensor, generator: Generators | None = None) -> Any:
+        """Raw outputs of the head for pixels ``(b, 3, h, w)`` in [-1, 1] and text ``(b, t, d)``. The
+        generator is for a backbone that samples the autoencoder's posterior; without one the noise is always the same.
+        """
+        pyramid = self.backbone.pyramid(pixels, text, attention=self.head.maps, generator=generator)
         return self.head(pyramid, tuple(pixels.shape[-2:]))
 
     def from_latents(self, latents: Tensor, text: Tensor, size: tuple[int, int]) -> Any:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tadp_da.concept import Concept
+from tadp_da.noising import Generators
 from tadp_da.registry import Registry
 from tadp_da.types import FeaturePyramid, FeatureSpec
 
@@ -39,7 +40,7 @@ class DiffusionBackbone(Protocol):
     def token_limit(self) -> int:
         """Most tokens that a prompt may hold, without the begin and end marks (75 for CLIP)."""
 
-    def encode_image(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def encode_image(self, pixels: Tensor, generator: Generators | None = None) -> Tensor:
         """Pixels ``(b, 3, h, w)`` in [-1, 1] to scaled latents ``(b, 4, u, v)``; h and w must be multiples
         of the coarsest stride."""
 
@@ -49,7 +50,9 @@ class DiffusionBackbone(Protocol):
     def denoise(self, latents: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
         """The network's raw prediction (epsilon or v) for noisy latents."""
 
-    def pyramid(self, pixels: Tensor, text: Tensor, *, attention: bool = True) -> FeaturePyramid:
+    def pyramid(
+        self, pixels: Tensor, text: Tensor, *, attention: bool = True, generator: Generators | None = None
+    ) -> FeaturePyramid:
         """One pass on the clean latent. Sizes off the grid are padded and the pyramid is cropped back (ceil
         of size / stride)."""
 

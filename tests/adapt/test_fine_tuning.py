@@ -206,6 +206,47 @@ def test_latents_are_kept_only_where_they_say_it_all(data_of: Any, model_of: Any
     assert kept(Augmentation(scale=(0.9, 1.0))) == 0
     assert kept(Augmentation(crop=(32, 32))) == 0
     assert kept(PLAIN, gigabytes=1e-6) == 0
+    model.backbone.settings = dataclasses.replace(model.backbone.settings, posterior="sample")
+    assert kept(PLAIN) == 0  # each step sees another
+
+
+@pytest.mark.parametrize("flip", [0.0, 0.5])
+def test_latents_are_kept_where_images_are_too_large_to_be(
+    data_of: Any, model_of: Any, run: Run, flip: float
+) -> None:
+    model, data = model_of(), data_of(2)
+
+    def samples(gigabytes: float) -> list[dict[str, Any]]:
+        augment = dataclasses.replace(PLAIN, flip=flip)
+        examples = TrainingExamples(
+            data, model.head, TextTable(model, data, plain, run), Viewing().size, augment
+        )
+        examples.keep(gigabytes, run)
+        assert bool(examples.kept) == bool(gigabytes)
+        examples.keep_latents(model, 1, run)
+        assert all(len(latents) == (2 if flip else 1) for latents in examples.latents.values())
+        return [examples.fetch(i, np.random.default_rng(i)) for i in (0, 1, 0, 1)]
+
+    for cold, kept in zip(samples(0), samples(1), strict=True):
+        assert torch.equal(cold["latents"], kept["latents"])
+        assert torch.equal(cold["target"], kept["target"])
+
+
+@pytest.mark.parametrize(("posterior", "expected"), [("mode", False), ("sample", True)])
+def test_a_sampled_posterior_is_sampled_anew_at_every_step(
+    data_of: Any, model_of: Any, run: Run, posterior: str, expected: bool
+) -> None:
+    model = model_of()
+    model.backbone.settings = dataclasses.replace(model.backbone.settings, posterior=posterior)
+    for module in model.head.modules():
+        if isinstance(module, torch.nn.Dropout | torch.nn.Dropout2d):
+            module.p = 0.0
+    still = dataclasses.replace(
+        QUICK, backbone="frozen", head_lr=1e-7, augment=Augmentation(flip=0), keep_latents=False
+    )
+    still(model, data_of(1), plain, run)
+    first, second = losses(run)
+    assert (abs(first - second) > 1e-4 * first) == expected
 
 
 def test_images_are_trained_on_at_the_models_working_size(data_of: Any, model_of: Any, run: Run) -> None:

@@ -28,7 +28,7 @@ from tadp_da.captions.rewrite import Rewrite
 from tadp_da.concept import Concept
 from tadp_da.domains.folder import folder_domain
 from tadp_da.domains.preflight import preflight
-from tadp_da.errors import DataError
+from tadp_da.errors import DataError, UsageError
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.processes import is_main
 from tadp_da.run import Run, file_digest, made, write_json
@@ -51,12 +51,18 @@ def captions_for(
     Args:
         images: what the captions are of.
         file: the file, or None.
-        captioner: which captioner, where there is no file.
+        captioner: which captioner, where there is no file; one must be named then.
         run: folder, device.
         fallback: ``"class-names"`` names all classes for an image that the file lacks; else that is an error.
         classes: their names.
     """
     if file is None:
+        if not captioner:
+            raise UsageError(
+                f"the images of {images.domain!r} have no captions, and the model does not say who wrote those that it "
+                "was trained on",
+                fix="give --captions FILE, or name a captioner: --captioner blip2-opt-2.7b",
+            )
         file = run.folder / f"captions-{images.domain}.json"
         run.folder.mkdir(parents=True, exist_ok=True)
         caption_images(images, Captioner.from_pretrained(captioner, device=run.torch_device), file, run)
@@ -108,6 +114,7 @@ def adapt_own(
         domain = preflight(domain, images, ["train"], here)
         labels = LabelSpace(task="segmentation", classes=classes)
         settings: dict[str, Any] = {"rewrite": rewrite, "viewing": base.viewing, "seed": run.seed}
+        settings["captioner"] = captioner
         perception = PerceptionModel.assemble(backbone, head.name, labels, **settings, **head.settings)
         texts = captions_for(domain.unlabeled(images, "train"), captions, captioner, here, fallback, classes)
         tuned = tuning(perception, domain.labeled(images, "train", texts), rewrite.source, here)
@@ -151,7 +158,12 @@ def evaluate_own(
         )
         domain = preflight(domain, images, ["test"], here)
         texts = captions_for(
-            domain.unlabeled(images, "test"), captions, captioner, here, fallback, labels.classes
+            domain.unlabeled(images, "test"),
+            captions,
+            captioner or perception.captioner,
+            here,
+            fallback,
+            labels.classes,
         )
         found = score(
             perception,
@@ -191,7 +203,9 @@ def predict_own(
     texts = (
         {pictures.key(i): text for i in range(len(pictures))}
         if text is not None
-        else captions_for(pictures, captions, captioner, run, fallback, perception.labels.classes)
+        else captions_for(
+            pictures, captions, captioner or perception.captioner, run, fallback, perception.labels.classes
+        )
     )
     prompts: dict[str, str] = {}
     with run.progress(len(pictures), "predicting") as advance:

@@ -118,6 +118,7 @@ class Stages:
             target_words=self.target.domain.words,
             word=concept.prompt_word,
             classes=labels.classes if labels else (),
+            clean=self.recipe.clean_target,
         )
 
     # -- stage 1
@@ -158,7 +159,7 @@ class Stages:
         return (
             self._base()
             | {"concept": self.used(concept).fingerprint, "data": self.taught.contents("train")}
-            | {"prompts": digest(prompts.encode()), "target_prompt": rewrite.target("a probe")}
+            | {"prompts": digest(prompts.encode()), "target_prompt": rewrite.target("- a probe")}
             | {k: self.plain[k] for k in keys}
         )
 
@@ -186,6 +187,7 @@ class Stages:
                 labels,
                 rewrite=rewrite,
                 viewing=self.recipe.viewing,
+                captioner=self.recipe.captioner,
                 seed=self.run.seed,
                 **head.settings,
             )

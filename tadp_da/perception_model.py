@@ -44,6 +44,8 @@ class PerceptionModel(nn.Module):
         viewing: at what size and through which windows an image is looked at.
         head_name: the head's name in the registry.
         head_settings: what it was built with.
+        captioner: what wrote the captions that it was trained on, for images that come without one; empty when nobody
+            knows.
     """
 
     def __init__(
@@ -56,12 +58,13 @@ class PerceptionModel(nn.Module):
         viewing: Viewing,
         head_name: str,
         head_settings: dict[str, Any],
+        captioner: str = "",
     ) -> None:
         super().__init__()
         self.backbone: Any = backbone
         self.head: Any = head
         self.labels, self.rewrite, self.viewing = labels, rewrite, viewing
-        self.head_name, self.head_settings = head_name, head_settings
+        self.head_name, self.head_settings, self.captioner = head_name, head_settings, captioner
         self.eval()
 
     @classmethod
@@ -73,6 +76,7 @@ class PerceptionModel(nn.Module):
         *,
         rewrite: Rewrite | None = None,
         viewing: Viewing | None = None,
+        captioner: str = "",
         seed: int = 0,
         **settings: Any,
     ) -> PerceptionModel:
@@ -84,6 +88,7 @@ class PerceptionModel(nn.Module):
             labels: what to decide between.
             rewrite: how target captions become prompts; plain captions if None.
             viewing: whole images at their own size if None.
+            captioner: what writes the captions that it is trained on.
             seed: of the head's first weights.
             settings: of the head.
 
@@ -110,6 +115,7 @@ class PerceptionModel(nn.Module):
             viewing=viewing or Viewing(),
             head_name=head,
             head_settings=settings,
+            captioner=captioner,
         )
 
     @property
@@ -214,6 +220,7 @@ class PerceptionModel(nn.Module):
             "labels": dataclasses.asdict(self.labels),
             "rewrite": files.plain(self.rewrite),
             "viewing": files.plain(self.viewing),
+            "captioner": self.captioner,
         }
         files.write(folder, self.backbone, self.head, facts, dtype)
 
@@ -233,6 +240,7 @@ class PerceptionModel(nn.Module):
                 labels,
                 rewrite=files.parse(Rewrite, facts["rewrite"]),
                 viewing=files.parse(Viewing, facts["viewing"]),
+                captioner=str(facts.get("captioner", "")),
                 **facts["head"]["settings"],
             )
             model.head.load_state_dict(files.load_head(folder))

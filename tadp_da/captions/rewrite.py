@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass as settings
 
 from tadp_da.captions import CaptionStrategy, Cue, find, strategies
 from tadp_da.captions._template import NAME_CLASSES, PERSONALIZE
+from tadp_da.captions.clean import clean
 from tadp_da.errors import DataError, UsageError
 from tadp_da.registry import nearest
 from tadp_da.types import Side, Wording
@@ -42,6 +43,8 @@ class Rewrite:
         target_words: how the target domain is spoken of; templates speak of it on both sides.
         word: the concept's word (``Concept.prompt_word``), where the strategy says it.
         classes: class names of the task, where the strategy lists them.
+        clean: target captions are of art, and lose bullets and style phrases (:func:`tadp_da.captions.clean.clean`)
+            before they are rewritten.
 
     Raises:
         UsageError: at birth, when the strategy or a domain's own template is unknown or cannot be written with
@@ -54,6 +57,7 @@ class Rewrite:
     target_words: Wording = field(default_factory=Wording)
     word: str | None = None
     classes: tuple[str, ...] = ()
+    clean: bool = False
 
     def __post_init__(self) -> None:
         for name in self.target_words.templates:
@@ -89,7 +93,7 @@ class Rewrite:
 
     def target(self, caption: str) -> str:
         """The prompt of a target image."""
-        return self._write(self._strategy, caption, "target")
+        return self._write(self._strategy, clean(caption) if self.clean else caption, "target")
 
 
 def _lack(strategy: CaptionStrategy, word: str | None, classes: Sequence[str]) -> tuple[str, str] | None:

@@ -15,6 +15,7 @@ from tadp_da.cli.options import (
     Device,
     Jobs,
     Model,
+    NewCaptioner,
     Out,
     Precision,
     Preset,
@@ -22,6 +23,7 @@ from tadp_da.cli.options import (
     Seeds,
     Sets,
     SkipBad,
+    captioner_for,
     names_of,
     open_run,
     out,
@@ -69,7 +71,7 @@ def run(
     ] = "no-text,null,simple,textual-inversion,dreambooth",
     out_folder: Out = Path("runs/own"),
     model: Model = "mini",
-    captioner: Annotated[str, typer.Option(help="Captioner of both domains.")] = "mini",
+    captioner: NewCaptioner = "",
     preset: Preset = "",
     sets: Sets = None,
     seeds: Seeds = "0",
@@ -92,7 +94,7 @@ def run(
         target |= {f"test_{what}": path for what, path in tests.items()}
         target |= {"classes": names_of(target_classes or classes), "legend": target_legend or legend}
     choices: dict[str, Any] = {"device": device, "skip_bad": skip_bad, "allow_overlap": allow_overlap}
-    models = {"model": model, "captioner": captioner}
+    models = {"model": model, "captioner": captioner or captioner_for(model)}
     preset = preset or preset_for(model, boxes=source_boxes is not None)
     _run_own(
         open_run(out_folder, precision=precision, **choices),

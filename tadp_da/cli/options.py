@@ -37,6 +37,15 @@ Processes = Annotated[
 Model = Annotated[
     str, typer.Option(help="Diffusion model: mini (embedded), a diffusers folder, or a hub id.")
 ]
+Captioner = Annotated[
+    str,
+    typer.Option(
+        help="Captioner for images without captions.", show_default="the one the model was trained with"
+    ),
+]
+NewCaptioner = Annotated[
+    str, typer.Option(help="Captioner for images without captions.", show_default="what suits the model")
+]
 Preset = Annotated[
     str, typer.Option(help="Settings to start from: mini, stable-diffusion, or your YAML file.")
 ]
@@ -72,6 +81,11 @@ class ManySeeds(TyperCommand):
 def preset_for(model: str, *, boxes: bool = False) -> str:
     """Settings that suit the model's size and the labels, unless the user names others."""
     return ("mini" if model == "mini" else "stable-diffusion") + ("-boxes" if boxes else "")
+
+
+def captioner_for(model: str) -> str:
+    """The captioner that knows what the model knows: the embedded one knows only drawings."""
+    return "mini" if model == "mini" else "blip2-opt-2.7b"
 
 
 def open_run(

@@ -11,9 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from tadp_da.cli.options import (
+    Captioner,
     Device,
     Fallback,
     Model,
+    NewCaptioner,
     Out,
     Precision,
     Preset,
@@ -21,6 +23,7 @@ from tadp_da.cli.options import (
     Seed,
     Sets,
     SkipBad,
+    captioner_for,
     names_of,
     open_run,
     out,
@@ -113,14 +116,16 @@ def caption(
     Example: `tadp-da caption photos/dusk --out dusk.json`
     """
     relaunch(processes)
-    from tadp_da.captions.captioner import Captioner, CaptionerSettings, caption_images
+    from tadp_da.captions import captioner as captioners
     from tadp_da.captions.clean import clean_all
     from tadp_da.captions.files import CaptionFile
 
     run = open_run(out_file.parent, device=device, skip_bad=skip_bad)
     pictures = pictures_in(images, run)
-    model = Captioner.from_pretrained(captioner, settings_of(CaptionerSettings, sets), run.torch_device)
-    report = caption_images(pictures, model, out_file, run)
+    model = captioners.Captioner.from_pretrained(
+        captioner, settings_of(captioners.CaptionerSettings, sets), run.torch_device
+    )
+    report = captioners.caption_images(pictures, model, out_file, run)
     for line in report.lines():
         out.print(line, highlight=False)
     if clean:
@@ -177,7 +182,7 @@ def adapt(
     captions: Annotated[
         Path | None, typer.Option(help="Caption file; made with the captioner when missing.")
     ] = None,
-    captioner: Annotated[str, typer.Option(help="Captioner for images without captions.")] = "mini",
+    captioner: NewCaptioner = "",
     model: Model = "mini",
     preset: Preset = "",
     sets: Sets = None,
@@ -206,7 +211,7 @@ def adapt(
             strategy=strategy,
             words=Wording(style=style, medium=medium),
             captions=captions,
-            captioner=captioner,
+            captioner=captioner or captioner_for(model),
             model=model,
             preset=preset or preset_for(model),
             sets=tuple(sets or ()),
@@ -226,7 +231,7 @@ def evaluate(
     captions: Annotated[
         Path | None, typer.Option(help="Caption file; made with the captioner when missing.")
     ] = None,
-    captioner: Annotated[str, typer.Option(help="Captioner for images without captions.")] = "mini",
+    captioner: Captioner = "",
     device: Device = "auto",
     skip_bad: SkipBad = False,
     caption_fallback: Fallback = "",
@@ -262,7 +267,7 @@ def predict(
     captions: Annotated[
         Path | None, typer.Option(help="Caption file; made with the captioner when missing.")
     ] = None,
-    captioner: Annotated[str, typer.Option(help="Captioner for images without captions.")] = "mini",
+    captioner: Captioner = "",
     device: Device = "auto",
     skip_bad: SkipBad = False,
     caption_fallback: Fallback = "",

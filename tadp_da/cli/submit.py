@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tadp_da.cli.options import Data, Device, open_run, out, pictures_in
+from tadp_da.cli.options import Captioner, Data, Device, open_run, out, pictures_in
 from tadp_da.errors import DataError
 
 
@@ -25,7 +25,7 @@ def submit(
     captions: Annotated[
         Path | None, typer.Option(help="Caption file; made with the captioner when missing.")
     ] = None,
-    captioner: Annotated[str, typer.Option(help="Captioner for images without captions.")] = "mini",
+    captioner: Captioner = "",
     device: Device = "auto",
 ) -> None:
     """Write predictions as an evaluation server or another tool reads them, and check what was written.
@@ -50,7 +50,7 @@ def submit(
             )
     else:
         pictures = pictures_in(Path(images), run)
-    texts = captions_for(pictures, captions, captioner, run)
     perception = PerceptionModel.load(model, device=run.torch_device)
+    texts = captions_for(pictures, captions, captioner or perception.captioner, run)
     submissions.submit(perception, pictures, texts, form, place, run, like=like)
     out.print(f"Predictions of {len(pictures)} images lie in {place}")

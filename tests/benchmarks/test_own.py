@@ -150,6 +150,8 @@ def test_row_66_a_stranger_with_boxes_is_scored_on_the_classes_that_both_sides_h
         tmp_path / "out",
         "--model",
         tiny_pipeline,
+        "--captioner",
+        "mini",
         "--preset",
         "mini-boxes",
         "--device",

@@ -157,3 +157,11 @@ def test_a_chosen_strategy_that_cannot_be_written_is_an_error() -> None:
 def test_no_caption_is_an_error() -> None:
     with pytest.raises(DataError, match="give some"):
         rewrite_rows([], NIGHT)
+
+
+def test_captions_of_art_lose_their_style_phrases_before_the_strategy_says_it() -> None:
+    words = Wording(style="watercolor", medium="painting")
+    rewrite = Rewrite(strategy="simple", target_words=words, clean=True)
+    said = "- a watercolor painting of a dog"
+    assert rewrite.target(said) == Rewrite(strategy="simple", target_words=words).target("a dog")
+    assert rewrite.source(said) == Rewrite(strategy="simple", target_words=words).source(said)

@@ -10,6 +10,7 @@ The system frees the lock of a process that dies; for one that hangs others wait
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import os
@@ -79,7 +80,8 @@ def limit() -> int:
 
 
 def fault(folder: Path) -> str:
-    """Why a folder, made here if it is missing, cannot be trusted or written; empty when it can."""
+    """Why a folder, made here if it is missing, cannot be trusted or used; empty when it can. A full or
+    read-only disk is no fault: what is there is still found."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -87,12 +89,13 @@ def fault(folder: Path) -> str:
         # pictures cannot be checked against their latents, so nobody else may lay any
         if os.name == "posix" and told.st_uid != os.geteuid():
             return f"it belongs to user {told.st_uid}, not to you ({os.geteuid()})"
-        if os.name == "posix" and told.st_mode & stat.S_IWOTH:
-            return "everybody may write to it"
+        if os.name == "posix" and told.st_mode & (stat.S_IWOTH | stat.S_IWGRP):
+            return "others may write to it"
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"0")
     except OSError as error:
-        return f"it cannot be written ({error.strerror or type(error).__name__})"
+        if error.errno not in (errno.ENOSPC, errno.EROFS):
+            return f"it cannot be written ({error.strerror or type(error).__name__})"
     return ""
 
 
@@ -195,13 +198,15 @@ class Cache:
         """Hold the locks of entries while they are made. Where one cannot be had, the work may be done twice."""
         with ExitStack() as held:
             if self.folder is not None:
+                until = time.monotonic() + _PATIENCE  # for all of them together
                 # everybody takes them in one order, so that no two wait for each other
                 for place in sorted({self._place(kind, facts) for facts in asked}):
                     try:
-                        place.parent.mkdir(parents=True, exist_ok=True)
-                        held.enter_context(locked(place.with_suffix(_LOCK), patience=_PATIENCE))
+                        _make_room(self.folder, place)
+                        patience = max(0.0, until - time.monotonic())
+                        held.enter_context(locked(place.with_suffix(_LOCK), patience=patience))
                     except TimeoutError:
-                        _log.info("nobody has finished %s in %.0f s; it is made here too", place, _PATIENCE)
+                        _tell_of_wait(self.folder)
                     except OSError as error:
                         _warn_of_loss(self.folder, error.strerror or type(error).__name__)
             yield
@@ -213,7 +218,6 @@ class Cache:
         place = self._place(kind, facts)
         try:
             tensors = read(place)
-            os.utime(place)  # the moment of its last use; file systems seldom keep track by themselves
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -228,6 +232,8 @@ class Cache:
                     error,
                 )
             return None
+        with suppress(OSError):
+            os.utime(place)  # the moment of its last use; file systems seldom keep track by themselves
         self.counts.found += 1
         return tensors
 
@@ -240,7 +246,7 @@ class Cache:
             return
         place = self._place(kind, facts)
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
+            _make_room(self.folder, place)
             self._unseen += write(place, tensors, facts, source)
             if self._unseen > self.limit / 16:
                 self.prune(self.limit)
@@ -294,6 +300,21 @@ def _is(source: Path, content: str) -> bool:
         return file_digest(source) == content
     except OSError:
         return False
+
+
+def _make_room(folder: Path, place: Path) -> None:
+    """The folders of an entry, for their owner only, whatever the umask says."""
+    for made in (folder, place.parent.parent, place.parent):
+        made.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+@functools.cache
+def _tell_of_wait(folder: Path) -> None:
+    _log.warning(
+        "another process makes entries of the cache %s for over %.0f s; they are made here too. Look whether it hangs",
+        folder,
+        _PATIENCE,
+    )
 
 
 @functools.cache

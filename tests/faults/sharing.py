@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +54,12 @@ def take_all(folder: Path, log: Path, meet: Any, dies: bool) -> None:
     ask(KEYS)
 
 
-def hang(folder: Path, facts: Facts, begun: Any) -> None:
-    """Begin to make an entry and never end."""
+def hang(folder: Path, asked: Sequence[Facts], begun: Any) -> None:
+    """Begin to make entries and never end."""
 
-    def make() -> dict[str, torch.Tensor]:
+    def make(_: Sequence[int]) -> list[dict[str, torch.Tensor]]:
         begun.set()
         while True:
             time.sleep(60)
 
-    Cache(folder, 10**9).once("latents", facts, make)
+    Cache(folder, 10**9).once_each("latents", asked, make, sources=[None] * len(asked))

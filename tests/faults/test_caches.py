@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -202,27 +203,34 @@ def test_row_56_processes_share_a_cache_and_one_dies_while_it_writes(tmp_path: P
 
 
 def test_row_56_nobody_waits_for_ever_for_one_that_hangs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("tadp_da.cache._PATIENCE", 0.5)
-    cache, facts = Cache(tmp_path, 10**9), {"image": "0"}
+    cache, several = Cache(tmp_path, 10**9), [{"image": str(i)} for i in range(4)]
     spawn = multiprocessing.get_context("spawn")
     begun = spawn.Event()
-    hanging = spawn.Process(target=hang, args=(tmp_path, facts, begun))
+    hanging = spawn.Process(target=hang, args=(tmp_path, several, begun))
     hanging.start()
     try:
         assert begun.wait(200)
-        made = cache.once("latents", facts, lambda: {"mean": torch.ones(3)})
+        start = time.monotonic()
+        made = cache.once_each(
+            "latents", several, lambda m: [{"mean": torch.ones(3)} for _ in m], sources=[None] * 4
+        )
+        assert time.monotonic() - start < 1.5  # half a second for all, not for each
     finally:
         hanging.kill()
         hanging.join()
-    assert bool((made["mean"] == 1).all())
-    assert (cache.counts.found, cache.counts.made) == (0, 1)
-    assert cache.get("latents", facts) is not None
-    (left,) = tmp_path.glob("*/*/*.lock")
-    os.utime(left, (0, 0))
+    assert all(bool((tensors["mean"] == 1).all()) for tensors in made)
+    assert (cache.counts.found, cache.counts.made) == (0, 4)
+    assert cache.get("latents", several[0]) is not None
+    assert "Look whether it hangs" in caplog.text
+    left = list(tmp_path.glob("*/*/*.lock"))
+    assert len(left) == 4
+    for lock in left:
+        os.utime(lock, (0, 0))
     cache.prune(10**9)
-    assert not left.exists()
+    assert not list(tmp_path.glob("*/*/*.lock"))
 
 
 @pytest.fixture
@@ -287,13 +295,14 @@ def test_row_57_a_folder_of_somebody_else(
     goes_on_without(folder, caplog, monkeypatch, "not to you")
 
 
-def test_row_57_a_folder_that_everybody_may_write_to(
-    outside: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("mode", [0o777, 0o775])
+def test_row_57_a_folder_that_others_may_write_to(
+    outside: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, mode: int
 ) -> None:
     folder = outside / "cache"
     folder.mkdir()
-    folder.chmod(0o777)
-    goes_on_without(folder, caplog, monkeypatch, "everybody may write to it")
+    folder.chmod(mode)
+    goes_on_without(folder, caplog, monkeypatch, "others may write to it")
 
 
 def test_row_57_a_place_that_is_no_folder(
@@ -313,7 +322,8 @@ def test_row_57_what_is_made_is_for_its_owner_alone(
         os.umask(old)
     folder = location()
     assert folder is not None
-    assert folder.stat().st_mode & 0o777 == 0o700
+    folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+    assert {path.stat().st_mode & 0o777 for path in folders} == {0o700}
     assert {entry.path.stat().st_mode & 0o777 for entry in cache.entries()} == {0o600}
 
 

@@ -6,13 +6,18 @@ import itertools
 import os
 import random
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
+from tadp_da import cli
+from tadp_da.cache import Cache, fault
 from tadp_da.errors import EnvironmentFault
 from tadp_da.run import MANIFEST, Run, verify
 from tests.faults.victims import Line, begin, learn, limited, read, train, until
@@ -142,3 +147,40 @@ def test_row_45_a_read_only_disk_is_told(small_disk: Path) -> None:
     assert "choose a folder that you may write to" in caught.value.fix
     assert str(small_disk) in str(caught.value.where)
     assert run.once("thing", {}, lambda f: None, read) == "old"
+
+
+def cached(folder: Path, image: str) -> int:
+    """Ask a cache that is opened anew; how often the entry was made."""
+    assert not fault(folder)
+    cache = Cache(folder, 10**9)
+    made = cache.once("latents", {"image": image}, lambda: {"mean": torch.ones(20_000)})
+    assert bool((made["mean"] == 1).all())
+    assert not cache.counts.damaged
+    return cache.counts.made
+
+
+def test_row_45_what_is_cached_is_found_on_a_full_disk_and_can_be_pruned(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = small_disk / "cache"
+    assert [cached(folder, "old"), cached(folder, "old")] == [1, 0]
+    with suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as filler:
+        while True:
+            filler.write(b"0" * 4096)
+    assert [cached(folder, "old"), cached(folder, "new"), cached(folder, "new")] == [0, 1, 1]
+    (said,) = {record.getMessage() for record in caplog.records}
+    assert "tadp-da cache prune" in said
+    assert not [*folder.glob("*/*/*.draft"), *folder.glob("*/*/*.lock")]
+    monkeypatch.setenv("TADP_DA_CACHE", str(folder))
+    monkeypatch.setattr(sys, "argv", ["tadp-da", "cache", "prune", "--to", "1KB"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert not left.value.code
+    assert not list(Cache(folder, 10**9).entries())
+
+
+def test_row_45_what_is_cached_is_found_on_a_disk_that_became_read_only(small_disk: Path) -> None:
+    folder = small_disk / "cache"
+    cached(folder, "old")
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    assert [cached(folder, "old"), cached(folder, "new")] == [0, 1]

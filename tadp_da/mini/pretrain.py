@@ -1,9 +1,7 @@
 """Pretrain the embedded default from nothing: a small Stable Diffusion and a small BLIP-2 on the drawn world.
 
-    python -m tadp_da.mini.pretrain --stage data --processes 2
-    python -m tadp_da.mini.pretrain --stage vae --minutes 30 --processes 2
-    python -m tadp_da.mini.pretrain --stage unet --minutes 60 &
-    python -m tadp_da.mini.pretrain --stage blip2 --minutes 30
+    python -m tadp_da.mini.pretrain --processes 2                             # all stages, about two and a half hours
+    python -m tadp_da.mini.pretrain --stage unet --minutes 90 --processes 2   # one of them, for longer
     python -m tadp_da.mini.pretrain --stage export --out tadp_da/mini/weights
 
 Everything is kept in --work. A stage that was interrupted is resumed by the same command.
@@ -37,7 +35,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tadp_da.mini.pretrain", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("--stage", required=True, choices=("data", "vae", "unet", "blip2", "export"))
+    parser.add_argument(
+        "--stage", choices=tuple(STAGES), help="one of them; all, one after the other, if none"
+    )
     parser.add_argument(
         "--work", type=Path, default=Path("runs/pretrain"), help="checkpoints, caches and logs"
     )
@@ -125,9 +125,15 @@ STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one stage of the pretraining."""
+    """Run one stage of the pretraining, or all."""
     options = _parse(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for the processes started from here
+    for stage in [options.stage] if options.stage else STAGES:
+        options.stage = stage
+        _run(options)
+
+
+def _run(options: argparse.Namespace) -> None:
     if options.stage in MINUTES and options.processes > 1:
         with TemporaryDirectory() as meeting:
             spawn(_together, (options, meeting), nprocs=options.processes)

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ class Draw:
 
     def __init__(self, seed: int, step: int) -> None:
         number, processes = rank()
+        self.seed = seed
         self.turn = step * processes + number
         self.numpy = np.random.default_rng([seed, step, number])
         self.torch = torch.Generator().manual_seed(int(self.numpy.integers(2**62)))
@@ -86,17 +88,12 @@ class Draw:
     def indices(self, count: int, batch: int) -> np.ndarray[Any, Any]:
         """`batch` of `count` indices; every index comes once before any comes twice."""
         order = np.arange(self.turn * batch, (self.turn + 1) * batch)
-        return np.array([_shuffled(count, int(i) // count, int(i) % count) for i in order])
+        return np.array([_order(self.seed, count, int(i) // count)[int(i) % count] for i in order])
 
 
-_ORDERS: dict[tuple[int, int], np.ndarray[Any, Any]] = {}
-
-
-def _shuffled(count: int, epoch: int, position: int) -> int:
-    if (count, epoch) not in _ORDERS:
-        _ORDERS.clear()  # one epoch is in use at a time: keep the cache small
-        _ORDERS[count, epoch] = np.random.default_rng([count, epoch]).permutation(count)
-    return int(_ORDERS[count, epoch][position])
+@lru_cache(maxsize=2)  # a batch lies in one epoch or across the border of two
+def _order(seed: int, count: int, epoch: int) -> np.ndarray[Any, Any]:
+    return np.random.default_rng([seed, count, epoch]).permutation(count)
 
 
 def atomic(path: Path, write: Callable[[Path], object]) -> None:

@@ -156,8 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pipeline.set_progress_bar_config(disable=True)
     captions = Captions(options.weights)
     ratios, picture = reconstructions(pipeline.vae, scenes[:32], SEED)
-    Image.fromarray(picture).save(options.out / "reconstructions.png", optimize=True)
-    Image.fromarray(sample_grid(pipeline)).save(options.out / "samples.png", optimize=True)
+    Image.fromarray(picture).save(options.out / "reconstructions.jpg", quality=88)
+    Image.fromarray(sample_grid(pipeline)).save(options.out / "samples.jpg", quality=88)
     tables = {
         "Reconstruction, dB": ratios,
         "Captions with the right count, %": caption_accuracy(captions, scenes, SEED),

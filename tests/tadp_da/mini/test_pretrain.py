@@ -53,10 +53,17 @@ def one_thread() -> Iterator[None]:
 def work(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     """A work folder after all stages, two steps each."""
     folder = tmp_path_factory.mktemp("pretrain")
-    for stage in ("data", "vae", "unet", "blip2", "export"):
-        budget = ["--steps", "2", "--batch", "2"] if stage in pretrain.MINUTES else []
-        pretrain.main(["--stage", stage, "--work", str(folder), *TINY, *budget])
+    pretrain.main(["--work", str(folder), *TINY, "--steps", "2", "--batch", "2"])
     return folder
+
+
+def test_pictures_come_in_an_order_of_the_seed_each_once_an_epoch() -> None:
+    def seen(seed: int) -> list[int]:
+        return [int(i) for step in range(4) for i in Draw(seed, step).indices(6, 3)]
+
+    assert seen(0) == seen(0) != seen(1)
+    for seed in (0, 1):
+        assert sorted(seen(seed)[:6]) == sorted(seen(seed)[6:]) == list(range(6))
 
 
 class TestStages:

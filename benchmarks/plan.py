@@ -26,6 +26,12 @@ PEAKS: Mapping[str, float] = {
     "A100": 312, "H100": 989, "V100": 125, "L4": 121, "T4": 65, "RTX-4090": 165, "RTX-3090": 71,
 }  # fmt: skip
 """Peak of dense half precision matrix products in TFLOPS, from the makers' data sheets."""
+FULL_PEAKS: Mapping[str, float] = {
+    "A100": 156, "H100": 495, "V100": 15.7, "L4": 60, "T4": 8.1, "RTX-4090": 83, "RTX-3090": 36,
+}  # fmt: skip
+"""The same in full precision, from the same data sheets: dense TF32 where the GPU has it, fp32 on V100 and T4. PyTorch
+takes TF32 for convolutions only unless told otherwise, so the share that is reached is the smaller."""
+PRECISIONS = ("no", "bf16", "fp16")
 IMAGE_SIZES: Mapping[str, Size] = {
     "cityscapes": (1024, 2048),
     "dark-zurich": (1080, 1920),
@@ -35,6 +41,37 @@ IMAGE_SIZES: Mapping[str, Size] = {
 USUAL = (375, 500)
 """Taken for images of other domains: the usual size in Pascal VOC."""
 _OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Floating point operations of a stage.
+
+    Attributes:
+        training: of training steps, which ``--precision`` reaches, the encoding of their images among them.
+        rest: of the passes outside of them, which always run in full precision: evaluation, latents taken beforehand.
+    """
+
+    training: int = 0
+    rest: int = 0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(training=self.training + other.training, rest=self.rest + other.rest)
+
+    def __mul__(self, times: int) -> Work:
+        return Work(training=times * self.training, rest=times * self.rest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Operations per second of training steps and of the rest."""
+
+    training: float
+    rest: float
+
+    def hours(self, work: Work) -> float:
+        """How long some work takes."""
+        return (work.training / self.training + work.rest / self.rest) / 3600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +87,7 @@ class Cost:
         encoding: operations of the frozen autoencoder in one step.
         learning: operations of UNet and head in one step, forward and backward.
         memory: by part while fine-tuning in fp32; None for what is not estimated.
-        work: operations of the stages: ``"personalize"``, ``"adapt"``, ``"evaluate"``.
+        work: of the stages: ``"personalize"``, ``"adapt"``, ``"evaluate"``.
     """
 
     size: Size
@@ -61,7 +98,7 @@ class Cost:
     encoding: int
     learning: int
     memory: Mapping[str, int | None]
-    work: Mapping[str, int]
+    work: Mapping[str, Work]
 
 
 class Planner:
@@ -99,7 +136,7 @@ class Planner:
             memory=self._memory(recipe, sum(parameters.values()), trained, size) if memory else {},
             work={
                 "personalize": self._personalizing(recipe, networks),
-                "adapt": adapt.steps * (encoding + learning),
+                "adapt": Work(training=adapt.steps * (encoding + learning)),
                 "evaluate": self._evaluating(recipe, networks),
             },
         )
@@ -160,10 +197,10 @@ class Planner:
         again = recipe.adapt.gradient_checkpointing and mode != "frozen"
         return counted + (self._looking(recipe, networks, size) if again else 0)
 
-    def _personalizing(self, recipe: Recipe, networks: Networks) -> int:
+    def _personalizing(self, recipe: Recipe, networks: Networks) -> Work:
         chosen = recipe.personalize
         if not hasattr(chosen, "steps"):
-            return 0
+            return Work()
         asked = chosen.resolution or networks.unet.config.sample_size * networks.factor
         size: Size = (asked, asked) if isinstance(asked, int) else tuple(asked)
         method = recipe.as_json()["personalize"]["method"]
@@ -175,9 +212,9 @@ class Planner:
         images = min(there, recipe.target_images or there) * chosen.views * (2 if chosen.flip else 1)
         each = int(self._once("noise", [recipe.model, size, method], count))
         passes = chosen.steps * chosen.batch * chosen.accumulate
-        return passes * each + images * self._encoding(recipe, networks, size)
+        return Work(training=passes * each, rest=images * self._encoding(recipe, networks, size))
 
-    def _evaluating(self, recipe: Recipe, networks: Networks) -> int:
+    def _evaluating(self, recipe: Recipe, networks: Networks) -> Work:
         total = 0
         for domain in (recipe.source, recipe.target):
             size = recipe.viewing.size(*self.image_size(domain))
@@ -186,7 +223,7 @@ class Planner:
             window = rows.stop - rows.start, columns.stop - columns.start
             each = self._encoding(recipe, networks, window) + self._looking(recipe, networks, window)
             total += _count(domain, "test") * len(windows) * (2 if recipe.viewing.flip else 1) * each
-        return total
+        return Work(rest=total)
 
     def _kept(self, recipe: Recipe, size: Size) -> int:
         moves = recipe.adapt.backbone != "frozen"
@@ -209,7 +246,7 @@ def _count(domain: str | OwnData, split: str) -> int:
     return domains[domain].counts.get(split, 0) if isinstance(domain, str) else 0
 
 
-def whole(benchmark: Benchmark, planner: Planner, seeds: int = 1) -> dict[str, dict[str, int]]:
+def whole(benchmark: Benchmark, planner: Planner, seeds: int = 1) -> dict[str, dict[str, Work]]:
     """Operations of every row by stage, over seeds; a concept that an earlier row has learned costs nothing again."""
     learned: set[str] = set()
     rows = {}
@@ -217,21 +254,37 @@ def whole(benchmark: Benchmark, planner: Planner, seeds: int = 1) -> dict[str, d
         work = dict(planner.cost(recipe, memory=False).work)
         concept = json.dumps(recipe.as_json()["personalize"], sort_keys=True)
         if concept in learned:
-            work["personalize"] = 0
+            work["personalize"] = Work()
         learned.add(concept)
-        rows[name] = {stage: seeds * value for stage, value in work.items()}
+        rows[name] = {stage: value * seeds for stage, value in work.items()}
     return rows
 
 
-def throughput(gpu: str, tflops: float | None, utilisation: float) -> float:
-    """Operations per second: a share of the stated peak, or of the named GPU's.
+def throughput(gpu: str, tflops: float | None, utilisation: float, precision: str = "no") -> Speed:
+    """Operations per second: a share of the named GPU's peaks, in half precision for training that is asked to be in it
+    (a run's ``--precision``) and in full precision for all else.
+
+    Args:
+        gpu: one of :data:`PEAKS`.
+        tflops: its peak in half precision, where it is another; that in full precision then stands to it as those of
+            the named GPU do, and is half of it for a GPU that is not known.
+        utilisation: the share.
+        precision: ``"no"``, ``"bf16"`` or ``"fp16"``.
 
     Raises:
-        UsageError: for a GPU that is not known when no peak is given.
+        UsageError: for a GPU that is not known when no peak is given, or an unknown precision.
     """
     if tflops is None and gpu not in PEAKS:
         raise UsageError(
             f"no peak is known for the GPU {gpu!r}{nearest(gpu, list(PEAKS))}",
             fix=f"choose one of: {', '.join(PEAKS)}; or state it: --tflops 100",
         )
-    return 1e12 * (PEAKS[gpu] if tflops is None else tflops) * utilisation
+    if precision not in PRECISIONS:
+        raise UsageError(
+            f"unknown precision {precision!r}{nearest(precision, list(PRECISIONS))}",
+            fix=f"choose one of: {', '.join(PRECISIONS)}",
+        )
+    ratio = FULL_PEAKS[gpu] / PEAKS[gpu] if gpu in PEAKS else 0.5
+    half = 1e12 * (PEAKS[gpu] if tflops is None else tflops) * utilisation
+    full = half * ratio
+    return Speed(training=full if precision == "no" else half, rest=full)

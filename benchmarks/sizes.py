@@ -14,7 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.places import own_domain
 from benchmarks.recipe import Recipe
+from tadp_da._hub import DIFFUSION
+from tadp_da.backbones import _single_file
+from tadp_da.backbones._locate import CONFIGURATION
 from tadp_da.backbones._lora import TARGETS
 from tadp_da.backbones._taps import Tap, taps
 from tadp_da.domains import domains
@@ -49,32 +53,103 @@ SD_15: dict[str, dict[str, Any]] = {
 }
 """Stable Diffusion 1.5 as its configuration files have it, so that nothing need be fetched; the rest is diffusers'
 default. Versions 1.1 to 1.4 are of the same shape."""
+SD_21: dict[str, dict[str, Any]] = {
+    "unet": SD_15["unet"]
+    | {
+        "sample_size": 96,
+        "cross_attention_dim": 1024,
+        "attention_head_dim": [5, 10, 20, 20],
+        "use_linear_projection": True,
+    },
+    "vae": SD_15["vae"],
+    "text_encoder": SD_15["text_encoder"]
+    | {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 23,  # of OpenCLIP's ViT-H/14, the last of whose 24 layers is left out
+        "num_attention_heads": 16,
+        "hidden_act": "gelu",
+    },
+}
+"""Stable Diffusion 2.1 likewise."""
+SHAPES: dict[str, dict[str, dict[str, Any]]] = {
+    "sd-1.4": SD_15,
+    "sd-1.5": SD_15,
+    "sd-2.1": SD_21,
+    "sd-2.1-base": SD_21 | {"unet": SD_21["unet"] | {"sample_size": 64}},
+}
+"""Built-in shapes by alias."""
 
 
 def configuration(model: str) -> dict[str, dict[str, Any]]:
-    """Configurations of the three networks of a model: Stable Diffusion 1.x by its alias, or a folder's own files.
+    """Configurations of the three networks of a model; nothing is fetched.
+
+    Args:
+        model: a diffusers folder; a single-file checkpoint; an alias of Stable Diffusion 1.x or 2.x or one of its
+            repositories, whose shape is built in; or another repository that is in the hub's cache.
 
     Raises:
-        UsageError: when the model is not on this machine.
+        UsageError: when the shape is not known on this machine.
+        ArtefactError: for a file that is no checkpoint of Stable Diffusion.
     """
-    if model.startswith("sd-1."):
-        return SD_15
-    if model == "mini":
-        from tadp_da.mini import WEIGHTS
-
-        folder = WEIGHTS / "stable-diffusion"
+    path = _mini() if model == "mini" else Path(model).expanduser()
+    # in the order in which runs look for a model: what is on disk wins over an alias of the same name
+    if path.is_file() and path.suffix.lower() == ".safetensors":
+        files = _beside(path)
+        if not files:
+            return SHAPES[_single_file._alias(path, _single_file._shapes(path))]
+    elif path.exists():
+        files = {part: path / part / "config.json" for part in PARTS}
+    elif alias := _alias(model):
+        return SHAPES[alias]
     else:
-        folder = Path(model).expanduser()
+        files = _cached(model)
     try:
-        return {
-            part: json.loads((folder / part / "config.json").read_text(encoding="utf-8")) for part in PARTS
-        }
-    except (OSError, ValueError):
+        return {part: json.loads(files[part].read_text(encoding="utf-8")) for part in PARTS}
+    except (KeyError, OSError, ValueError):
         raise UsageError(
-            f"the shape of {model!r} is not known here",
-            where=folder,
-            fix="give --set model=FOLDER with a diffusers pipeline, or --set model=sd-1.5, whose shape is built in",
+            f"the shape of {model!r} is not known here: no alias, no diffusers folder, and not in the hub's cache",
+            where=path,
+            fix="give --set model=FOLDER with a diffusers pipeline, or an alias whose shape is built in: "
+            + ", ".join(f"--set model={alias}" for alias in SHAPES),
         ) from None
+
+
+def _mini() -> Path:
+    from tadp_da.mini import WEIGHTS
+
+    return WEIGHTS / "stable-diffusion"
+
+
+def _alias(model: str) -> str | None:
+    """The alias that a name is, or one of whose repositories it is; revisions of a repository have one shape."""
+    name = model.partition("@")[0]
+    known = ((alias, {alias, *(source.repo for source in DIFFUSION[alias])}) for alias in SHAPES)
+    return next((alias for alias, names in known if name in names), None)
+
+
+def _beside(checkpoint: Path) -> dict[str, Path]:
+    """Configuration files that lie beside a single-file checkpoint; none where there are not all."""
+    for folder in (checkpoint.with_suffix(""), checkpoint.parent):
+        if CONFIGURATION.complete(folder):
+            return {part: folder / part / "config.json" for part in PARTS}
+    return {}
+
+
+def _cached(model: str) -> dict[str, Path]:
+    """Configuration files of a repository of the hub that are in its cache."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    repo, _, revision = model.partition("@")
+    try:
+        found = {
+            part: try_to_load_from_cache(repo, f"{part}/config.json", revision=revision or None)
+            for part in PARTS
+        }
+    except HFValidationError:  # no name of a repository
+        return {}
+    return {part: Path(file) for part, file in found.items() if isinstance(file, str)}
 
 
 @dataclass(frozen=True)
@@ -125,14 +200,21 @@ def build(recipe: Recipe) -> Networks:
 
 
 def label_space(recipe: Recipe) -> LabelSpace:
-    """What the head decides between."""
+    """What the head decides between. Of one's own data no picture is read: names come from the recipe, its legend or
+    the categories of its COCO file.
+
+    Raises:
+        UsageError: when there are no labels to learn from, or nothing names their classes.
+        DataError: when a COCO file is not of that form.
+    """
     choice = recipe.target if recipe.train_on == "target" else recipe.source
-    if not isinstance(choice, str):
-        return LabelSpace("segmentation", choice.classes, choice.ignore)
-    labels = domains[choice].labels
-    if labels is None:
-        raise UsageError(f"domain {choice!r} has no labels to learn from", fix="choose a labelled source")
-    return labels
+    domain = domains[choice] if isinstance(choice, str) else own_domain(choice)
+    if domain.labels is None:
+        raise UsageError(
+            f"domain {domain.name!r} has no labels to learn from",
+            fix="choose a labelled source, or give masks or boxes with your own images",
+        )
+    return domain.labels
 
 
 def trained_parameters(recipe: Recipe, networks: Networks) -> int:

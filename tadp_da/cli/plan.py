@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from tadp_da.cli.options import Sets, names_of, out
+from tadp_da.cli.options import Precision, Sets, names_of, out
 from tadp_da.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,10 +50,13 @@ def plan(
     row: Annotated[str, typer.Option(help="The row whose step is shown; the first one by default.")] = "",
     rows: Annotated[str, typer.Option(help="Count the hours of these rows only.")] = "",
     gpu: Annotated[str, typer.Option(help="A100, H100, V100, L4, T4, RTX-4090 or RTX-3090.")] = "A100",
-    tflops: Annotated[float | None, typer.Option(help="Its peak, where it is another.", min=1e-3)] = None,
+    tflops: Annotated[
+        float | None, typer.Option(help="Its peak in half precision, where it is another.", min=1e-3)
+    ] = None,
     utilisation: Annotated[
         float, typer.Option(help="Share of the peak that is reached.", min=0.01, max=1)
     ] = 0.1,
+    precision: Precision = "no",
     seeds: Annotated[int, typer.Option(help="How many seeds.", min=1)] = 1,
     image: Annotated[str, typer.Option(help="Images of unknown size, HEIGHTxWIDTH.")] = "375x500",
     sets: Sets = None,
@@ -62,12 +65,12 @@ def plan(
 
     Nothing is fetched, and nothing is computed but shapes.
 
-    Example: `tadp-da plan nighttime-driving-ours --row dreambooth --gpu A100 --utilisation 0.1 --seeds 3`
+    Example: `tadp-da plan nighttime-driving-ours --row dreambooth --gpu A100 --precision bf16 --seeds 3`
     """
-    from benchmarks.plan import Planner, throughput, whole
+    from benchmarks.plan import Planner, Work, throughput, whole
     from benchmarks.recipe import read_benchmark
 
-    speed = throughput(gpu, tflops, utilisation)
+    speed = throughput(gpu, tflops, utilisation, precision)
     table = read_benchmark(recipe, tuple(sets or ())).only(names_of(rows))
     name = row or next(iter(table.rows))
     planner = Planner(_size(image))
@@ -78,16 +81,22 @@ def plan(
     for heading in ("row", *stages, "all"):
         hours.add_column(heading, justify="left" if heading == "row" else "right")
     work = whole(table, planner, seeds)
-    total = {stage: sum(each[stage] for each in work.values()) for stage in stages}
+    total = {stage: sum((each[stage] for each in work.values()), Work()) for stage in stages}
     for label, each in (*work.items(), ("all rows", total)):
-        values = [each[stage] / speed / 3600 for stage in stages]
+        values = [speed.hours(each[stage]) for stage in stages]
         hours.add_row(label, *(f"{value:.2f}" for value in (*values, sum(values))))
     out.print(hours)
-    peak = f"{tflops:g} TFLOPS" if tflops else f"{gpu}'s peak in half precision"
+    peak = f"a peak of {tflops:g} TFLOPS in half precision" if tflops else f"{gpu}'s peaks"
+    half = (
+        "full precision (half with --precision bf16)"
+        if precision == "no"
+        else f"half precision ({precision})"
+    )
     out.print(
-        f"At {speed / 1e12:.3g} TFLOPS: {utilisation:.0%} of {peak}, a share that is stated and not measured; half "
-        f"precision needs --precision bf16. {seeds} seed(s). Not counted: captions, previews, reading files, and what "
-        "a detector does by the content of its images. "
+        f"Training at {speed.training / 1e12:.3g} TFLOPS, in {half}; evaluation, and encoding before training, at "
+        f"{speed.rest / 1e12:.3g}, always in full precision: {utilisation:.0%} of {peak}, a share that is stated and "
+        f"not measured. {seeds} seed(s). Not counted: captions, previews, reading and augmenting images, which "
+        "may take longer than the GPU (--set adapt.workers=8), and what a detector does by the content of its images. "
         f"Images of unknown size are taken to be {image}."
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,8 @@ from tadp_da.types import LabelSpace, opened
 
 Mask = NDArray[np.uint8]
 Values = NDArray[np.uint8 | np.uint16]
+Counts = NDArray[np.int64]
+"""How many pixels hold each value, ``(largest value + 1,)``."""
 Colour = tuple[int, int, int]
 _INDEX_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 
@@ -25,6 +27,7 @@ def read_mask(
     image: Path | None = None,
     mapping: Mapping[int, int] | None = None,
     colours: Mapping[Colour, int] | None = None,
+    watch: Callable[[Path, Counts], None] | None = None,
 ) -> Mask:
     """The class ids of one mask file, ``uint8 (h, w)``.
 
@@ -39,6 +42,7 @@ def read_mask(
             not name are refused.
         colours: RGB colour to class id (or ignore id), for files that paint classes in colours; other colours are
             refused.
+        watch: told the file and how many pixels hold each stored value, before any of them is refused.
 
     Raises:
         DataError: the file is missing or no index mask, a value is no class, or the sizes differ.
@@ -46,9 +50,12 @@ def read_mask(
     values = _indices(path) if colours is None else _painted(path, colours)
     if image is not None:
         _check_size(path, values.shape, image)
+    counts = np.bincount(values.reshape(-1))
+    if watch is not None:
+        watch(path, counts)
     if mapping is not None:
-        values = _mapped(path, values, mapping)
-    _check_values(path, values, labels)
+        values, counts = _mapped(path, values, counts, mapping)
+    _check_values(path, counts, labels)
     return values.astype(np.uint8)
 
 
@@ -107,23 +114,24 @@ def _check_size(path: Path, shape: tuple[int, ...], image: Path) -> None:
         )
 
 
-def _mapped(path: Path, values: Values, mapping: Mapping[int, int]) -> Values:
-    found = np.flatnonzero(np.bincount(values.reshape(-1)))
+def _mapped(path: Path, values: Values, counts: Counts, mapping: Mapping[int, int]) -> tuple[Values, Counts]:
+    found = np.flatnonzero(counts)
     if unknown := [int(v) for v in found if int(v) not in mapping]:
         raise DataError(
-            f"a mask holds {_counted(values, unknown)}, which the mapping does not name",
+            f"a mask holds {_counted(counts, unknown)}, which the mapping does not name",
             where=path,
             fix="add the value to the mapping, with the class id or the ignore id it stands for",
         )
-    table = np.zeros(int(found.max()) + 1, dtype=np.uint16)
+    table = np.zeros(len(counts), dtype=np.uint16)
     table[found] = [mapping[int(v)] for v in found]
-    return table[values]
+    renumbered = np.zeros(int(table.max(initial=0)) + 1, dtype=counts.dtype)
+    np.add.at(renumbered, table[found], counts[found])
+    return table[values], renumbered
 
 
-def _check_values(path: Path, values: Values, labels: LabelSpace) -> None:
+def _check_values(path: Path, counts: Counts, labels: LabelSpace) -> None:
     count = len(labels.classes)
-    found = np.flatnonzero(np.bincount(values.reshape(-1)))
-    wrong = [int(v) for v in found if v >= count and v != labels.ignore]
+    wrong = [int(v) for v in np.flatnonzero(counts) if v >= count and v != labels.ignore]
     if not wrong:
         return
     fix = f"name {max(wrong) + 1} classes, or turn the value into a class id or {labels.ignore} (ignore)"
@@ -133,12 +141,12 @@ def _check_values(path: Path, values: Values, labels: LabelSpace) -> None:
             "use *_labelTrainIds.png files, or give a mapping"
         )
     raise DataError(
-        f"a mask holds {_counted(values, wrong)}; expected 0 to {count - 1}, or {labels.ignore} for ignore",
+        f"a mask holds {_counted(counts, wrong)}; expected 0 to {count - 1}, or {labels.ignore} for ignore",
         where=path,
         fix=fix,
     )
 
 
-def _counted(values: Values, wanted: list[int]) -> str:
-    parts = [f"value {v} in {int((values == v).sum())} pixels" for v in wanted[:3]]
+def _counted(counts: Counts, wanted: list[int]) -> str:
+    parts = [f"value {v} in {counts[v]} pixels" for v in wanted[:3]]
     return ", ".join(parts) + (f" and {len(wanted) - 3} more values" if len(wanted) > 3 else "")

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tadp_da.domains import Domain, domains
+from tadp_da.domains._driving import Heard, hearing, misnamed
 from tadp_da.domains._files import some
 from tadp_da.errors import DataError, TadpError
 from tadp_da.run import file_digest
@@ -172,6 +173,7 @@ class _Seen:
     ignored: int = 0
     labelled: bool = False
     findings: tuple[Finding, ...] = ()
+    heard: Heard = field(default_factory=list)
 
     @property
     def error(self) -> str:
@@ -195,16 +197,18 @@ def _look(domain: Domain, labelled: bool, path: Path) -> _Seen:
     if not labelled or domain.label is None or domain.labels is None:
         return seen
     try:
-        target = domain.label(path)
+        with hearing() as heard:
+            target = domain.label(path)
         remarks = domain.remarks(path) if domain.remarks else ()
     except TadpError as error:
-        return dataclasses.replace(seen, findings=(_finding(error),))
+        return dataclasses.replace(seen, findings=(_finding(error),), heard=heard)
     amounts, ignored = _amounts(target, domain.labels)
     return dataclasses.replace(
         seen,
         amounts=amounts,
         ignored=ignored,
         labelled=True,
+        heard=heard,
         findings=tuple(
             Finding("warning", remark, 1, (str(path),), "nothing, if that is meant") for remark in remarks
         ),
@@ -237,6 +241,10 @@ def _split_report(
             f"{domain.fetch}; or say that a part will do: --partial",
         )
         findings = (short, *findings)
+    findings += tuple(
+        Finding("error", what, len(files), tuple(map(str, files[:_OFFENDERS])), fix)
+        for what, files, fix in misnamed(pair for one in seen for pair in one.heard)
+    )
     read = [one for one in seen if one.labelled]
     blank = [one for one in read if not one.amounts]
     if blank and domain.labels is not None and domain.labels.task == "segmentation":

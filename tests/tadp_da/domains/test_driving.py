@@ -9,6 +9,7 @@ import pytest
 
 from tadp_da.domains import domains
 from tadp_da.domains._driving import LABEL_IDS, LABELS
+from tadp_da.domains.check import Finding, check_data
 from tadp_da.errors import DataError, UsageError
 from tests.tadp_da.domains import trees
 
@@ -94,6 +95,60 @@ def test_train_ids_under_the_name_of_label_ids_are_refused(tmp_path: Path) -> No
     with pytest.raises(DataError, match="looks like train ids") as caught:
         target(tmp_path, "cityscapes", "train")
     assert "rename it to aachen_000000_000019_gtFine_labelTrainIds.png" in caught.value.fix
+
+
+def misnamed(root: Path, split: str = "train") -> list[Finding]:
+    report = check_data("cityscapes", root, splits=[split], partial=True)
+    return [f for f in report.all_findings if f.level == "error"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "told"),
+    [
+        ("labelIds", (0, 13, 10), "train ids"),  # would be ignored, wall and ignored
+        ("labelTrainIds", (7, 11, 8), "label ids"),  # would be sign, person and vegetation
+    ],
+)
+def test_row_10_ids_of_the_other_numbering_are_told_by_the_histogram_of_the_split(
+    tmp_path: Path, kind: str, values: tuple[int, ...], told: str
+) -> None:
+    trees.cityscapes(tmp_path, kind=kind, values=values)
+    assert target(tmp_path, "cityscapes", "train")  # no file gives itself away
+    (error,) = misnamed(tmp_path)
+    assert f"named *_{kind}.png hold {told}" in error.what
+    assert error.count == 2
+    assert error.where[0].endswith(f"aachen_000000_000019_gtFine_{kind}.png")
+    other = {"labelIds": "labelTrainIds", "labelTrainIds": "labelIds"}[kind]
+    assert f"rename all of them to *_{other}.png" in error.fix
+
+
+def test_files_that_give_nothing_away_are_told_by_those_that_do(tmp_path: Path) -> None:
+    trees.cityscapes(tmp_path, kind="labelIds", values=(0, 13, 10))
+    decisive = tmp_path / "cityscapes/gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png"
+    trees.mask(decisive, (0, 13, 255))
+    refused, silent = misnamed(tmp_path)
+    assert "it looks like train ids" in refused.what
+    assert refused.where == (str(decisive),)
+    assert silent.count == 1
+    assert silent.where[0].endswith("bochum_000000_000019_gtFine_labelIds.png")
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("labelIds", (7, 8, 11)),  # a street without cars and sky
+        ("labelIds", (0, 26)),  # mostly unlabelled
+        ("labelTrainIds", (0, 1, 2)),  # nothing ignored
+        ("labelTrainIds", (7, 255)),  # a large sign
+        ("labelTrainIds", (2, 8)),  # nothing to go by
+        ("labelIds", (11, 11)),
+    ],
+)
+def test_ids_that_agree_with_their_names_or_say_nothing_are_left_alone(
+    tmp_path: Path, kind: str, values: tuple[int, ...]
+) -> None:
+    trees.cityscapes(tmp_path, kind=kind, values=values)
+    assert misnamed(tmp_path) == []
 
 
 def test_a_label_id_that_does_not_exist_is_told_as_such(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,6 +19,8 @@ from tadp_da.types import Side
 
 Verdict = Literal["baseline", "helps", "hurts", "no clear difference", "too few seeds"]
 LEVEL = 0.95
+BASELINE = "null"
+"""The row that others are compared with, where a table has it."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class Comparison:
 
 
 def compare(
-    reports: Mapping[str, Mapping[int, Report]], *, baseline: str = "null", title: str = "comparison"
+    reports: Mapping[str, Mapping[int, Report]], *, baseline: str = BASELINE, title: str = "comparison"
 ) -> Comparison:
     """Compare rows over seeds.
 
@@ -153,6 +155,13 @@ def compare(
             )
         )
     return Comparison(title=title, metric=metrics[0], baseline=baseline, rows=tuple(rows))
+
+
+def baseline_of(rows: Iterable[str]) -> str:
+    """The row that others are compared with when nobody chooses one: ``"null"``, or else the first; ``rows`` are not
+    none."""
+    names = tuple(rows)
+    return BASELINE if BASELINE in names else names[0]
 
 
 def student_t(degrees: int, level: float = LEVEL) -> float:

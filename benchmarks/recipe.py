@@ -228,16 +228,20 @@ class Benchmark:
     Attributes:
         name: how it is called.
         claim: what it shows, and whether it has been measured.
-        rows: recipe of each row, in table order; ``"null"`` is the one that others are compared with.
+        rows: recipe of each row, in table order; ``"null"`` is the one that others are compared with, if it is there.
         order: names of all rows of the table, of which ``rows`` may be some; those of ``rows`` when empty.
+        whole: recipes of all rows of the table, likewise.
     """
 
     name: str
     claim: str
     rows: Mapping[str, Recipe]
     order: tuple[str, ...] = ()
+    whole: Mapping[str, Recipe] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not self.whole:
+            object.__setattr__(self, "whole", self.rows)
         if not self.order:
             object.__setattr__(self, "order", tuple(self.rows))
 
@@ -267,7 +271,8 @@ def read_benchmark(
 
     Args:
         name: a name listed by :func:`shipped`, or the path of a YAML file.
-        overrides: ``path=value`` settings applied to every row, e.g. ``adapt.steps=10``.
+        overrides: ``path=value`` settings applied to every row, e.g. ``adapt.steps=10``; one of a personalizer, e.g.
+            ``personalize.steps=10``, to those rows whose method has it.
         base: settings of every row that win over the file's base.
         kind: ``"recipes"`` for tables with their domains, ``"presets"`` for tables that lack them.
 
@@ -292,12 +297,11 @@ def read_benchmark(
                 fix="write 'name: {key: value}', and names such as null, 1 or yes in quotes",
             )
     common = _merge(table.get("base") or {}, base or {})
-    rows = {}
-    for row, changes in table["rows"].items():
-        fields = _merge(common, changes or {})
-        for override in overrides:
+    merged = {str(row): _merge(common, changes or {}) for row, changes in table["rows"].items()}
+    for override in overrides:
+        for fields in _concerned(list(merged.values()), override):
             _override(fields, override)
-        rows[str(row)] = Recipe.from_mapping(fields)
+    rows = {row: Recipe.from_mapping(fields) for row, fields in merged.items()}
     return Benchmark(name=Path(name).stem, claim=str(table.get("claim", "")), rows=rows)
 
 
@@ -332,6 +336,32 @@ def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
         else:
             merged[key] = value
     return merged
+
+
+def _concerned(rows: list[dict[str, Any]], override: str) -> list[dict[str, Any]]:
+    """The rows that an override is for: a personalizer's field concerns those whose method has it."""
+    part, _, rest = override.partition("=")[0].strip().partition(".")
+    name = rest.partition(".")[0]
+    if part != "personalize" or name in ("", "method"):
+        return rows
+    known = [_learnable(fields.get("personalize")) for fields in rows]
+    found = [fields for fields, names in zip(rows, known, strict=True) if name in names]
+    if not found:
+        names = list(dict.fromkeys(each for names in known for each in names))
+        raise UsageError(
+            f"no row has this setting{nearest(name, names)}",
+            where=f"--set {override}",
+            fix=f"known: {', '.join(names)}"
+            if names
+            else "choose a method: --set personalize.method=dreambooth",
+        )
+    return found
+
+
+def _learnable(personalize: Any) -> list[str]:
+    """Names of the fields of a row's personalizer; of one that lacks its method none, it is refused later."""
+    method = personalize.get("method") if isinstance(personalize, Mapping) else None
+    return [field.name for field in dataclasses.fields(personalizers[method])] if method else []
 
 
 def _override(fields: dict[str, Any], override: str) -> None:

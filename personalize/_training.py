@@ -14,6 +14,7 @@ from personalize._denoising import Batch, NoisePrediction, Views, collate
 from personalize._latents import crops, target_size
 from personalize._settings import Learning, as_record
 from personalize.previews import grid, spread
+from tadp_da.errors import UsageError
 from tadp_da.loop import LoopSettings, fit, mix, recorded
 from tadp_da.run import Run, write_json
 
@@ -141,11 +142,30 @@ class Witness:
 
     @property
     def prompts(self) -> list[str]:
-        """What is sampled: one prompt per picture."""
+        """What is sampled: one prompt per picture.
+
+        Raises:
+            UsageError: when one asks for what cannot be filled in.
+        """
         count, own = self.chosen.previews.images, self.chosen.previews.prompts
         if own:
-            return [own[i % len(own)].format(word=self.views.prompts.word) for i in range(count)]
+            return [self._fill_in(own[i % len(own)], i) for i in range(count)]
         return [self.views.prompts.say(i, i) for i in range(count)]
+
+    def _fill_in(self, template: str, image: int) -> str:
+        known = {"word": self.views.prompts.word}
+        if captions := self.views.prompts.captions:
+            known["caption"] = captions[image % len(captions)]
+        try:
+            return template.format(**known)
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            can = " and ".join(f"{{{name}}}" for name in known)
+            more = "" if captions else "; {caption} only where what is learned from holds it too"
+            raise UsageError(
+                f"the prompt {template!r} asks for what cannot be filled in ({error})",
+                where="previews.prompts",
+                fix=f"use {can}{more}",
+            ) from error
 
     def _samples(self) -> list[Image]:
         if not self.chosen.previews.images:

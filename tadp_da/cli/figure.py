@@ -192,7 +192,13 @@ def benchmark_run(
 def compare(
     folder: Annotated[Path, typer.Argument(help="Run folder of `benchmark run` or `run`.")],
     name: Annotated[str, typer.Argument(help="Which benchmark in it.")],
-    baseline: Annotated[str, typer.Option(help="The row that others are compared with.")] = "null",
+    baseline: Annotated[
+        str,
+        typer.Option(
+            help="The row that others are compared with; else null where it is one, or the first.",
+            show_default=False,
+        ),
+    ] = "",
 ) -> None:
     """The table of what is finished: mean, spread, paired difference with its confidence interval. Trains nothing.
 
@@ -203,11 +209,15 @@ def compare(
     _publish(name, finished(folder, name), folder, baseline)
 
 
-def _publish(name: str, reports: Any, folder: Path, baseline: str = "null") -> None:
+def _publish(name: str, reports: Any, folder: Path, baseline: str = "") -> None:
+    from benchmarks.comparison import BASELINE, baseline_of
     from benchmarks.report import terminal, terminal_classes
     from benchmarks.tables import publish
 
-    comparison, written = publish(name, reports, folder / "tables" / name, baseline)
+    # decided by what is there: another process may have made null by now, or not yet
+    chosen = baseline or baseline_of(reports)
+    title = name if chosen == BASELINE else f"{name}, compared with {chosen}"
+    comparison, written = publish(title, reports, folder / "tables" / name, chosen)
     out.print(terminal(comparison))
     out.print(terminal_classes(comparison))
     out.print(

@@ -227,3 +227,25 @@ def test_row_39_overrides_are_plain_values_too(text: str) -> None:
     with pytest.raises(UsageError, match="not readable as YAML") as refused:
         read_benchmark("mini-night", (text,))
     assert "--set limit=" in str(refused.value.where)
+
+
+def test_an_override_of_a_personalizer_reaches_the_rows_whose_method_has_it(tmp_path: Path) -> None:
+    sets = ("personalize.steps=3", "personalize.warmup=0", "personalize.vectors=2")
+    rows = read_benchmark("mini-night", (*sets, "personalize.previews.images=0")).rows
+    assert isinstance(rows["null"].personalize, Nothing)
+    for name in ("textual-inversion", "dreambooth", "dreambooth-weights-only"):
+        assert (rows[name].personalize.steps, rows[name].personalize.previews.images) == (3, 0)
+    assert rows["textual-inversion"].personalize.vectors == 2
+    assert not hasattr(rows["dreambooth"].personalize, "vectors")
+    with pytest.raises(UsageError, match="no row has this setting, did you mean 'steps'") as refused:
+        read_benchmark("mini-night", ("personalize.stepz=1",))
+    assert "prior_images" in refused.value.fix
+    assert "vectors" in refused.value.fix
+    with pytest.raises(UsageError, match="did you mean 'images'"):
+        read_benchmark("mini-night", ("personalize.previews.image=1",))
+    file = tmp_path / "mine.yaml"
+    file.write_text("base: {source: mini-day, target: mini-fog}\nrows: {'null': {}}\n")
+    with pytest.raises(UsageError, match=r"--set personalize\.method=dreambooth"):
+        read_benchmark(str(file), ("personalize.steps=1",))
+    chosen = ("personalize.method=dreambooth", "personalize.steps=1")
+    assert read_benchmark(str(file), chosen).rows["null"].personalize == DreamBooth(steps=1)

@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from personalize import DreamBooth
+from personalize._denoising import Prompts, Views
+from personalize._settings import Previews
+from personalize._training import Witness
 from personalize.previews import grid, spread
 from tadp_da.errors import UsageError
+from tadp_da.run import Run
 
 
 def _plain(colour: str, size: tuple[int, int] = (160, 130)) -> Image.Image:
@@ -55,3 +64,32 @@ def test_a_grid_that_does_not_add_up_is_refused(rows: list[list[Image.Image]], l
 def test_spread_takes_from_the_whole_list(images) -> None:
     assert [np.asarray(p)[30, :, 0].argmax() for p in spread(images, 2)] == [10, 34]
     assert len(spread(images, 99)) == len(images)
+
+
+def _witness(images: Any, tmp_path: Path, prompt: str, captions: tuple[str, ...] | None = None) -> Witness:
+    chosen = DreamBooth(previews=Previews(images=3, prompts=(prompt,)))
+    latents: Any = None
+    views = Views(latents, Prompts(("a {word} photo",), "sks", captions))
+    return Witness(
+        SimpleNamespace(sample=pytest.fail), images, views, chosen, Run(folder=tmp_path, quiet=True)
+    )
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a {word} photo of {caption}", "a {wrod}", "a {}", "a {word", "a {word.x}", "a {word:d}"]
+)
+def test_a_preview_prompt_that_cannot_be_filled_in_is_refused_before_training(
+    images: Any, tmp_path: Path, prompt: str
+) -> None:
+    with (
+        pytest.raises(UsageError, match=r"previews\.prompts") as refused,
+        _witness(images, tmp_path, prompt)(),
+    ):
+        pytest.fail("training has begun")
+    assert prompt in refused.value.what
+    assert "use {word}; {caption} only where" in refused.value.fix
+
+
+def test_a_preview_prompt_speaks_of_captions_where_they_are_at_hand(images: Any, tmp_path: Path) -> None:
+    found = _witness(images, tmp_path, "a {word} photo of {caption}", ("a car", "a road")).prompts
+    assert found == [f"a sks photo of a {thing}" for thing in ("car", "road", "car")]

@@ -55,7 +55,7 @@ class FineTuning:
         keep_latents: encode images once where augmentation allows it (flips only).
         strict: an error, not a warning, where text embeddings tell nothing.
         workers: processes that prepare samples; changes speed only.
-        checkpoint_every: steps between checkpoints; 0 saves one only when a signal stops the training.
+        checkpoint_every: steps between checkpoints; 0 saves one only at the end and when a signal stops the training.
     """
 
     steps: Count = 40_000

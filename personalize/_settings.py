@@ -55,8 +55,8 @@ class Learning:
         views: crops per image when ``crop`` is random.
         flip: also learn from mirrored images.
         posterior: latents as the posterior's mode, or sampled anew at every step.
-        checkpoint_every: steps between checkpoints in the run's folder; 0 saves one only when a signal stops the
-            training.
+        checkpoint_every: steps between checkpoints in the run's folder; 0 saves one only at the end and when a
+            signal stops the training.
         previews: the picture of samples before and after.
     """
 

@@ -110,8 +110,9 @@ def flush_one(path: Path) -> None:
 
 
 def sweep(paths: Iterator[Path]) -> None:
-    """Remove what processes that are no more left half-written among these paths."""
+    """Remove what processes that are no more left half-written among these paths; this process must be writing none."""
     for path in list(paths):
         left = _LEFT.match(path.name)
-        if left and not psutil.pid_exists(int(left["process"])):
+        # in a container numbers repeat: what bears ours was left by one that was killed
+        if left and (int(left["process"]) == os.getpid() or not psutil.pid_exists(int(left["process"]))):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -52,7 +52,7 @@ class LoopSettings:
         ema: decay of a moving average of the parameters, reached slowly as (1 + step) / (10 + step), which they become
             at the end; 0 for none.
         workers: processes that prepare samples; changes speed only.
-        checkpoint_every: steps between checkpoints; 0 saves one only when a signal stops the training.
+        checkpoint_every: steps between checkpoints; 0 saves one only at the end and when a signal stops the training.
     """
 
     steps: Annotated[int, Field(ge=1)]
@@ -79,9 +79,10 @@ class LoopSettings:
         )
 
     def due(self, step: int) -> bool:
-        """Whether a checkpoint follows this step, counted from 1."""
+        """Whether a checkpoint follows this step, counted from 1: always the last one, because a signal may still come
+        before what was trained is saved elsewhere."""
         every = self.checkpoint_every
-        return every > 0 and (step % every == 0 or step == self.steps)
+        return step == self.steps or (every > 0 and step % every == 0)
 
 
 class Examples(Protocol):

@@ -19,9 +19,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tadp_da.errors import EnvironmentFault, Interrupted, TadpError
+from tadp_da.errors import EnvironmentFault, Interrupted, TadpError, UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 _PATIENCE = timedelta(days=30)  # one may wait for another's lock; a process that died is noticed at once
@@ -40,6 +43,33 @@ def count() -> int:
 def is_main() -> bool:
     """Whether this process writes what lasts."""
     return rank() == 0
+
+
+def device_of(asked: str) -> torch.device:
+    """The device of a name, ``"auto"`` being the best there is; of several processes on GPUs each takes its own.
+
+    Raises:
+        UsageError: when torch knows no such device.
+        EnvironmentFault: when this machine has none.
+    """
+    import torch
+
+    kinds = {
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+        "cpu": 1,
+    }
+    name = next(kind for kind in kinds if kinds[kind]) if asked == "auto" else asked
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"{asked!r} is no device", fix="choose auto, cpu, cuda, cuda:1 or mps") from None
+    if (device.index or 0) >= kinds.get(device.type, 1):
+        raise EnvironmentFault(
+            f"there is no device {asked!r} here",
+            fix="choose auto or cpu; tadp-da doctor says what can be used",
+        )
+    return torch.device("cuda", local()) if name == "cuda" and count() > 1 else device
 
 
 def local() -> int:
@@ -123,7 +153,9 @@ def launch(command: Sequence[str], processes: int) -> int:
         processes: how many.
 
     Returns:
-        Exit code: 75 when a signal stopped them, else that of the first one that failed, else 0.
+        Exit code: that of the first one that failed, else 75 when any was interrupted, else 0. One that was ended by
+        the first signal, before it could listen for any, was interrupted; one that was ended by the second saved
+        nothing, and the code is what a shell calls it: 128 and the signal's number.
 
     Raises:
         EnvironmentFault: when one was ended from outside, most often for lack of memory.
@@ -138,12 +170,16 @@ def launch(command: Sequence[str], processes: int) -> int:
             own = {"RANK": str(number), "LOCAL_RANK": str(number), "LOCAL_WORLD_SIZE": str(processes)}
             quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": words} if number else {}
             started.append(subprocess.Popen([*command], env=os.environ | shared | own, **quiet))
-        first = _first_failure(started)
-        if first is None or signals or first.returncode == Interrupted.exit_code:
-            return 0 if first is None else Interrupted.exit_code
+            for missed in list(signals):  # which came before this one was among those that hear of them
+                started[-1].send_signal(missed)
+        first = _first_failure(started, signals)
+        if first is None:
+            return Interrupted.exit_code if any(process.returncode for process in started) else 0
         if first is not started[0]:
             words.seek(0)
             sys.stderr.write(words.read().decode(errors="replace"))
+    if -first.returncode in signals:
+        return 128 - first.returncode
     if first.returncode < 0:
         raise EnvironmentFault(
             f"process {started.index(first)} of {processes} was ended by signal {-first.returncode}",
@@ -152,17 +188,23 @@ def launch(command: Sequence[str], processes: int) -> int:
     return first.returncode
 
 
-def _first_failure(started: Sequence[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes] | None:
+def _first_failure(
+    started: Sequence[subprocess.Popen[bytes]], signals: Sequence[int]
+) -> subprocess.Popen[bytes] | None:
     """Wait for all; the process that failed first, and then the others were told to stop."""
+
+    def failed(process: subprocess.Popen[bytes]) -> bool:
+        # one that was interrupted was so in step with the others, who need no second word
+        fine = process.returncode in (None, 0, Interrupted.exit_code)
+        return not fine and list(signals) != [-process.returncode]
+
     first: subprocess.Popen[bytes] | None = None
     running = list(started)
     while running:
         time.sleep(0.05)
         running = [process for process in started if process.poll() is None]
-        if first is None and (failed := [p for p in started if p.returncode]):
-            first = failed[0]
-            # one that was interrupted was so in step with the others, who need no second word
-            for process in running if first.returncode != Interrupted.exit_code else ():
+        if first is None and (first := next(filter(failed, started), None)):
+            for process in running:
                 process.terminate()
     return first
 
@@ -206,5 +248,8 @@ def relaunch(processes: int) -> None:
     """Run this very command in several processes instead, and end with their exit code; return at once in one of them,
     or where one is enough."""
     if processes > 1 and count() == 1:
-        command = [sys.executable, "-m", "tadp_da.cli", *without(sys.argv[1:], "--processes")]
+        # -m alone runs what it finds in the current folder, among the data; so does this process if it was begun that
+        # way, and then the package itself may lie there
+        safe = [] if sys.path[:1] in ([""], [os.getcwd()]) else ["-P"]
+        command = [sys.executable, *safe, "-m", "tadp_da.cli", *without(sys.argv[1:], "--processes")]
         sys.exit(launch(command, processes))

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from tadp_da._store import flush, flush_one, locked, storing, sweep
 from tadp_da.errors import ArtefactError, UsageError
-from tadp_da.processes import count, decided, is_main, local, wait
+from tadp_da.processes import decided, device_of, is_main, rank, wait
 
 if TYPE_CHECKING:
     import torch
@@ -66,13 +66,7 @@ class Run:
     @property
     def torch_device(self) -> torch.device:
         """The device that this run computes on."""
-        import torch
-
-        if self.device not in ("auto", "cuda"):
-            return torch.device(self.device)
-        if self.device == "cuda" or torch.cuda.is_available():
-            return torch.device("cuda", local()) if count() > 1 else torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return device_of(self.device)
 
     def with_seed(self, seed: int) -> Run:
         """The same run with another seed."""
@@ -176,7 +170,7 @@ def made(
 
     def missing() -> bool:
         _refuse_other(place, inputs, may_change)
-        if not replace and not is_made(place):
+        if not replace:
             _refuse_foreign(place)
         place.parent.mkdir(parents=True, exist_ok=True)
         return not is_made(place)
@@ -247,7 +241,9 @@ def _desk(place: Path) -> Iterator[Path]:
     if is_main():
         yield draft
         return
-    own = place.with_name(f".{place.name}.{os.getpid()}")
+    # by rank too: on two machines, and in a container every time, numbers of processes are the same
+    own = place.with_name(f".{place.name}.{rank()}.{os.getpid()}")
+    shutil.rmtree(own, ignore_errors=True)  # of one that was killed
     own.mkdir()
     (own / UNFINISHED).symlink_to(draft / UNFINISHED, target_is_directory=True)
     try:
@@ -258,30 +254,32 @@ def _desk(place: Path) -> Iterator[Path]:
 
 def _refuse_other(place: Path, inputs: Mapping[str, Any], may_change: Collection[str]) -> None:
     """Refuse to load, or to go on with, what was made of other inputs."""
-    known = place / MANIFEST
-    if known.exists():
-        before, may_change = _read(known)["inputs"], ()
+    whole, begun = place / MANIFEST, _draft(place) / _INPUTS
+    # at the first once more, for another process may have renamed its draft between two looks
+    for known in (whole, begun, whole):
+        with suppress(FileNotFoundError):
+            if known.exists():
+                before = _read(known)["inputs"] if known is whole else _read(known)
+                break
     else:
-        known = _draft(place) / _INPUTS
-        if not known.exists():
-            return
-        before = _read(known)
+        return
     old, new = (_flat(_matters(json.loads(json.dumps(found)))) for found in (before, inputs))
     differing = [k for k in sorted(old | new) if old.get(k) != new.get(k)]
-    changed = [k for k in differing if k not in may_change]
+    changed = [k for k in differing if known is whole or k not in may_change]
     if differing and not changed:
         _log.warning("going on with other %s; what is done stays as it was done", ", ".join(differing))
     if changed:
         told = "; ".join(f"{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in changed)
         raise UsageError(
-            f"what is there was {'made' if known.name == MANIFEST else 'begun'} with other settings ({told})",
-            where=known.parent if known.name == MANIFEST else _draft(place),
+            f"what is there was {'made' if known is whole else 'begun'} with other settings ({told})",
+            where=place if known is whole else _draft(place),
             fix="give the settings it was made with, choose another --out, or delete that folder to start over",
         )
 
 
 def _refuse_foreign(place: Path) -> None:
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+    taken = place.exists() and (not place.is_dir() or any(place.iterdir()))
+    if taken and not is_made(place):  # in this order, for another process may complete it meanwhile
         raise UsageError(
             "the place is taken by something that is no finished run",
             where=place,
@@ -384,14 +382,8 @@ def versions() -> dict[str, str]:
             found[name] = "missing"
     here = Path(__file__).resolve().parent
     try:
-        git = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        command = ["git", "describe", "--always", "--dirty"]
+        git = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=10, check=True)
         found["commit"] = git.stdout.strip()
     except (OSError, subprocess.SubprocessError):
         found["commit"] = "not a git checkout"

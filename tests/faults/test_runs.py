@@ -13,19 +13,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from adapt._examples import TrainingExamples
 from benchmarks.evaluate import evaluate
 from tadp_da import cli
 from tadp_da._checkpoint import Checkpoints
+from tadp_da._guard import Guard
 from tadp_da.captions.captioner import Captioner, CaptionerSettings, caption_images
 from tadp_da.captions.files import CaptionFile
 from tadp_da.errors import Interrupted, UsageError
 from tadp_da.interruption import Stop, attended, check, held
 from tadp_da.run import MANIFEST, UNFINISHED, Run, made, verify
 from tadp_da.types import Boxes, Detections, Labeled, LabelSpace, Unlabeled
-from tests.faults.victims import begin, read, share, stuck, train, until
+from tests.faults.victims import Line, begin, read, share, stuck, train, until, weights
 from tests.tadp_da.captions.conftest import write_blip2
 from tests.toy import NAMES, draw_pair
 
@@ -95,6 +97,24 @@ def test_row_43_during_a_save_the_save_is_finished(tmp_path: Path, monkeypatch: 
     (kept,) = (tmp_path / "unfinished/line").iterdir()
     assert kept.name == "step-00000003"
     verify(kept)
+
+
+def test_row_43_after_the_last_step_nothing_of_a_training_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, whole, again = Guard.check, Line(), Line()
+
+    def interrupted(self: Guard, loss: float, norm: float, index: int, *given: Any, **more: Any) -> None:
+        if index == 6:
+            stop()  # when it is settled already that the training goes on
+        look(self, loss, norm, index, *given, **more)
+
+    monkeypatch.setattr(Guard, "check", interrupted)
+    with attended(), pytest.raises(Interrupted, match="is saved"):
+        train(tmp_path, whole, checkpoint_every=0)
+    monkeypatch.undo()
+    assert train(tmp_path, again, checkpoint_every=0) == [], "nothing is left to do"
+    assert all(torch.equal(value, weights(whole)[name]) for name, value in weights(again).items())
 
 
 def test_row_43_captioning_saves_the_batch_and_goes_on(

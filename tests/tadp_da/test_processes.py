@@ -19,7 +19,7 @@ from tadp_da import _deepspeed
 from tadp_da.cli.stages import refuse_alone
 from tadp_da.errors import EnvironmentFault, UsageError
 from tadp_da.loop import LoopSettings
-from tadp_da.processes import count, decided, gathered, is_main, launch, rank, wait, without
+from tadp_da.processes import count, decided, gathered, is_main, launch, rank, relaunch, wait, without
 from tests.faults.victims import until
 from tests.tadp_da import crew
 
@@ -208,6 +208,84 @@ def test_the_first_failure_ends_all_and_gives_the_exit_code(capfd: pytest.Captur
     with pytest.raises(EnvironmentFault, match="process 1 of 2 was ended by signal 9") as failed:
         launch([sys.executable, "-c", killed], 2)
     assert "memory" in failed.value.fix
+
+
+#: Arguments: a folder, and by rank how to answer a first signal: an exit code, or a word. The first process signals the
+#: launcher when both are ready.
+ANSWERING = """
+import os, pathlib, signal, sys, time
+place, rank, answer = pathlib.Path(sys.argv[1]), int(os.environ["RANK"]), sys.argv[2 + int(os.environ["RANK"])]
+def all_are(word):
+    (place / f"{word}-{rank}").touch()
+    while not ((place / f"{word}-0").exists() and (place / f"{word}-1").exists()):
+        time.sleep(0.005)
+def answered(number, frame):
+    if answer == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if answer.isdigit():
+        sys.exit(int(answer))
+    signal.signal(number, signal.SIG_DFL)
+    all_are("warned")
+    if rank == 0:
+        time.sleep(0.1)
+        os.kill(os.getppid(), number)
+if answer != "deaf":
+    signal.signal(signal.SIGTERM, answered)
+all_are("ready")
+if rank == 0:
+    os.kill(os.getppid(), signal.SIGTERM)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("answers", "code"),
+    [
+        ((75, 75), 75),
+        ((0, 75), 75),
+        ((0, 0), 0),
+        ((75, 3), 3),
+        ((4, 75), 4),
+        (("deaf", 75), 75),
+        (("deaf", "deaf"), 75),
+        ((75, 1), 1),
+        (("hurried", "hurried"), 128 + signal.SIGTERM),
+    ],
+)
+def test_row_43_only_what_was_interrupted_is_told_as_such(
+    tmp_path: Path, answers: tuple[object, object], code: int
+) -> None:
+    assert launch([sys.executable, "-c", ANSWERING, str(tmp_path), *map(str, answers)], 2) == code
+
+
+def test_row_43_one_that_the_system_killed_after_a_signal_was_not_interrupted(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentFault, match="process 1 of 2 was ended by signal 9"):
+        launch([sys.executable, "-c", ANSWERING, str(tmp_path), "75", "killed"], 2)
+
+
+def test_row_43_a_signal_between_two_starts_reaches_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Signalled(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *given: Any, **more: Any) -> None:
+            super().__init__(*given, **more)
+            if more["env"]["RANK"] == "1":
+                signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(subprocess, "Popen", Signalled)
+    assert launch([sys.executable, "-c", "import sys, time; time.sleep(20); sys.exit(3)"], 2) == 75
+
+
+@pytest.mark.parametrize("begun_with_m", [False, True])
+def test_the_current_folder_is_searched_for_modules_only_where_it_was_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun_with_m: bool
+) -> None:
+    (tmp_path / "psutil.py").write_text("import os; os._exit(99)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # as from a checkout that is not installed
+    monkeypatch.setattr(sys, "path", [str(tmp_path if begun_with_m else tmp_path / "bin"), *sys.path])
+    monkeypatch.setattr(sys, "argv", ["tadp-da", "predict", "--processes", "2"])
+    with pytest.raises(SystemExit) as ended:
+        relaunch(2)
+    assert ended.value.code == (99 if begun_with_m else UsageError.exit_code), "what predict says to two"
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_with_the_same_step() -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import subprocess
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tadp_da.errors import ArtefactError, UsageError
+from tadp_da import run as runs
+from tadp_da.errors import ArtefactError, EnvironmentFault, TadpError, UsageError
 from tadp_da.run import MANIFEST, UNFINISHED, Run, made
 
 
@@ -95,6 +101,66 @@ def test_leftovers_of_dead_processes_go(tmp_path: Path) -> None:
     assert living.exists()
 
 
+def test_what_a_killed_namesake_was_writing_is_no_part_of_the_artefact(tmp_path: Path) -> None:
+    # in a container every start has the same numbers of processes
+    def make(folder: Path) -> None:
+        (folder / "text").write_text("whole")
+        (folder / f".text.{os.getpid()}").write_text("ha")
+
+    run = Run(folder=tmp_path)
+    run.once("thing", {}, make, read)
+    assert {p.name for p in run.place("thing", {}).iterdir()} == {"text", MANIFEST}
+
+
+def test_the_desk_of_a_killed_namesake_is_cleared_and_the_draft_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, unfinished = tmp_path / "out", tmp_path / ".out.draft" / UNFINISHED
+    unfinished.mkdir(parents=True)
+    (unfinished / "state").write_text("7")
+    monkeypatch.setattr(runs, "is_main", lambda: False)
+    with runs._desk(place) as desk:
+        left = desk
+    left.mkdir()
+    (left / "old").touch()
+    (left / UNFINISHED).symlink_to(unfinished, target_is_directory=True)
+    with runs._desk(place) as desk:
+        assert [p.name for p in desk.iterdir()] == [UNFINISHED]
+        assert (desk / UNFINISHED / "state").read_text() == "7"
+    assert [p.name for p in tmp_path.iterdir()] == [".out.draft"]
+    assert (unfinished / "state").exists()
+
+
+@pytest.mark.parametrize("moment", range(6))
+@pytest.mark.parametrize("asked", [1, 2])
+def test_another_process_may_complete_it_at_any_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int, asked: int
+) -> None:
+    place, draft, looks = tmp_path / "out", tmp_path / ".out.draft", itertools.count()
+    made(place, {"a": 1}, lambda f: (f / "text").write_text("true"), read)
+    place.rename(draft)
+    (draft / UNFINISHED).mkdir()
+    runs.write_json(draft / UNFINISHED / "inputs.json", {"a": 1})
+
+    def after(look: Callable[..., Any], moment: int) -> Callable[..., Any]:
+        def hooked(*given: Any, **more: Any) -> Any:
+            if next(looks) >= moment and draft.is_dir():
+                draft.rename(place)
+            return look(*given, **more)
+
+        return hooked
+
+    for name in ("exists", "read_text", "iterdir"):
+        monkeypatch.setattr(Path, name, after(getattr(Path, name), moment))
+    # at the latest while one waits for its lock
+    monkeypatch.setattr(runs, "locked", after(lambda *_: nullcontext(), 0))
+    if asked == 1:
+        assert made(place, {"a": 1}, lambda _: pytest.fail("made again"), read) == "true"
+    else:
+        with pytest.raises(UsageError, match="with other settings"):
+            made(place, {"a": 2}, lambda _: pytest.fail("made again"), read)
+
+
 def test_a_folder_without_manifest_is_made_again(tmp_path: Path) -> None:
     run = Run(folder=tmp_path)
     place = run.place("thing", {})
@@ -122,3 +188,12 @@ def test_what_was_complete_but_not_yet_in_place_is_not_made_again(tmp_path: Path
     run.once("thing", {}, lambda f: (f / "text").write_text("true"), read)
     place.rename(tmp_path / f".{place.name}.draft")
     assert run.once("thing", {}, lambda f: pytest.fail("made again"), read) == "true"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("gpu", UsageError), ("cuda:63", EnvironmentFault)])
+def test_a_device_that_is_none_or_not_here_is_told_at_once(
+    tmp_path: Path, name: str, kind: type[TadpError]
+) -> None:
+    with pytest.raises(kind, match=name) as caught:
+        _ = Run(folder=tmp_path, device=name).torch_device
+    assert "auto" in caught.value.fix

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from adapt import augment
 from adapt.augment import Augmentation, finish, resize
+from tadp_da.backbones._pixels import as_for_imagenet
 from tadp_da.cache import open_cache
 from tadp_da.captions.rewrite import fit_all
 from tadp_da.errors import DataError, UsageError
@@ -172,7 +173,8 @@ class TrainingExamples:
     @staticmethod
     def _facts(backbone: Any) -> dict[str, Any]:
         settings = {"pixels": backbone.settings.pixels, "posterior": backbone.settings.posterior}
-        return picture_facts(backbone, augment, type(backbone).encode_image) | settings
+        code = (augment, _encode, as_for_imagenet, type(backbone).encode_image)
+        return picture_facts(backbone, *code) | settings
 
     def fetch(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """``text (t, d)``, either ``latents (c, u, v)`` or ``pixels (3, h, w)``, their ``size`` (h, w), and what the

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,8 @@ from tadp_da.types import Detections, Example, Labeled, LabelSpace, Side, Unlabe
 
 REPORT = "report.json"
 Picture = Literal["image", "truth", "decision"]
+_UNREADABLE = (OSError, ValueError, EOFError, TypeError, RuntimeError, BadZipFile, zlib.error)
+"""What reading a kept decision raises where the file is missing, or one of its bytes is not what was written."""
 
 
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -221,7 +224,7 @@ def _decide(model: Model, example: Example, prompt: str, file: Path | None) -> A
         with np.load(file, allow_pickle=False) as known:
             arrays = dict(known)
         return arrays["mask"] if "mask" in arrays else Detections(**arrays)
-    except (OSError, ValueError, EOFError, TypeError, BadZipFile):  # missing, or torn by a power cut
+    except _UNREADABLE:  # missing, or torn by a power cut
         decision = model.predict(example.image, prompt)
     file.parent.mkdir(parents=True, exist_ok=True)
     fresh = file.with_name(f".{file.name}")
@@ -233,19 +236,28 @@ def _decide(model: Model, example: Example, prompt: str, file: Path | None) -> A
     return decision
 
 
-def refuse_overlap(seen: Unlabeled, test: Unlabeled) -> None:
+def digests(images: Unlabeled) -> dict[str, str]:
+    """Paths of images by the digests of their bytes."""
+    return {file_digest(path): str(path) for path in images.paths}
+
+
+def refuse_overlap(known: Mapping[str, str], test: Unlabeled) -> None:
     """Refuse test images that training also sees, by content: a copy under another name counts.
+
+    Args:
+        known: what was learned from, as :func:`digests` gives it.
+        test: images to score on.
 
     Raises:
         DataError: naming how many, and the first pair.
     """
-    known = {file_digest(path): path for path in seen.paths}
     both = [(known[digest], path) for path in test.paths if (digest := file_digest(path)) in known]
     if both:
         raise DataError(
             f"{len(both)} of {len(test)} test images are also among the images that are learned from",
             where=f"{both[0][1]} is {both[0][0]}",
-            fix="take them out of one of the two folders, or the score says nothing",
+            fix="take them out of one of the two folders, or the score says nothing; or where that is meant: "
+            "--allow-overlap",
         )
 
 

@@ -13,13 +13,13 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from adapt import FineTuning
-from benchmarks.evaluate import Evaluation, Report
+from benchmarks.evaluate import Evaluation, Report, digests, refuse_overlap
 from benchmarks.evaluate import evaluate as score
 from benchmarks.figures import overlay, save_mask
 from benchmarks.pipeline import adapted
 from benchmarks.places import digest
 from benchmarks.recipe import Benchmark, build_settings, read_benchmark
-from benchmarks.stages import Stages
+from benchmarks.stages import Stages, learned_from, require_said, write_provenance
 from tadp_da.backbones import backbones
 from tadp_da.captions.captioner import Captioner, caption_images
 from tadp_da.captions.files import CaptionFile
@@ -98,6 +98,9 @@ def adapt_own(
         word=learned.prompt_word if learned else None,
         classes=classes,
     )
+    known = learned_from(concept) if concept else {}
+    if learned:
+        require_said(learned, rewrite)
     backbone = backbones["stable-diffusion"].from_pretrained(model, base.backbone)
     if learned:
         backbone.install(learned)
@@ -105,6 +108,7 @@ def adapt_own(
     inputs = {k: base.as_json()[k] for k in ("head", "viewing", "backbone")} | _facts(run)
     inputs |= {"settings": TypeAdapter(FineTuning).dump_python(tuning, mode="json")}
     inputs |= {"data": contents(images, masks), "classes": classes, "model": backbone.fingerprint}
+    inputs |= {"concept": learned.fingerprint} if learned else {}
     inputs |= {"rewrite": TypeAdapter(Rewrite).dump_python(rewrite, mode="json"), "fallback": fallback}
     inputs |= {"captions": file_digest(captions) if captions else captioner}
 
@@ -117,9 +121,11 @@ def adapt_own(
         settings["captioner"] = captioner
         perception = PerceptionModel.assemble(backbone, head.name, labels, **settings, **head.settings)
         texts = captions_for(domain.unlabeled(images, "train"), captions, captioner, here, fallback, classes)
+        seen = known | digests(domain.unlabeled(images, "train"))
         tuned = tuning(perception, domain.labeled(images, "train", texts), rewrite.source, here)
         if is_main():
             tuned.save(folder)
+            write_provenance(folder, backbone, seen)
 
     return made(run.folder, inputs, make, lambda place: place, may_change=("settings.steps",))
 
@@ -144,7 +150,11 @@ def evaluate_own(
     run: Run,
     fallback: str = "",
 ) -> Evaluation:
-    """Stage 3 on folders; the run's folder becomes the report, once per inputs."""
+    """Stage 3 on folders; the run's folder becomes the report, once per inputs.
+
+    Raises:
+        DataError: when the model has learned from test images, unless the run allows it.
+    """
     inputs = {"model": contents(model), "data": contents(images, masks), "fallback": fallback} | _facts(run)
     inputs |= {"captions": file_digest(captions) if captions else captioner}
 
@@ -157,6 +167,8 @@ def evaluate_own(
             images.name, images=tests, masks=truths, classes=labels.classes, ignore=labels.ignore
         )
         domain = preflight(domain, images, ["test"], here)
+        if not run.allow_overlap:
+            refuse_overlap(learned_from(model), domain.unlabeled(images, "test"))
         texts = captions_for(
             domain.unlabeled(images, "test"),
             captions,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.evaluate import Evaluation, Report, evaluate, refuse_overlap
+from benchmarks.evaluate import Evaluation, Report, digests, evaluate, refuse_overlap
 from benchmarks.in_common import in_common, noted
 from benchmarks.places import Placed, digest, drawn, place
 from benchmarks.recipe import Recipe
@@ -20,13 +21,16 @@ from tadp_da.captions.clean import clean_all
 from tadp_da.captions.files import CaptionFile
 from tadp_da.captions.rewrite import Rewrite, fit
 from tadp_da.concept import Concept
-from tadp_da.errors import UsageError
+from tadp_da.errors import ArtefactError, UsageError
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.registry import nearest
-from tadp_da.run import Run, file_digest
+from tadp_da.run import Run, file_digest, write_json
 
+_log = logging.getLogger(__name__)
 _CAPTIONS = ("captioner", "captions", "caption_files", "clean_target")
 """Settings that decide what is said of an image."""
+PROVENANCE = "provenance.json"
+"""In a concept and in a model: where the base model came from, and which images it has learned from."""
 
 
 class Stages:
@@ -134,8 +138,9 @@ class Stages:
         method = self.recipe.personalize
         captions = self.captions(self.learned, "unlabeled") if method.needs_captions else None
         images = self.learned.images("unlabeled")
-        concept = method(self._backbone(), images, self.run.inside(folder), captions)
-        concept.save(folder)
+        backbone, known = self._backbone(), digests(images)
+        method(backbone, images, self.run.inside(folder), captions).save(folder)
+        write_provenance(folder, backbone, known)
 
     def used(self, concept: Concept) -> Concept:
         """The part of the concept that the recipe uses."""
@@ -152,6 +157,7 @@ class Stages:
         """What the adapted model depends on: prompts as they are said, not the names that made them, so that rows of
         different tables that train alike share a model."""
         rewrite = self.rewrite(self.used(concept))
+        require_said(self.used(concept), rewrite)
         write = self._write_training(rewrite)
         captions = self.captions(self.taught, "train")
         prompts = json.dumps({key: write(caption) for key, caption in sorted(captions.items())})
@@ -193,7 +199,11 @@ class Stages:
             )
             data = self.taught.domain.labeled(self.taught.root, "train", self.captions(self.taught, "train"))
             write = self._write_training(rewrite)
+            known = digests(data.images)
+            if used.word or used.weights or used.lora:
+                known |= digests(self.learned.images("unlabeled"))
             self.recipe.adapt(model, data, write, self.run.inside(folder)).save(folder)
+            write_provenance(folder, backbone, known)
 
         return make
 
@@ -230,13 +240,68 @@ class Stages:
         def make(folder: Path) -> None:
             tested = self.target.has("test") and "unlabeled" in self.target.domain.splits
             if tested and not self.run.allow_overlap:
-                refuse_overlap(self.target.images("unlabeled"), self.target.images("test"))
+                refuse_overlap(digests(self.target.images("unlabeled")), self.target.images("test"))
             Report(
                 source=score(self.source, rewrite.source, folder, "source"),
                 target=score(self.target, rewrite.target, folder, "target"),
             ).save(folder)
 
         return make
+
+
+def require_said(concept: Concept, rewrite: Rewrite) -> None:
+    """Refuse a concept that is nothing but words where no prompt says one: it would change nothing.
+
+    Args:
+        concept: as it is used. One with weights works without its word.
+        rewrite: writes the prompts.
+
+    Raises:
+        UsageError: with what the strategy writes.
+    """
+    words, prompt = concept.tokens or (concept.word,), rewrite.target("a probe")
+    if concept.word and not concept.weights and not concept.lora and not any(w in prompt for w in words):
+        raise UsageError(
+            f"the concept is the word {concept.prompt_word!r} alone, and the strategy {rewrite.strategy!r} never says "
+            f"it: 'a probe' becomes {prompt!r}",
+            where="strategy",
+            fix="choose a strategy that says the word, such as textual-inversion, or a template with {word}; or go on "
+            "without the concept",
+        )
+
+
+def write_provenance(folder: Path, backbone: Any, images: Mapping[str, str]) -> None:
+    """Write :data:`PROVENANCE` into an artefact. It is no input: a model that moved is the same model.
+
+    Args:
+        folder: the artefact.
+        backbone: its ``origin`` is kept.
+        images: what was learned from, as :func:`benchmarks.evaluate.digests` gives it.
+    """
+    write_json(folder / PROVENANCE, {"base": backbone.origin, "images": dict(images)})
+
+
+def learned_from(folder: Path) -> dict[str, str]:
+    """Paths by digest of the images that a concept or a model has learned from; none, and a warning, where it does not
+    say, because it was made elsewhere.
+
+    Raises:
+        ArtefactError: when what it says cannot be read.
+    """
+    file = folder / PROVENANCE
+    if not file.exists():
+        _log.warning(
+            "%s does not say which images it has learned from: test images among them cannot be found", folder
+        )
+        return {}
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8"))["images"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtefactError(
+            f"cannot read what was learned from: {error!r}",
+            where=file,
+            fix="delete the folder and make it again",
+        ) from error
 
 
 def forget(unet: Any, seed: int) -> None:

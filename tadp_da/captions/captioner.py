@@ -12,7 +12,8 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -72,7 +73,6 @@ class Captioner:
         processor: its image and text processor.
         settings: how captions are generated.
         origin: ``owner/name@commit`` on the hub, or the folder.
-        loaded: fingerprint at loading, where running changes the tensors: bitsandbytes repacks those of 4 bits.
     """
 
     name: str
@@ -80,7 +80,6 @@ class Captioner:
     processor: Any
     settings: CaptionerSettings
     origin: str | None = None
-    loaded: str | None = None
 
     @classmethod
     def from_pretrained(
@@ -114,9 +113,9 @@ class Captioner:
             ) from error
         captioner = cls(str(name), model, processor, settings, found.origin)
         captioner._check_room()
-        return (
-            replace(captioner, loaded=captioner.fingerprint) if settings.quantization != "none" else captioner
-        )
+        if settings.quantization != "none":
+            _ = captioner.fingerprint  # now: bitsandbytes repacks tensors of 4 bits when they are used
+        return captioner
 
     def _check_room(self) -> None:
         config = self.model.config
@@ -129,12 +128,10 @@ class Captioner:
                 fix=f"set max_new_tokens to {places - taken} or less",
             )
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """blake2b over how the model reads and decodes, and names, shapes and first values of its tensors."""
-        if self.loaded:
-            return self.loaded
-        import torch
+        """blake2b over how the model reads and decodes, its tokenizer, and every tensor; taken once."""
+        from tadp_da.frozen import tokenizer_of, weights_of
 
         digest = hashlib.blake2b(digest_size=16)
         for part in (self.model.config, self.model.generation_config, self.processor.image_processor):
@@ -142,11 +139,9 @@ class Captioner:
                 k: v for k, v in part.to_dict().items() if k not in ("_name_or_path", "transformers_version")
             }
             digest.update(json.dumps(known, sort_keys=True, default=str).encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            # a prefix, because hashing all of a model with billions of weights takes longer than captioning
-            head = tensor.detach().flatten()[:4096].cpu().contiguous()
-            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(head.view(torch.uint8).numpy().tobytes())
+        tokenizer = self.processor.tokenizer
+        tidied = getattr(tokenizer, "clean_up_tokenization_spaces", None)
+        digest.update(f"{tokenizer_of(tokenizer)} {tidied} {weights_of(self.model)}".encode())
         return digest.hexdigest()
 
     @property

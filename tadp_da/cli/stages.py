@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tadp_da.cli.options import (
+    AllowOverlap,
     Captioner,
     Device,
     Fallback,
@@ -60,24 +61,20 @@ def personalize(
     Example: `tadp-da personalize photos/dusk --word "<dusk>" --like dark --out runs/dusk --set steps=300`
     """
     relaunch(processes)
+    from benchmarks.evaluate import digests
     from benchmarks.own import contents
-    from personalize import personalizers
+    from benchmarks.stages import write_provenance
     from personalize._settings import as_record
     from tadp_da.backbones import backbones
     from tadp_da.captions.files import CaptionFile
     from tadp_da.concept import Concept
     from tadp_da.run import file_digest, made
 
-    names = {f.name for f in dataclasses.fields(personalizers[method])}
-    given = {"word": word or ("<target>" if "like" in names else "sks"), "like": like}
-    personalizer = settings_of(personalizers[method], sets, **{k: v for k, v in given.items() if k in names})
+    personalizer = _personalizer(method, word, like, sets)
     run = open_run(out_folder, seed, device, precision, skip_bad=skip_bad)
     backbone = backbones["stable-diffusion"].from_pretrained(model)
-    inputs: dict[str, Any] = {
-        "method": method,
-        "settings": as_record(personalizer),
-        "images": contents(images),
-    }
+    inputs: dict[str, Any] = {"method": method, "settings": as_record(personalizer)}
+    inputs |= {"images": contents(images)}
     inputs |= {"captions": file_digest(captions) if captions else None, "model": backbone.fingerprint}
     inputs |= {"seed": seed, "precision": precision, "skip_bad": skip_bad}
 
@@ -85,9 +82,11 @@ def personalize(
         here = run.inside(folder)
         unlabeled = pictures_in(images, here)
         texts = CaptionFile.read(captions).lookup(unlabeled) if captions else None
+        known = digests(unlabeled)
         learned = personalizer(backbone.to(run.torch_device), unlabeled, here, texts)
         if is_main():
             learned.save(folder)
+            write_provenance(folder, backbone, known)
 
     with told_if_complete(out_folder):
         concept = made(out_folder, inputs, make, Concept.load, may_change=("settings.steps",))
@@ -95,6 +94,15 @@ def personalize(
         f"The concept's word is [bold]{concept.prompt_word}[/]. It lies in {out_folder}, with a picture of samples "
         "before and after."
     )
+
+
+def _personalizer(method: str, word: str, like: str, sets: list[str] | None) -> Any:
+    """A method with its settings: those that it has of the word and what it starts from, and the overrides."""
+    from personalize import personalizers
+
+    names = {f.name for f in dataclasses.fields(personalizers[method])}
+    given = {"word": word or ("<target>" if "like" in names else "sks"), "like": like}
+    return settings_of(personalizers[method], sets, **{k: v for k, v in given.items() if k in names})
 
 
 def caption(
@@ -234,6 +242,7 @@ def evaluate(
     captioner: Captioner = "",
     device: Device = "auto",
     skip_bad: SkipBad = False,
+    allow_overlap: AllowOverlap = False,
     caption_fallback: Fallback = "",
     processes: Processes = 1,
 ) -> None:
@@ -244,7 +253,7 @@ def evaluate(
     relaunch(processes)
     from benchmarks.own import evaluate_own
 
-    run = open_run(out_folder, device=device, skip_bad=skip_bad)
+    run = open_run(out_folder, device=device, skip_bad=skip_bad, allow_overlap=allow_overlap)
     with told_if_complete(out_folder):
         found = evaluate_own(model, images, masks, captions, captioner, run, caption_fallback)
     table = Table("class", found.metric, box=None, header_style="bold")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from benchmarks.evaluate import REPORT, EvaluationSettings, Report, evaluate, refuse_overlap
+from benchmarks.evaluate import REPORT, EvaluationSettings, Report, _decide, digests, evaluate, refuse_overlap
 from tadp_da.errors import ArtefactError, DataError, UsageError
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
@@ -152,12 +152,29 @@ def test_a_test_image_that_is_learned_from_is_found_under_any_name(data: Labeled
     other = Image.new("RGB", (8, 8))
     other.save(tmp_path / "u/other.png")
     seen = Unlabeled(domain="drawn", root=tmp_path / "u", paths=(tmp_path / "u/other.png",))
-    refuse_overlap(seen, test)
+    refuse_overlap(digests(seen), test)
     copy = Path(shutil.copy(test.paths[3], tmp_path / "u/holiday.png"))
     with pytest.raises(DataError, match=f"1 of {COUNT} test images") as caught:
-        refuse_overlap(dataclasses.replace(seen, paths=(*seen.paths, copy)), test)
+        refuse_overlap(digests(dataclasses.replace(seen, paths=(*seen.paths, copy))), test)
     assert "holiday.png" in str(caught.value.where)
     assert "take them out" in caught.value.fix
+    assert "--allow-overlap" in caught.value.fix
+
+
+def test_a_kept_decision_that_is_damaged_anywhere_is_made_again(
+    data: Labeled, truths: list[np.ndarray], tmp_path: Path
+) -> None:
+    model, file, example = Decides(lambda *_: truths[0]), tmp_path / "0.npz", data[0]
+    _decide(model, example, "a street", file)
+    assert np.array_equal(_decide(model, example, "a street", file), truths[0])
+    assert len(model.prompts) == 1, "the second one was read"
+    whole = file.read_bytes()
+    for place in range(len(whole)):
+        raw = bytearray(whole)
+        raw[place] ^= 1 << (place % 8)
+        file.write_bytes(raw)
+        assert np.array_equal(_decide(model, example, "a street", file), truths[0])
+    assert len(model.prompts) > len(whole) / 2, "few of a file's bytes say nothing"
 
 
 def test_a_real_model_is_scored_the_same_twice(backbone: Any, data: Labeled, run: Run) -> None:

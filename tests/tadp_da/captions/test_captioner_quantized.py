@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
 
 from tadp_da.captions.captioner import Captioner, CaptionerSettings, caption_images
 from tadp_da.errors import EnvironmentFault, UsageError
@@ -51,6 +53,21 @@ def test_quantized_captions_are_made_in_silence_and_signed(
     assert [str(w.message) for w in recwarn] == []
     with pytest.raises(UsageError, match="made by another captioner"):
         caption_images(pictures, Captioner.from_pretrained(wide, settings()), out, run)
+
+
+@pytest.mark.parametrize("quantization", BITS)
+def test_row_54_a_quantized_captioner_of_other_weights_is_another(
+    wide: Path, tmp_path: Path, quantization: str
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    other = Path(shutil.copytree(wide, tmp_path / "other"))
+    tensors = load_file(other / "model.safetensors")
+    name = next(n for n, t in tensors.items() if n.endswith("decoder.layers.0.fc1.weight"))
+    assert tensors[name].numel() > 4096
+    tensors[name][-1, -1] *= -1  # no scale changes with it
+    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
+    prints = [Captioner.from_pretrained(p, settings(quantization)).fingerprint for p in (wide, wide, other)]
+    assert prints[0] == prints[1] != prints[2]
 
 
 @pytest.mark.parametrize("quantization", BITS)
@@ -104,7 +121,6 @@ def test_an_alias_is_read_from_the_cache_and_signed_with_its_commit(
 
 def test_code_of_the_models_own_is_never_run(blip2: Path, tmp_path: Path) -> None:
     import json
-    import shutil
 
     folder = Path(shutil.copytree(blip2, tmp_path / "remote"))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from tokenizers.decoders import WordPiece
 
+from tadp_da import frozen
 from tadp_da.cache import open_cache
 from tadp_da.captions._remembered import Remembered
 from tadp_da.captions.captioner import Captioner, CaptionerSettings, caption_images
 from tadp_da.captions.files import CaptionFile
 from tadp_da.run import Run
 from tadp_da.types import Unlabeled
+from tests.tadp_da.captions.conftest import write_blip2
 
 SETTINGS = CaptionerSettings(batch=4, min_new_tokens=2, max_new_tokens=8)
 
@@ -47,3 +53,62 @@ def test_an_edited_picture_and_other_settings_are_captioned_anew(
     longer = Captioner.from_pretrained(blip2, CaptionerSettings(min_new_tokens=9, max_new_tokens=9))
     assert Remembered(longer)(pictures, [0]) == longer([pictures[0]])
     assert (counts.found, counts.made) == (2, 5)
+
+
+def last_weight(captioner: Captioner) -> None:
+    """Change the last number of the largest tensor: all that comes before it is as it was."""
+    largest = max(captioner.model.parameters(), key=torch.numel)
+    assert largest.numel() > 4096
+    largest.data.view(-1)[-1] += 1
+
+
+def other_words(captioner: Captioner) -> None:
+    """Two words of the vocabulary change places."""
+    backend = captioner.processor.tokenizer.backend_tokenizer
+    words = backend.get_vocab(with_added_tokens=False)
+    words["street"], words["sky"] = words["sky"], words["street"]
+    backend.model = type(backend.model)(words, unk_token="<unk>")
+
+
+def other_decoder(captioner: Captioner) -> None:
+    captioner.processor.tokenizer.backend_tokenizer.decoder = WordPiece()
+
+
+def other_tidying(captioner: Captioner) -> None:
+    tokenizer = captioner.processor.tokenizer
+    tokenizer.clean_up_tokenization_spaces = not tokenizer.clean_up_tokenization_spaces
+
+
+@pytest.mark.parametrize("change", [last_weight, other_words, other_decoder, other_tidying])
+def test_row_54_captions_of_another_model_or_tokenizer_are_not_found(
+    pictures: Unlabeled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Captioner], None]
+) -> None:
+    monkeypatch.setenv("TADP_DA_CACHE", str(tmp_path / "cache"))
+    wide = write_blip2(tmp_path / "wide", width=64)
+    before, after = (Captioner.from_pretrained(wide, SETTINGS) for _ in range(2))
+    assert before.fingerprint == Captioner.from_pretrained(wide, SETTINGS).fingerprint
+    change(after)
+    Remembered(before)(pictures, [0, 1])
+    assert Remembered(after)(pictures, [0, 1]) == after([pictures[0], pictures[1]])
+    counts = open_cache().counts
+    assert (counts.found, counts.made) == (0, 4)
+
+
+def test_a_captioner_reads_its_weights_once(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    real = frozen.weights_of
+    monkeypatch.setattr(frozen, "weights_of", lambda module: asked.append(module) or real(module))
+    assert captioner.facts == captioner.facts
+    assert Remembered(captioner).facts["fingerprint"] == captioner.fingerprint
+    assert len(asked) == 1
+    assert dataclasses.replace(captioner).fingerprint == captioner.fingerprint
+
+
+def test_a_tokenizer_without_rust_is_told_by_its_vocabulary() -> None:
+    class Plain:
+        def __init__(self, words: dict[str, int]) -> None:
+            self.get_vocab = lambda: words
+
+    one, other = frozen.tokenizer_of(Plain({"a": 0, "b": 1})), frozen.tokenizer_of(Plain({"a": 1, "b": 0}))
+    assert one != other
+    assert frozen.tokenizer_of(Plain({"b": 1, "a": 0})) == one

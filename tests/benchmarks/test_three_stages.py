@@ -1,0 +1,203 @@
+"""personalize, adapt and evaluate as three commands: what they learned from is not scored on, nor learned in vain."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import constants
+
+from benchmarks.own import adapt_own, evaluate_own
+from benchmarks.recipe import HeadChoice, OwnData, Recipe
+from benchmarks.stages import PROVENANCE, Stages, learned_from, require_said
+from personalize import TextualInversion
+from tadp_da.backbones.stable_diffusion import StableDiffusion
+from tadp_da.captions.rewrite import Rewrite
+from tadp_da.concept import Concept
+from tadp_da.errors import ArtefactError, DataError, UsageError
+from tadp_da.run import MANIFEST, Run
+from tadp_da.types import Wording
+from tests.toy import NAMES, draw_pair
+
+COMMIT = "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
+QUICK = ("batch=2", "resolution=64", "previews.images=0", "accumulate=1")
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three folders of pictures; the captions of all of them in one file."""
+    root = draw_pair(tmp_path_factory.mktemp("toys"), count=2)
+    captions = {f"{i}.png": {"captions": ["a car on a road"]} for i in range(9)}
+    (root / "captions.json").write_text(json.dumps(captions))
+    return root
+
+
+@pytest.fixture(scope="module")
+def concept(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Concept:
+    """Learned rows and nothing else."""
+    backbone = StableDiffusion.from_pretrained(str(tiny_pipeline))
+    base = backbone.fingerprint
+    rows = backbone.token_rows(backbone.learn("<night>", like="night", vectors=2)) + 1
+    return Concept(word="<night>", domain="night", backbone=base, method="textual-inversion", rows=rows)
+
+
+def adapted(toys: Path, model: object, out: Path, **changes: Any) -> Path:
+    facts: dict[str, Any] = {"concept": None, "strategy": "null", "words": Wording(), "captioner": ""}
+    return adapt_own(
+        images=toys / "day/images",
+        masks=toys / "day/masks",
+        classes=tuple(NAMES.split(",")),
+        captions=toys / "captions.json",
+        model=str(model),
+        preset=str(toys / "preset.yaml"),
+        sets=("steps=1",),
+        run=Run(folder=out, quiet=True, device="cpu"),
+        **facts | changes,
+    )
+
+
+def scored(toys: Path, model: Path, images: Path, out: Path, *, allow: bool = False) -> Any:
+    run = Run(folder=out, quiet=True, device="cpu", allow_overlap=allow)
+    return evaluate_own(model, images, toys / "test/masks", toys / "captions.json", "", run)
+
+
+def test_row_17_what_three_commands_learned_from_is_not_scored_on(
+    command: Callable[..., int],
+    toys: Path,
+    tiny_pipeline: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    concept, cpu = tmp_path / "concept", ("--device", "cpu")
+    learn = ["personalize", toys / "night/images", "--out", concept, "--word", "<night>", "--like", "night"]
+    sets = [word for setting in ("steps=1", *QUICK) for word in ("--set", setting)]
+    assert command(*learn, "--model", tiny_pipeline, *sets, *cpu) == 0
+    model = adapted(toys, tiny_pipeline, tmp_path / "model", concept=concept, strategy="textual-inversion")
+    assert caplog.messages == []
+    sources = {str(p) for side in ("day", "night") for p in (toys / side / "images").iterdir()}
+    assert set(learned_from(model).values()) == sources
+
+    assert scored(toys, model, toys / "test/images", tmp_path / "clean").images == 2
+    for side in ("day", "night"):
+        tests = Path(shutil.copytree(toys / "test/images", tmp_path / f"with-{side}"))
+        shutil.copy(toys / side / "images/0.png", tests / "1.png")
+        with pytest.raises(DataError, match="1 of 2 test images are also among the images that are learned"):
+            scored(toys, model, tests, tmp_path / f"refused-{side}")
+    words = ["evaluate", model, tests, toys / "test/masks", "--captions", toys / "captions.json", *cpu]
+    assert command(*words, "--out", tmp_path / "refused") == 3
+    assert "--allow-overlap" in capsys.readouterr().err
+    assert command(*words, "--out", tmp_path / "refused", "--allow-overlap") == 0
+    assert scored(toys, model, tests, tmp_path / "allowed", allow=True).images == 2
+
+    (model / PROVENANCE).write_text('{"images": 3}')
+    with pytest.raises(ArtefactError, match="cannot read what was learned from") as caught:
+        learned_from(model)
+    assert "make it again" in caught.value.fix
+    (model / PROVENANCE).unlink()
+    with caplog.at_level(logging.WARNING):
+        assert learned_from(model) == {}
+    assert "does not say which images it has learned from" in caplog.text
+
+
+def test_row_42_artefacts_keep_the_commit_of_the_base_model(
+    toys: Path, tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    snapshots = tmp_path / "hub/models--stable-diffusion-v1-5--stable-diffusion-v1-5/snapshots"
+    snapshots.mkdir(parents=True)
+    (snapshots / COMMIT).symlink_to(tiny_pipeline)
+    origin = f"stable-diffusion-v1-5/stable-diffusion-v1-5@{COMMIT}"
+
+    def base(artefact: Path) -> str:
+        assert PROVENANCE in json.loads((artefact / MANIFEST).read_text())["files"], (
+            "the manifest vouches for it"
+        )
+        return str(json.loads((artefact / PROVENANCE).read_text())["base"])
+
+    model = adapted(toys, "sd-1.5", tmp_path / "model")
+    assert base(model) == origin
+    # it is no input: the same weights from a folder are the same model
+    assert adapted(toys, tiny_pipeline, tmp_path / "model") == model
+
+    recipe = a_recipe(toys, "sd-1.5", "textual-inversion")
+    stages = Stages(recipe, Run(folder=tmp_path / "run", quiet=True, device="cpu"), tmp_path)
+    concept = stages.run.once("concept", stages.concept_inputs(), stages.personalize, Concept.load)
+    stages.run.once("model", stages.model_inputs(concept), stages.adapt(concept), lambda folder: folder)
+    found = {p.parent.name.partition("-")[0]: p.parent for p in stages.run.folder.glob(f"*/{PROVENANCE}")}
+    assert {kind: base(folder) for kind, folder in found.items()} == {"concept": origin, "model": origin}
+    assert len(learned_from(found["concept"])) == 2
+    assert len(learned_from(found["model"])) == 4
+
+
+def a_recipe(toys: Path, model: object, strategy: str, **changes: Any) -> Recipe:
+    """Day to night with a learned word."""
+    classes = tuple(NAMES.split(","))
+    day = OwnData(name="day", images=toys / "day/images", masks=toys / "day/masks", classes=classes)
+    files = dict.fromkeys(("day/train", "night/unlabeled"), toys / "captions.json")
+    learn = TextualInversion(
+        word="<night>", like="night", steps=1, batch=2, accumulate=1, resolution=64, previews={"images": 0}
+    )
+    facts: dict[str, Any] = {
+        "personalize": learn,
+        "adapt": {"steps": 1, "batch": 2, "augment": {}},
+        "caption_files": files,
+    }
+    facts |= {"target": OwnData(name="night", images=toys / "night/images"), "viewing": {"long": 64}}
+    head = HeadChoice(settings={"width": 16})
+    return Recipe(
+        **{"source": day, "model": str(model), "strategy": strategy, "head": head, **facts, **changes}
+    )
+
+
+def test_a_concept_whose_token_is_in_no_prompt_is_refused(
+    toys: Path, tiny_pipeline: Path, concept: Concept, tmp_path: Path
+) -> None:
+    concept.save(tmp_path / "concept")
+    with pytest.raises(UsageError, match="never says it: 'a probe' becomes 'a probe'") as caught:
+        adapted(toys, tiny_pipeline, tmp_path / "model", concept=tmp_path / "concept")
+    assert "'<night> <night>_1'" in caught.value.what
+    assert "textual-inversion" in caught.value.fix
+    assert not (tmp_path / "model").exists()
+
+    stages = Stages(a_recipe(toys, tiny_pipeline, "simple"), Run(folder=tmp_path, quiet=True), tmp_path)
+    with pytest.raises(UsageError, match="strategy 'simple' never says it"):
+        stages.model_inputs(concept)
+    # the part of it that is used is nothing, as the recipe asks
+    plain = Stages(dataclasses.replace(stages.recipe, concept="weights"), stages.run, tmp_path)
+    assert plain.model_inputs(concept)
+
+
+def test_a_concept_with_weights_needs_no_word_and_one_word_is_enough(concept: Concept) -> None:
+    quiet = Rewrite(strategy="null", word=concept.prompt_word)
+    weights = {"conv_in.bias": torch.zeros(4)}
+    require_said(dataclasses.replace(concept, weights=weights), quiet)
+    require_said(dataclasses.replace(concept, lora=weights), quiet)
+    dreambooth = Concept(word="sks", domain="night", backbone="", method="dreambooth", weights=weights)
+    require_said(dreambooth, quiet)
+    require_said(dreambooth.only_weights(), quiet)
+    require_said(dreambooth.only_word(), Rewrite(strategy="dreambooth", word="sks"))
+    with pytest.raises(UsageError, match="'sks' alone"):
+        require_said(dreambooth.only_word(), quiet)
+    for strategy in ("textual-inversion", "a <night>_1 photo of {caption}"):
+        require_said(concept, dataclasses.replace(quiet, strategy=strategy))
+    require_said(Concept(word="", domain="night", backbone="", method="nothing"), quiet)
+
+
+def test_a_model_of_another_concept_is_not_taken_for_this_one(
+    toys: Path, tiny_pipeline: Path, concept: Concept, tmp_path: Path
+) -> None:
+    assert concept.rows is not None
+    concept.save(tmp_path / "one")
+    dataclasses.replace(concept, rows=concept.rows + 1).save(tmp_path / "other")
+    chosen = {"strategy": "textual-inversion", "out": tmp_path / "model"}
+    adapted(toys, tiny_pipeline, concept=tmp_path / "one", **chosen)
+    with pytest.raises(UsageError, match="made with other settings \\(concept: "):
+        adapted(toys, tiny_pipeline, concept=tmp_path / "other", **chosen)

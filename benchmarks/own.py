@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from benchmarks.evaluate import evaluate as score
 from benchmarks.figures import overlay, save_mask
 from benchmarks.pipeline import adapted
 from benchmarks.places import digest
-from benchmarks.recipe import Benchmark, build_settings, read_benchmark
+from benchmarks.recipe import Benchmark, Recipe, build_settings, read_benchmark
 from benchmarks.stages import Stages, learned_from, require_said, write_provenance
 from tadp_da.backbones import backbones
 from tadp_da.captions.captioner import Captioner, caption_images
@@ -35,6 +36,8 @@ from tadp_da.run import Run, file_digest, made, write_json
 from tadp_da.types import LabelSpace, Unlabeled, Wording
 
 Captions = Mapping[str, str]
+SHOWN = 24
+"""Target images whose predictions a whole figure shows."""
 _log = logging.getLogger(__name__)
 
 
@@ -63,7 +66,10 @@ def captions_for(
                 "was trained on",
                 fix="give --captions FILE, or name a captioner: --captioner blip2-opt-2.7b",
             )
-        file = run.folder / f"captions-{images.domain}.json"
+        seen = digest("\n".join(sorted(file_digest(path) for path in images.paths)).encode())
+        file = (
+            run.folder / f"captions-{images.domain}-{seen[:12]}.json"
+        )  # another folder may have the same name
         run.folder.mkdir(parents=True, exist_ok=True)
         caption_images(images, Captioner.from_pretrained(captioner, device=run.torch_device), file, run)
     found = CaptionFile.read(file).lookup(images, fallback_caption(fallback, classes))
@@ -90,7 +96,7 @@ def adapt_own(
 ) -> Path:
     """Stage 2 on folders; the run's folder becomes the model, once per inputs. Settings start from the preset."""
     folders = {"name": images.name, "images": images, "masks": masks, "classes": classes}
-    base = read_benchmark(preset, base={"source": folders, "target": folders}, kind="presets").rows["null"]
+    base = _settings_of(preset, folders)
     learned = Concept.load(concept) if concept else None
     rewrite = Rewrite(
         strategy=strategy,
@@ -110,7 +116,7 @@ def adapt_own(
     inputs |= {"data": contents(images, masks), "classes": classes, "model": backbone.fingerprint}
     inputs |= {"concept": learned.fingerprint} if learned else {}
     inputs |= {"rewrite": TypeAdapter(Rewrite).dump_python(rewrite, mode="json"), "fallback": fallback}
-    inputs |= {"captions": file_digest(captions) if captions else captioner}
+    inputs |= {"captions": captions_digest(captions) if captions else captioner}
 
     def make(folder: Path) -> None:
         here, head = run.inside(folder), base.head
@@ -128,6 +134,23 @@ def adapt_own(
             write_provenance(folder, backbone, seen)
 
     return made(run.folder, inputs, make, lambda place: place, may_change=("settings.steps",))
+
+
+def _settings_of(preset: str, folders: Mapping[str, Any]) -> Recipe:
+    rows = read_benchmark(preset, base={"source": folders, "target": folders}, kind="presets").rows
+    if "null" not in rows:
+        raise UsageError(
+            f"the preset has no row 'null' to take the settings from, only {', '.join(rows)}",
+            where=preset,
+            fix="add the row: null: {strategy: null}",
+        )
+    return rows["null"]
+
+
+def captions_digest(file: Path) -> str:
+    """Digest of a caption file that can be read."""
+    CaptionFile.read(file)
+    return file_digest(file)
 
 
 def contents(*folders: Path) -> str:
@@ -156,7 +179,7 @@ def evaluate_own(
         DataError: when the model has learned from test images, unless the run allows it.
     """
     inputs = {"model": contents(model), "data": contents(images, masks), "fallback": fallback} | _facts(run)
-    inputs |= {"captions": file_digest(captions) if captions else captioner}
+    inputs |= {"captions": captions_digest(captions) if captions else captioner}
 
     def make(folder: Path) -> None:
         here = run.inside(folder)
@@ -225,12 +248,19 @@ def predict_own(
             key, image = pictures.key(index), pictures[index]
             prompts[key] = prompt = perception.prompt(texts[key])
             decision = perception.predict(image, prompt)
-            stem = Path(key).with_suffix("").as_posix().replace("/", "__")
+            stem = _stem(key)
             _keep_decision(perception, image, decision, run.folder, stem)
             _attention(perception, image, prompt, attention, run.folder / "attention", stem)
             advance(key)
+    if lost := [w for w in attention if not any(perception.says(prompt, w) for prompt in prompts.values())]:
+        _log.warning("no prompt says %s: there is no attention map of it", " or ".join(map(repr, lost)))
     (run.folder / "prompts.json").write_text(json.dumps(prompts, indent=1) + "\n", encoding="utf-8")
     return len(pictures)
+
+
+def _stem(key: str) -> str:
+    """A file name for an image: those of two folders may be called alike."""
+    return Path(key).with_suffix("").as_posix().replace("/", "__")
 
 
 def _keep_decision(model: PerceptionModel, image: Any, decision: Any, folder: Path, stem: str) -> None:
@@ -252,7 +282,7 @@ def _attention(
     """Heat maps of the words that stand in this image's prompt; others have no map for it."""
     import matplotlib as mpl
 
-    present = [word for word in words if f" {word} " in f" {prompt} "]
+    present = [word for word in words if model.says(prompt, word)]
     if not present:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -283,7 +313,7 @@ def own_benchmark(
     return Benchmark(name="own", claim="Your own data.", rows=table.only(strategies).rows, order=strategies)
 
 
-def show_predictions(table: Benchmark, seed: int, run: Run, most: int = 24) -> Path:
+def show_predictions(table: Benchmark, seed: int, run: Run, most: int = SHOWN) -> Path:
     """Overlays of every row on the first unlabelled target images, for targets that have no labels to score by."""
     for name, recipe in table.rows.items():
         stages = Stages(recipe, run.with_seed(seed), Path())
@@ -291,11 +321,12 @@ def show_predictions(table: Benchmark, seed: int, run: Run, most: int = 24) -> P
         images = stages.target.images("unlabeled")
         texts = stages.captions(stages.target, "unlabeled")
         folder = run.folder / "predictions" / name
-        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)  # of other images, perhaps
+        folder.mkdir(parents=True)
         model.to(run.torch_device)
         for index in range(min(most, len(images))):
             image, key = images[index], images.key(index)
             decision = model.predict(image, caption=texts[key])
             picture = model.head.paint(decision, (image.height, image.width))
-            overlay(image, picture, model.labels).save(folder / f"{Path(key).stem}.png")
+            overlay(image, picture, model.labels).save(folder / f"{_stem(key)}.png")
     return run.folder / "predictions"

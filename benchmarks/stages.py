@@ -19,7 +19,7 @@ from tadp_da.backbones import backbones
 from tadp_da.captions.captioner import Captioner, caption_images
 from tadp_da.captions.clean import clean_all
 from tadp_da.captions.files import CaptionFile
-from tadp_da.captions.rewrite import Rewrite, fit
+from tadp_da.captions.rewrite import Rewrite, fit_and_tell
 from tadp_da.concept import Concept
 from tadp_da.errors import ArtefactError, UsageError
 from tadp_da.perception_model import PerceptionModel
@@ -229,7 +229,7 @@ class Stages:
             tokens, limit = model.backbone.count_tokens, model.backbone.token_limit
 
             def fitted(caption: str) -> str:
-                return fit(write, caption, tokens, limit).prompt
+                return fit_and_tell(write, caption, tokens, limit)
 
             taken = self.run.inside(folder).unfinished / side
             found = evaluate(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from tadp_da import _model_files as files
 from tadp_da.backbones import DiffusionBackbone
-from tadp_da.captions.rewrite import Rewrite, fit
+from tadp_da.captions.rewrite import Rewrite, fit_and_tell
 from tadp_da.errors import UsageError
 from tadp_da.heads import heads
 from tadp_da.noising import Generators
@@ -31,6 +31,10 @@ from tadp_da.viewing import Viewing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+def _places(word: str, prompt: str) -> list[re.Match[str]]:
+    return list(re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE)) if word else []
 
 
 class PerceptionModel(nn.Module):
@@ -136,7 +140,13 @@ class PerceptionModel(nn.Module):
 
     def prompt(self, caption: str) -> str:
         """The prompt for a target image of this caption; a caption over the tokenizer's limit loses its end."""
-        return fit(self.rewrite.target, caption, self.backbone.count_tokens, self.backbone.token_limit).prompt
+        return fit_and_tell(
+            self.rewrite.target, caption, self.backbone.count_tokens, self.backbone.token_limit
+        )
+
+    def says(self, prompt: str, word: str) -> bool:
+        """Whether a word stands in a prompt, so that :meth:`attention` can look for it."""
+        return bool(_places(word, prompt))
 
     @torch.no_grad()
     def predict(self, image: Image, prompt: str | None = None, *, caption: str = "") -> Any:
@@ -185,7 +195,7 @@ class PerceptionModel(nn.Module):
 
     def _positions(self, word: str, prompt: str) -> list[int]:
         """Positions of a word's tokens among those of the encoded prompt, whose first is the begin mark."""
-        found = list(re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE)) if word else []
+        found = _places(word, prompt)
         if not found:
             raise UsageError(
                 f"{word!r} is not in the prompt {prompt!r}",

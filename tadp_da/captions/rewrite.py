@@ -7,9 +7,11 @@ prompts, report = fit_all(rewrite.target, captions, backbone.count_tokens, backb
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal, NamedTuple
 
 from pydantic import ConfigDict
@@ -25,6 +27,7 @@ from tadp_da.types import Side, Wording
 CountTokens = Callable[[str], int]
 Write = Callable[[str], str]
 
+_log = logging.getLogger(__name__)
 _SIDES: tuple[Side, Side] = ("source", "target")
 _LOOSE_ENDS = frozenset(
     {"a", "an", "the", "and", "or", "of", "with", "in", "on", "at", "by", "to", "from", "for", "that", "next"}
@@ -183,6 +186,21 @@ class FitReport:
             f"{len(self.shortened)} of {self.total} captions were shortened to fit {self.limit} tokens; "
             f"the first, {key}, lost {first.dropped!r} after {first.kept!r}"
         )
+
+
+def fit_and_tell(write: Write, caption: str, count_tokens: CountTokens, limit: int) -> str:
+    """The prompt of :func:`fit`; that captions lose their end is told, once a process."""
+    fitted = fit(write, caption, count_tokens, limit)
+    if fitted.dropped:
+        _tell(limit)
+    return fitted.prompt
+
+
+@cache
+def _tell(limit: int) -> None:
+    _log.warning(
+        "captions that do not fit into the tokenizer's %d tokens with their prompt lose their end", limit
+    )
 
 
 def fit_all(

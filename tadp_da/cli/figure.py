@@ -120,7 +120,7 @@ def _run_own(
     seeds: tuple[int, ...],
     jobs: int,
 ) -> None:
-    from benchmarks.own import own_benchmark, show_predictions
+    from benchmarks.own import SHOWN, own_benchmark, show_predictions
     from benchmarks.tables import fill
 
     if source["masks"] is None and source["boxes"] is None:
@@ -136,7 +136,7 @@ def _run_own(
     reports = fill(table, seeds, run, Path("data"), jobs)
     if target.get("test_images") is not None:
         _publish(table.name, reports, run.folder)
-    out.print(f"Predictions on the target images: {show_predictions(table, seeds[0], run)}")
+    out.print(f"Predictions on the first {SHOWN} target images: {show_predictions(table, seeds[0], run)}")
 
 
 def benchmark_list() -> None:

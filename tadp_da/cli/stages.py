@@ -62,21 +62,20 @@ def personalize(
     """
     relaunch(processes)
     from benchmarks.evaluate import digests
-    from benchmarks.own import contents
+    from benchmarks.own import captions_digest, contents
     from benchmarks.stages import write_provenance
     from personalize._settings import as_record
     from tadp_da.backbones import backbones
     from tadp_da.captions.files import CaptionFile
     from tadp_da.concept import Concept
-    from tadp_da.run import file_digest, made
+    from tadp_da.run import made
 
     personalizer = _personalizer(method, word, like, sets)
     run = open_run(out_folder, seed, device, precision, skip_bad=skip_bad)
     backbone = backbones["stable-diffusion"].from_pretrained(model)
     inputs: dict[str, Any] = {"method": method, "settings": as_record(personalizer)}
-    inputs |= {"images": contents(images)}
-    inputs |= {"captions": file_digest(captions) if captions else None, "model": backbone.fingerprint}
-    inputs |= {"seed": seed, "precision": precision, "skip_bad": skip_bad}
+    inputs |= {"captions": captions_digest(captions) if captions else None, "model": backbone.fingerprint}
+    inputs |= {"seed": seed, "precision": precision, "skip_bad": skip_bad, "images": contents(images)}
 
     def make(folder: Path) -> None:
         here = run.inside(folder)
@@ -90,10 +89,13 @@ def personalize(
 
     with told_if_complete(out_folder):
         concept = made(out_folder, inputs, make, Concept.load, may_change=("settings.steps",))
-    out.print(
-        f"The concept's word is [bold]{concept.prompt_word}[/]. It lies in {out_folder}, with a picture of samples "
-        "before and after."
+    word = (
+        f"The concept's word is [bold]{concept.prompt_word}[/]. It" if concept.word else "It has no word. It"
     )
+    shown = (
+        ", with a picture of samples before and after" if (out_folder / "before_after.png").exists() else ""
+    )
+    out.print(f"{word} lies in {out_folder}{shown}.")
 
 
 def _personalizer(method: str, word: str, like: str, sets: list[str] | None) -> Any:

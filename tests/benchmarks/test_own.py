@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.own import _settings_of, captions_digest
 from benchmarks.places import place, read_legend
 from benchmarks.recipe import OwnData, read_benchmark, shipped
 from tadp_da import cli
-from tadp_da.errors import UsageError
+from tadp_da.errors import TadpError, UsageError
 from tests.tadp_da.domains import trees
 
 THINGS = (("person", 1, 1, 30, 24), ("Car", 5, 5, 20, 20))
@@ -172,3 +173,13 @@ def test_row_66_a_stranger_with_boxes_is_scored_on_the_classes_that_both_sides_h
     assert "only the labels have dog" in (tmp_path / "out/tables/own/table.md").read_text()
     assert len(list((tmp_path / "out/predictions/null").glob("*.png"))) == 3
     assert np.isfinite(table["rows"][0]["target"]["mean"])
+
+
+def test_a_caption_file_that_is_not_there_and_a_preset_without_null_are_told(tmp_path: Path) -> None:
+    with pytest.raises(TadpError, match="caption"):
+        captions_digest(tmp_path / "missing.json")
+    preset = tmp_path / "mine.yaml"
+    preset.write_text("claim: x\nbase: {}\nrows: {simple: {strategy: simple}}\n")
+    folders = {"name": "x", "images": tmp_path, "masks": tmp_path, "classes": ("a", "b")}
+    with pytest.raises(UsageError, match=r"no row 'null'.*simple"):
+        _settings_of(str(preset), folders)

@@ -139,6 +139,9 @@ def test_attention_counts_every_place_of_a_word_and_whole_words_only(backbone: A
     model = assemble(backbone)
     assert model._positions("car", "a car, two cars and a CAR") == [2, 8]
     assert model._positions("two cars", "a car, two cars") == [4, 5]
+    assert model.says("a tree, a car", "tree")
+    assert model.says("a CAR", "car")
+    assert not model.says("two cars", "car")
 
 
 def test_attention_of_a_missing_word_is_an_error(backbone: Any) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tadp_da.captions import strategies
-from tadp_da.captions.rewrite import Rewrite, fit, fit_all, rewrite_rows
+from tadp_da.captions.rewrite import Rewrite, _tell, fit, fit_all, fit_and_tell, rewrite_rows
 from tadp_da.errors import DataError, UsageError
 from tadp_da.types import Wording
 
@@ -165,3 +165,11 @@ def test_captions_of_art_lose_their_style_phrases_before_the_strategy_says_it() 
     said = "- a watercolor painting of a dog"
     assert rewrite.target(said) == Rewrite(strategy="simple", target_words=words).target("a dog")
     assert rewrite.source(said) == Rewrite(strategy="simple", target_words=words).source(said)
+
+
+def test_that_captions_lose_their_end_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    _tell.cache_clear()
+    for caption in ("a street", "a street with cars and trees", "a street with cars and people"):
+        assert fit_and_tell(str, caption, lambda text: len(text.split()), 4).startswith("a street")
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "4 tokens" in said

@@ -116,7 +116,13 @@ class Checkpoints:
         for partial in {*self.folder.glob("*step-*")} - {*found} if is_main() else ():
             shutil.rmtree(partial)
         place = found[-1]
-        verify(place)
+        try:
+            verify(place)
+        except ArtefactError as error:
+            then = f"goes on from {found[-2].name}" if found[1:] else "starts anew"
+            raise ArtefactError(
+                error.what, where=place, fix=f"delete the folder; the training then {then}"
+            ) from error
         for name, tensors in self._sets().items():
             self._load(place, place / f"{name}.safetensors", tensors)
         plain = json.loads((place / "optimizer.json").read_text(encoding="utf-8"))

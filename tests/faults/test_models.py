@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.recipe import Recipe
+from tadp_da._checkpoint import Checkpoints
 from tadp_da._tensors import read_tensors
 from tadp_da.backbones.stable_diffusion import StableDiffusion
 from tadp_da.captions.captioner import Captioner
@@ -185,6 +187,28 @@ def test_row_35_a_file_that_is_cut_off_anywhere_is_refused(tmp_path: Path) -> No
         path.write_bytes(whole[:length])
         with pytest.raises(ArtefactError):
             read_tensors(path)
+
+
+def test_row_35_where_the_newest_checkpoint_is_damaged_an_older_one_is_offered(tmp_path: Path) -> None:
+    line = torch.nn.Linear(2, 1)
+    kept = Checkpoints(
+        tmp_path, line, list(line.parameters()), torch.optim.AdamW(line.parameters()), None, None
+    )
+    kept.save(1)
+    shutil.copytree(tmp_path / "step-00000001", tmp_path / "older")
+    kept.save(2)
+    file = tmp_path / "step-00000002/parameters.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ArtefactError) as caught:
+        kept.restore()
+    assert "starts anew" in caught.value.fix
+    (tmp_path / "older").rename(tmp_path / "step-00000001")
+    with pytest.raises(ArtefactError, match=r"parameters\.safetensors") as caught:
+        kept.restore()
+    assert "goes on from step-00000001" in caught.value.fix
+    assert str(caught.value.where).endswith("step-00000002")
+    shutil.rmtree(tmp_path / "step-00000002")
+    assert kept.restore() == 1
 
 
 def test_row_36_numbers_that_are_none_are_refused_with_the_tensors_name(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_row_60_an_unusable_xformers_is_red_and_training_goes_on(visit: dict[str
 @pytest.mark.parametrize("name", ["8-bit AdamW", "8-bit linear", "4-bit linear"])
 def test_row_62_eight_bits_are_tried_where_they_are_installed(visit: dict[str, Any], name: str) -> None:
     if importlib.util.find_spec("bitsandbytes") is None:
-        pytest.skip("the extra [gpu] is not installed")
+        pytest.skip("bitsandbytes is not installed")
     assert visit["found"][name]["state"] == "ok", visit["found"][name]
 
 

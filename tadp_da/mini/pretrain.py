@@ -2,7 +2,8 @@
 
     python -m tadp_da.mini.pretrain --processes 2                             # all stages, about two and a half hours
     python -m tadp_da.mini.pretrain --stage unet --minutes 90 --processes 2   # one of them, for longer
-    python -m tadp_da.mini.pretrain --stage export --out tadp_da/mini/weights
+    python -m tadp_da.mini.pretrain --stage export --weights tadp_da/mini/weights
+    python -m tadp_da.mini.pretrain --stage import --weights tadp_da/mini/weights   # into an empty --work, to train on
 
 Everything is kept in --work. A stage that was interrupted is resumed by the same command.
 """
@@ -20,8 +21,18 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
 from tadp_da.mini.pretrain_blip2 import LENGTH, load_captioner, train_blip2
-from tadp_da.mini.pretrain_data import Pictures, Plan, draw_all, load, mirrored, prompt, vocabularies
+from tadp_da.mini.pretrain_data import (
+    Pictures,
+    Plan,
+    draw_all,
+    emphasis,
+    load,
+    mirrored,
+    prompt,
+    vocabularies,
+)
 from tadp_da.mini.pretrain_export import export_captioner, export_diffusion
+from tadp_da.mini.pretrain_import import import_weights
 from tadp_da.mini.pretrain_loop import Budget, Draw
 from tadp_da.mini.pretrain_unet import load_denoiser, train_unet
 from tadp_da.mini.pretrain_vae import cached_latents, load_vae, train_vae
@@ -36,12 +47,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m tadp_da.mini.pretrain", description=__doc__.split("\n")[0]
     )
     parser.add_argument(
-        "--stage", choices=tuple(STAGES), help="one of them; all, one after the other, if none"
+        "--stage", choices=tuple(STAGES), help="one of them; all but import, one after the other, if none"
     )
     parser.add_argument(
         "--work", type=Path, default=Path("runs/pretrain"), help="checkpoints, caches and logs"
     )
-    parser.add_argument("--out", type=Path, help="where `export` writes (default: WORK/export)")
+    parser.add_argument(
+        "--weights", type=Path, help="where `export` writes and `import` reads (default: WORK/export)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scenes", type=int, default=12_000, help="pictures to draw")
     parser.add_argument("--size", type=int, default=128, help="their side in pixels")
@@ -94,6 +107,7 @@ def _unet(options: argparse.Namespace) -> None:
 
     train_unet(
         latents,
+        emphasis(facts.cells),
         clip_tokenizer(vocabularies(options.work)[0]),
         text,
         _budget(options),
@@ -110,8 +124,12 @@ def _blip2(options: argparse.Namespace) -> None:
     )
 
 
+def _weights(options: argparse.Namespace) -> Path:
+    return options.weights or options.work / "export"
+
+
 def _export(options: argparse.Namespace) -> None:
-    out = options.out or options.work / "export"
+    out = _weights(options)
     prompts, captions = vocabularies(options.work)
     clip, opt = clip_tokenizer(prompts), opt_tokenizer(captions, LENGTH)
     denoiser = load_denoiser(clip, options.work, options.size // 4)
@@ -119,8 +137,12 @@ def _export(options: argparse.Namespace) -> None:
     print(export_captioner(load_captioner(opt, options.work, options.size), opt, out))
 
 
+def _import(options: argparse.Namespace) -> None:
+    import_weights(_weights(options), options.work, options.size)
+
+
 STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
-    "data": _data, "vae": _vae, "unet": _unet, "blip2": _blip2, "export": _export,
+    "data": _data, "vae": _vae, "unet": _unet, "blip2": _blip2, "export": _export, "import": _import,
 }  # fmt: skip
 
 
@@ -128,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one stage of the pretraining, or all."""
     options = _parse(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for the processes started from here
-    for stage in [options.stage] if options.stage else STAGES:
+    for stage in [options.stage] if options.stage else [stage for stage in STAGES if stage != "import"]:
         options.stage = stage
         _run(options)
 

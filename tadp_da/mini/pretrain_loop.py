@@ -118,7 +118,11 @@ class Training:
         self.module, self.folder, self.schedule = module, folder, schedule
         self.step, self.seconds = 0, 0.0
         self.optimizer = torch.optim.AdamW(
-            module.parameters(), schedule.lr, betas=(0.9, 0.99), weight_decay=schedule.weight_decay
+            module.parameters(),
+            schedule.lr,
+            betas=(0.9, 0.99),
+            weight_decay=schedule.weight_decay,
+            fused=True,
         )
         self.ema = {name: value.detach().clone() for name, value in module.state_dict().items()}
 
@@ -164,10 +168,11 @@ class Training:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         decay = min(self.schedule.ema, (1 + self.step) / (10 + self.step))
+        floating = {
+            name: value for name, value in self.module.state_dict().items() if value.is_floating_point()
+        }
         with torch.no_grad():
-            for name, value in self.module.state_dict().items():
-                if value.is_floating_point():
-                    self.ema[name].lerp_(value, 1 - decay)
+            torch._foreach_lerp_([self.ema[name] for name in floating], [*floating.values()], 1 - decay)
 
     def averaged(self) -> nn.Module:
         """The module holding its averaged weights, in evaluation mode. Training ends here."""

@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from tadp_da.mini.pretrain_loop import Budget, Draw, Schedule, Training, train
@@ -22,6 +26,7 @@ TEXT = 128
 SNR_LIMIT = 5.0
 
 Prompt = Callable[[int, bool, Draw], str]
+Emphasis = NDArray[np.float32]
 
 
 def new_scheduler() -> DDIMScheduler:
@@ -100,8 +105,8 @@ def weight(scheduler: DDIMScheduler, times: Tensor) -> Tensor:
 
 
 def _losses(
-    model: Denoiser, scheduler: DDIMScheduler, latents: Tensor, tokenizer: CLIPTokenizer, prompt: Prompt,
-    batch: int, draw: Draw,
+    model: Denoiser, scheduler: DDIMScheduler, latents: Tensor, emphasis: Emphasis, tokenizer: CLIPTokenizer,
+    prompt: Prompt, batch: int, draw: Draw,
 ) -> dict[str, Tensor]:  # fmt: skip
     chosen = draw.indices(len(latents), batch)
     flip = draw.numpy.integers(0, 2, batch)
@@ -121,23 +126,32 @@ def _losses(
         .clamp(max=scheduler.config.num_train_timesteps - 1)
     )
     noisy = scheduler.add_noise(clean, noise, times).contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16):
+    # plain matrix products: the fused kernel's backward pass takes a quarter of a step on a CPU
+    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
         predicted = model(noisy, times, tokens)
-    errors = (predicted.float() - scheduler.get_velocity(clean, noise, times)).square().mean((1, 2, 3))
-    return {"v": (weight(scheduler, times) * errors).mean()}
+    errors = (predicted.float() - scheduler.get_velocity(clean, noise, times)).square().mean(1)
+    errors = errors * weights_on_latents(emphasis[chosen], flip, errors.shape[-1])
+    return {"v": (weight(scheduler, times) * errors.mean((1, 2))).mean()}
+
+
+def weights_on_latents(weights: Emphasis, flip: NDArray[np.int64], side: int) -> Tensor:
+    """Weights of patches (b rows columns), mirrored where `flip` (b) is 1, on the latent grid (b side side)."""
+    turned = np.where(flip[:, None, None] == 1, weights[..., ::-1], weights)
+    return F.interpolate(torch.from_numpy(turned)[:, None], (side, side), mode="nearest")[:, 0]
 
 
 def train_unet(
-    latents: Tensor, tokenizer: CLIPTokenizer, prompt: Prompt, budget: Budget, work: Path, seed: int,
-    schedule: Schedule = SCHEDULE, batch: int = 24,
+    latents: Tensor, emphasis: Emphasis, tokenizer: CLIPTokenizer, prompt: Prompt, budget: Budget, work: Path,
+    seed: int, schedule: Schedule = SCHEDULE, batch: int = 24,
 ) -> nn.Module:  # fmt: skip
-    """Train on latents (n 2 4 u v: a picture and its mirror image); `prompt(n, mirror, draw)` is a text for
-    picture n or its mirror image."""
+    """Train on latents (n 2 4 u v: a picture and its mirror image), their errors weighted by `emphasis` (n rows
+    columns, of the picture, not its mirror image); `prompt(n, mirror, draw)` is a text for picture n or its mirror
+    image."""
     torch.manual_seed(seed)
     model, scheduler = Denoiser(tokenizer, latents.shape[-1]), new_scheduler()
     return train(
-        model, lambda draw: _losses(model, scheduler, latents, tokenizer, prompt, batch, draw), budget, schedule,
-        work / "unet", seed,
+        model, lambda draw: _losses(model, scheduler, latents, emphasis, tokenizer, prompt, batch, draw), budget,
+        schedule, work / "unet", seed,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import Blip2ForConditionalGeneration, Blip2Processor, CLIPTokenizer, GPT2Tokenizer
 
@@ -21,6 +22,7 @@ from tadp_da.mini.pretrain_data import (
     Plan,
     caption_words,
     cells_of,
+    emphasis,
     load,
     look_of,
     mirrored,
@@ -29,8 +31,9 @@ from tadp_da.mini.pretrain_data import (
     trained_looks,
 )
 from tadp_da.mini.pretrain_export import CAPTIONER, DIFFUSION
+from tadp_da.mini.pretrain_import import import_weights
 from tadp_da.mini.pretrain_loop import Budget, Draw, Schedule, train
-from tadp_da.mini.pretrain_unet import new_scheduler, weight
+from tadp_da.mini.pretrain_unet import new_scheduler, weight, weights_on_latents
 from tadp_da.mini.pretrain_vae import encode, fold, new_vae
 from tadp_da.mini.report import agreement, psnr, table
 from tadp_da.mini.styles import LOOKS
@@ -110,6 +113,48 @@ class TestStages:
             pretrain.main(["--stage", "export", "--work", str(tmp_path), *TINY])
 
 
+class TestImport:
+    def test_import_undoes_export(self, work: Path, tmp_path: Path) -> None:
+        weights, again = work / "export", tmp_path / "weights"
+        for stage, folder in (("import", weights), ("export", again)):
+            pretrain.main(
+                ["--stage", stage, "--weights", str(folder), "--work", str(tmp_path / "work"), *TINY]
+            )
+        files = sorted(path.relative_to(weights) for path in weights.rglob("*.safetensors"))
+        assert len(files) == 4
+        for file in files:
+            before, after = load_file(weights / file), load_file(again / file)
+            assert before.keys() == after.keys()
+            assert all(torch.equal(before[name], after[name]) for name in before), file
+
+    def test_training_goes_on_from_imported_weights(self, work: Path, tmp_path: Path) -> None:
+        def run(stage: str) -> dict[str, Tensor]:
+            pretrain.main(
+                ["--stage", stage, "--weights", str(work / "export"), "--work", str(tmp_path), *TINY,
+                 *([] if stage == "import" else ["--steps", "1", "--batch", "2"])]
+            )  # fmt: skip
+            state = torch.load(tmp_path / "unet" / "checkpoint.pt", weights_only=True)
+            assert state["step"] == (stage == "unet")
+            module: dict[str, Tensor] = state["module"]
+            return module
+
+        (tmp_path / "data-seed0-64px").symlink_to(work / "data-seed0-64px")
+        before, after = run("import"), run("unet")
+        moved = max(float((after[name] - before[name]).abs().max()) for name in before)
+        assert 0 < moved < 1e-4  # one step of the warm-up, not new weights
+
+    def test_a_folder_in_use_is_not_overwritten(self, work: Path) -> None:
+        with pytest.raises(FileExistsError, match="name an empty --work"):
+            import_weights(work / "export", work, 64)
+
+    def test_other_words_are_refused(self, work: Path, tmp_path: Path) -> None:
+        words = json.loads((work / "words.json").read_text())
+        words["prompts"].append("zeppelin")
+        (tmp_path / "words.json").write_text(json.dumps(words))
+        with pytest.raises(ValueError, match="zeppelin"):
+            import_weights(work / "export", tmp_path, 64)
+
+
 class Interrupted(Exception):
     pass
 
@@ -176,6 +221,22 @@ class TestData:
             assert (cells[..., : len(CLASSES)].sum(-1) == 64).all()
             counted = cells[..., len(CLASSES) :].sum((0, 1)).tolist()
             assert counted == [scene.counts[thing] for thing in ("car", "person", "tree")]
+
+    def test_people_count_more_than_their_area(self) -> None:
+        cells = np.stack([cells_of(draw_scene(5, index, (64, 64))) for index in range(20)])
+        weights, people = emphasis(cells), cells[..., CLASSES.index("person")]
+        np.testing.assert_allclose(weights.mean((1, 2)), 1, rtol=1e-5)
+        cars = cells[..., CLASSES.index("car")]
+        assert weights[people > 32].min() > 2 * weights[(people == 0) & (cars == 0)].max()
+        cells[..., [CLASSES.index("person"), CLASSES.index("car")]] = 0
+        assert (emphasis(cells) == 1).all()
+
+    def test_weights_are_mirrored_with_their_picture(self) -> None:
+        weights = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+        spread = weights_on_latents(weights, np.array([0, 1]), 6)
+        assert spread.shape == (2, 6, 6)
+        torch.testing.assert_close(spread[0, ::3, ::2], torch.from_numpy(weights[0]))
+        torch.testing.assert_close(spread[1, ::3, ::2], torch.from_numpy(weights[1]).flip(-1))
 
     def test_mirrored_twice_is_the_same(self) -> None:
         text = "a street with buildings on the left and two cars"

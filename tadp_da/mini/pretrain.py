@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -34,7 +35,7 @@ from tadp_da.mini.pretrain_data import (
 from tadp_da.mini.pretrain_export import export_captioner, export_diffusion
 from tadp_da.mini.pretrain_import import import_weights
 from tadp_da.mini.pretrain_loop import Budget, Draw
-from tadp_da.mini.pretrain_unet import load_denoiser, train_unet
+from tadp_da.mini.pretrain_unet import SCHEDULE, load_denoiser, train_unet
 from tadp_da.mini.pretrain_vae import cached_latents, load_vae, train_vae
 from tadp_da.mini.word_tokens import clip_tokenizer, opt_tokenizer
 
@@ -61,6 +62,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=1, help="processes that draw or train together")
     parser.add_argument("--threads", type=int, default=1, help="threads of each training process")
     parser.add_argument("--batch", type=int, help=f"pictures per step and process (default: {BATCH})")
+    parser.add_argument("--lr", type=float, help="peak learning rate of the stage `unet`")
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument(
         "--minutes", type=float, help=f"running time of a training stage (default: {MINUTES})"
@@ -113,6 +115,7 @@ def _unet(options: argparse.Namespace) -> None:
         _budget(options),
         options.work,
         options.seed,
+        SCHEDULE if options.lr is None else replace(SCHEDULE, lr=options.lr),
         batch=_batch(options),
     )
 

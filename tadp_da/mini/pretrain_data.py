@@ -163,8 +163,7 @@ def emphasis(cells: NDArray[np.uint8]) -> NDArray[np.float32]:
     """How much the error in each patch counts, (... rows columns), with a mean of 1 per picture.
 
     A person covers one patch in a hundred: in a plain mean over the picture, a denoiser gains nearly nothing by drawing
-    them. Weights depend on the clean picture alone, so the best prediction is pulled towards showing the thing where it
-    may be, and where a text rules it out nothing changes.
+    them.
     """
     weight = np.ones(cells.shape[:-1], np.float32)
     for name, more in EMPHASIS.items():

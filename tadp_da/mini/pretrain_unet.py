@@ -130,7 +130,9 @@ def _losses(
     with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
         predicted = model(noisy, times, tokens)
     errors = (predicted.float() - scheduler.get_velocity(clean, noise, times)).square().mean(1)
-    errors = errors * weights_on_latents(emphasis[chosen], flip, errors.shape[-1])
+    # Under much noise a weight would change how likely a thing is and not only how well it is drawn: too many appear.
+    clear = scheduler.alphas_cumprod[times].square()[:, None, None]
+    errors = errors * (1 + clear * (weights_on_latents(emphasis[chosen], flip, errors.shape[-1]) - 1))
     return {"v": (weight(scheduler, times) * errors.mean((1, 2))).mean()}
 
 
@@ -144,9 +146,11 @@ def train_unet(
     latents: Tensor, emphasis: Emphasis, tokenizer: CLIPTokenizer, prompt: Prompt, budget: Budget, work: Path,
     seed: int, schedule: Schedule = SCHEDULE, batch: int = 24,
 ) -> nn.Module:  # fmt: skip
-    """Train on latents (n 2 4 u v: a picture and its mirror image), their errors weighted by `emphasis` (n rows
-    columns, of the picture, not its mirror image); `prompt(n, mirror, draw)` is a text for picture n or its mirror
-    image."""
+    """Train on latents (n 2 4 u v: a picture and its mirror image).
+
+    Their errors are weighted by `emphasis` (n rows columns, of the picture, not its mirror image) as far as noise lets
+    the picture be seen; `prompt(n, mirror, draw)` is a text for picture n or its mirror image.
+    """
     torch.manual_seed(seed)
     model, scheduler = Denoiser(tokenizer, latents.shape[-1]), new_scheduler()
     return train(

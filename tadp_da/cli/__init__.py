@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from tadp_da import __version__
 from tadp_da._store import storing
 from tadp_da.cli import cache, data, doctor, exchange, figure, plan, stages, submit
 from tadp_da.cli.options import ManySeeds
@@ -27,6 +28,21 @@ app = typer.Typer(
     help="Labels in one visual domain, only images in another: personalize a diffusion model to the new domain, "
     "and make it a perception model that works there.",
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"tadp-da {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _front(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="The version."),
+) -> None:
+    pass
+
+
 app.command()(figure.demo)
 for stage in (
     stages.personalize,

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,11 @@ def test_seeds_are_parted_by_blanks_or_commas(
     run = ["benchmark", "run", "--seeds", *words, "mini-night", "--limit", "3", "--model", "x"]
     assert command(*run) == 3
     assert asked == [("mini-night-first-3", (0, 1, 2), 3)], "a smoke run is no run of the table"
+
+
+def test_the_version_is_that_of_the_package(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--version") == 0
+    assert capsys.readouterr().out.strip() == f"tadp-da {version('tadp_da')}"
 
 
 def test_every_command_has_help_with_an_example() -> None:

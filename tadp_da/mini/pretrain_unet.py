@@ -130,9 +130,8 @@ def _losses(
     with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
         predicted = model(noisy, times, tokens)
     errors = (predicted.float() - scheduler.get_velocity(clean, noise, times)).square().mean(1)
-    # Under much noise a weight would change how likely a thing is and not only how well it is drawn: too many appear.
-    clear = scheduler.alphas_cumprod[times].square()[:, None, None]
-    errors = errors * (1 + clear * (weights_on_latents(emphasis[chosen], flip, errors.shape[-1]) - 1))
+    places = weights_on_latents(emphasis[chosen], flip, errors.shape[-1])
+    errors = errors * weights_in_noise(places, scheduler.alphas_cumprod[times])
     return {"v": (weight(scheduler, times) * errors.mean((1, 2))).mean()}
 
 
@@ -140,6 +139,15 @@ def weights_on_latents(weights: Emphasis, flip: NDArray[np.int64], side: int) ->
     """Weights of patches (b rows columns), mirrored where `flip` (b) is 1, on the latent grid (b side side)."""
     turned = np.where(flip[:, None, None] == 1, weights[..., ::-1], weights)
     return F.interpolate(torch.from_numpy(turned)[:, None], (side, side), mode="nearest")[:, 0]
+
+
+def weights_in_noise(weights: Tensor, clean: Tensor) -> Tensor:
+    """Weights (b u v) drawn to 1 as noise hides the picture; `clean` (b) is the picture's share of the variance.
+
+    Where noise hides everything, a weight on people would change how likely the denoiser finds them and not how well
+    it draws them: a model trained so drew people whatever the prompt counted.
+    """
+    return 1 + clean.square()[:, None, None] * (weights - 1)
 
 
 def train_unet(

@@ -33,7 +33,7 @@ from tadp_da.mini.pretrain_data import (
 from tadp_da.mini.pretrain_export import CAPTIONER, DIFFUSION
 from tadp_da.mini.pretrain_import import import_weights
 from tadp_da.mini.pretrain_loop import Budget, Draw, Schedule, train
-from tadp_da.mini.pretrain_unet import new_scheduler, weight, weights_on_latents
+from tadp_da.mini.pretrain_unet import new_scheduler, weight, weights_in_noise, weights_on_latents
 from tadp_da.mini.pretrain_vae import encode, fold, new_vae
 from tadp_da.mini.report import agreement, psnr, table
 from tadp_da.mini.styles import LOOKS
@@ -237,6 +237,13 @@ class TestData:
         assert spread.shape == (2, 6, 6)
         torch.testing.assert_close(spread[0, ::3, ::2], torch.from_numpy(weights[0]))
         torch.testing.assert_close(spread[1, ::3, ::2], torch.from_numpy(weights[1]).flip(-1))
+
+    def test_weights_fade_in_noise(self) -> None:
+        weights = torch.tensor([[0.5, 1.5]]).expand(3, 1, 2)
+        clean, half, noise = weights_in_noise(weights, torch.tensor([1.0, 0.5, 0.0]))
+        assert torch.equal(clean, weights[0])
+        assert torch.equal(half, torch.tensor([[0.875, 1.125]]))
+        assert torch.equal(noise, torch.ones(1, 2))
 
     def test_mirrored_twice_is_the_same(self) -> None:
         text = "a street with buildings on the left and two cars"

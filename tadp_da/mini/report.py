@@ -2,7 +2,8 @@
 
     python -m tadp_da.mini.report --out docs/mini
 
-Writes `report.json`, `report.md`, `samples.png` and `reconstructions.png`. Held-out looks are measured too.
+Writes `report.json`, `report.md`, `samples.jpg`, `counts.jpg` and `reconstructions.jpg`. Held-out looks are
+measured too.
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ from tadp_da.mini.world import Scene, draw_scene, parse_counts
 
 SEED = 1000  # a world that no picture of the pretraining comes from
 PROMPT = "a city street with two cars, a person and three trees"
+COUNTED_PROMPTS = (
+    "a photo of a city street",
+    "a photo of a city street with two people",
+    "a photo of a city street with a car and three people",
+    "a photo of a city street with three cars",
+)
 STEPS, GUIDANCE = 30, 3.0
 NEW_TOKENS = 48
 Rows = dict[str, dict[str, float]]
@@ -110,9 +117,8 @@ def sample(pipeline: StableDiffusionPipeline, prompts: Sequence[str], seeds: Seq
     return drawn
 
 
-def sample_grid(pipeline: StableDiffusionPipeline, columns: int = 8) -> Picture:
-    """One row of samples per pretraining look; the same noise in each column."""
-    prompts = [LOOKS[look].templates[0].format(caption=PROMPT) for look in trained_looks()]
+def sample_grid(pipeline: StableDiffusionPipeline, prompts: Sequence[str], columns: int = 8) -> Picture:
+    """One row of samples per prompt; the same noise in each column."""
     drawn = sample(
         pipeline, [text for text in prompts for _ in range(columns)], [*range(columns)] * len(prompts)
     )
@@ -157,7 +163,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     captions = Captions(options.weights)
     ratios, picture = reconstructions(pipeline.vae, scenes[:32], SEED)
     Image.fromarray(picture).save(options.out / "reconstructions.jpg", quality=88)
-    Image.fromarray(sample_grid(pipeline)).save(options.out / "samples.jpg", quality=88)
+    looks = [LOOKS[look].templates[0].format(caption=PROMPT) for look in trained_looks()]
+    for name, prompts in (("samples", looks), ("counts", COUNTED_PROMPTS)):
+        Image.fromarray(sample_grid(pipeline, prompts)).save(options.out / f"{name}.jpg", quality=88)
     tables = {
         "Reconstruction, dB": ratios,
         "Captions with the right count, %": caption_accuracy(captions, scenes, SEED),

@@ -68,7 +68,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--minutes", type=float, help=f"running time of a training stage (default: {MINUTES})"
     )
     budget.add_argument("--steps", type=int)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.lr is not None and options.stage != "unet":
+        parser.error(
+            f"--lr is of the stage unet, found --stage {options.stage}: leave it out, or name that stage"
+        )
+    return options
 
 
 def _budget(options: argparse.Namespace) -> Budget:

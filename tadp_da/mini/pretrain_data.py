@@ -26,10 +26,8 @@ PATCH = 8
 COUNTED = ("car", "person", "tree")
 DAY_SHARE = 0.45
 CHUNK = 250
-EMPHASIS = {
-    "car": 2.0,
-    "person": 16.0,
-}  # what a patch full of it adds to the weight of the patch, see `emphasis`
+# what a patch full of it adds to the weight of the patch, see `emphasis`
+EMPHASIS = {"car": 2.0, "person": 16.0}
 RARE_WORD = "sks"  # one token for a concept to take over; it is in no training text
 _LABELS = {CLASSES.index("car"): 0, CLASSES.index("person"): 1, CLASSES.index("vegetation"): 2}
 

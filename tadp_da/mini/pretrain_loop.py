@@ -168,11 +168,10 @@ class Training:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         decay = min(self.schedule.ema, (1 + self.step) / (10 + self.step))
-        floating = {
-            name: value for name, value in self.module.state_dict().items() if value.is_floating_point()
-        }
         with torch.no_grad():
-            torch._foreach_lerp_([self.ema[name] for name in floating], [*floating.values()], 1 - decay)
+            for name, value in self.module.state_dict().items():
+                if value.is_floating_point():
+                    self.ema[name].lerp_(value, 1 - decay)
 
     def averaged(self) -> nn.Module:
         """The module holding its averaged weights, in evaluation mode. Training ends here."""

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from adapt import augment
-from adapt.augment import Augmentation, finish, resize
+from adapt.augment import Augmentation, finish, pad, resize
 from tadp_da.backbones._pixels import as_for_imagenet
 from tadp_da.cache import open_cache
 from tadp_da.captions.rewrite import fit_all
-from tadp_da.errors import DataError, UsageError
+from tadp_da.errors import DataError
 from tadp_da.frozen import content_of, embeddings, picture_facts
 from tadp_da.heads import Annotation, TaskHead
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
-from tadp_da.types import Labeled
+from tadp_da.types import Labeled, image_size
 
 Pair = tuple[np.ndarray, Annotation]
 _log = logging.getLogger(__name__)
@@ -64,6 +64,8 @@ class TrainingExamples:
         text: embeddings by index.
         size: working size of an image of a given height and width.
         augment: what may happen to an image.
+        even: give all images one size where a batch needs it: without a crop, those of other shapes are padded to the
+            largest height and width, to the right and below, with grey that nothing is learned from.
     """
 
     def __init__(
@@ -73,10 +75,13 @@ class TrainingExamples:
         text: TextTable,
         size: Callable[[int, int], tuple[int, int]],
         augment: Augmentation,
+        *,
+        even: bool = True,
     ) -> None:
         if len(data) == 0:
             raise DataError("no labelled image to train on", fix="check the source's root and split")
         self.data, self.head, self.text, self.size, self.augment = data, head, text, size, augment
+        self.common = self._common() if even and augment.crop is None else None
         self.order = list(range(len(data)))  # of the images that are trained on
         self.kept: dict[int, Pair] = {}
         self.contents: dict[int, str] = {}  # hashes of the files of kept images, before they were read
@@ -89,6 +94,20 @@ class TrainingExamples:
         """What to call sample ``index``: its image's key."""
         return self.data.images.key(self.order[index])
 
+    def _common(self) -> tuple[int, int] | None:
+        """Height and width that hold every image at its working size; None where they are all alike already."""
+        sizes = {self.size(*image_size(path)) for path in self.data.images.paths}
+        if len(sizes) == 1:
+            return None
+        common = max(height for height, _ in sizes), max(width for _, width in sizes)
+        _log.warning(
+            "images come in %d sizes; they are padded to %dx%d to be trained on together: adapt.augment.crop takes "
+            "crops instead",
+            len(sizes),
+            *common,
+        )
+        return common
+
     def read(self, index: int) -> Pair:
         """Image ``uint8 (h, w, 3)`` and its label, at the working size already if that never varies.
 
@@ -100,8 +119,8 @@ class TrainingExamples:
         size = image.shape[0], image.shape[1]
         label = self.head.annotation(example.target, size, where=example.key)
         if self.augment.scale == (1.0, 1.0):
-            return resize(image, label, self.size(*size))
-        return image, label
+            image, label = resize(image, label, self.size(*size))
+        return pad(image, label, self.common) if self.common else (image, label)
 
     def keep(self, gigabytes: float, run: Run) -> None:
         """Read every example now and keep it, if all together take at most so many gigabytes.
@@ -159,6 +178,8 @@ class TrainingExamples:
                     self.latents.clear()
                     return
                 about = facts | {"image": content, "size": list(size)}
+                if self.common:
+                    about["padded"] = list(self.size(*image_size(source)))
                 make = partial(_encode, model, pair, views)
                 latent = cache.once("latents", about, make, source=source)["views"]
                 if latent.nbytes * len(self) > gigabytes * 2**30:
@@ -190,7 +211,8 @@ class TrainingExamples:
                 "size": label.size,
                 "target": target,
             }
-        pixels, target = self.augment(image, label, self.size(*label.size), rng)
+        still = self.augment.scale == (1.0, 1.0)  # then it has its size already
+        pixels, target = self.augment(image, label, label.size if still else self.size(*label.size), rng)
         return sample | {"pixels": pixels, "size": tuple(pixels.shape[-2:]), "target": target}
 
 
@@ -201,17 +223,7 @@ def _encode(model: PerceptionModel, pair: Pair, views: Sequence[bool]) -> dict[s
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Stack samples; targets that are no tensors are listed.
-
-    Raises:
-        UsageError: when images of one batch differ in size.
-    """
-    sizes = {sample["size"] for sample in samples}
-    if len(sizes) > 1:
-        raise UsageError(
-            f"images of one batch differ in size: {', '.join(f'{h}x{w}' for h, w in sorted(sizes))}",
-            fix="set augment.crop to one size, or batch to 1",
-        )
+    """Stack samples of one size; targets that are no tensors are listed."""
     targets = [sample["target"] for sample in samples]
     tensors = {
         key: torch.stack([s[key] for s in samples]) for key in samples[0] if key not in ("size", "target")

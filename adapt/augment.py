@@ -26,8 +26,9 @@ class Augmentation:
 
     Attributes:
         scale: range of the random factor on the working size, drawn evenly in its logarithm; (1, 1) for none.
-        crop: height and width of a random crop, None for the whole image; smaller images are padded to the right
-            and below with grey that nothing is learned from. A crop of the model's longest side is a letterbox.
+        crop: height and width of a random crop; smaller images are padded to the right and below with grey that
+            nothing is learned from. A crop of the model's longest side is a letterbox. None takes the whole image,
+            padded likewise where a batch holds several shapes.
         cat_max_ratio: a crop with one class on more than this share of its labelled pixels is drawn again, up to
             ten times; for masks.
         flip: probability of a horizontal flip.
@@ -96,6 +97,13 @@ def resize(image: np.ndarray, annotation: Annotation, size: tuple[int, int]) -> 
     """Image ``(h, w, 3)`` and label at another height and width."""
     small, label = _resize((_wrap(image), annotation), size)
     return small.permute(1, 2, 0).numpy(), label
+
+
+def pad(image: np.ndarray, annotation: Annotation, size: tuple[int, int]) -> tuple[np.ndarray, Annotation]:
+    """Image ``(h, w, 3)`` and label grown to a height and width, to the right and below, with grey that nothing is
+    learned from."""
+    grown, label = _pad((_wrap(image), annotation), size)
+    return grown.permute(1, 2, 0).numpy(), label
 
 
 def _wrap(image: np.ndarray) -> Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
@@ -81,6 +81,15 @@ class FineTuning:
     workers: Annotated[int, Field(ge=0)] = 0
     checkpoint_every: Annotated[int, Field(ge=0)] = 1000
 
+    @model_validator(mode="after")
+    def _one_size(self) -> FineTuning:
+        if self.batch > 1 and self.augment.crop is None and self.augment.scale != (1.0, 1.0):
+            raise ValueError(
+                f"images scaled by {self.augment.scale} and not cropped differ in size and make no batch of "
+                f"{self.batch}; set augment.crop, or batch to 1"
+            )
+        return self
+
     def __call__(
         self, model: PerceptionModel, data: Labeled, rewrite: Callable[[str], str], run: Run
     ) -> PerceptionModel:
@@ -98,7 +107,7 @@ class FineTuning:
 
         Raises:
             DataError: when an image and its label do not fit, or nothing is labelled.
-            UsageError: when no parameter would move, or images of one batch differ in size.
+            UsageError: when no parameter would move.
             Diverged: when the loss is not finite, no gradient arrives or no parameter moves.
             Interrupted: after a signal and a checkpoint.
         """
@@ -125,7 +134,8 @@ class FineTuning:
     ) -> TrainingExamples:
         text = TextTable(model, data, rewrite, run)
         check_text(text.embeddings, text.prompts, strict=self.strict)
-        examples = TrainingExamples(data, model.head, text, model.viewing.size, self.augment)
+        size, even = model.viewing.size, self.batch > 1
+        examples = TrainingExamples(data, model.head, text, size, self.augment, even=even)
         examples.keep(self.keep, run)
         if self.keep_latents:
             examples.keep_latents(model, self.keep, run)

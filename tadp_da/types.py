@@ -197,6 +197,19 @@ def open_image(path: Path) -> Image:
         return ImageOps.exif_transpose(image).convert("RGB")
 
 
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width of the picture at ``path`` once it is turned as its EXIF says; only its header is read.
+
+    Raises:
+        DataError: when the file is missing, no picture, or larger than :func:`most_pixels`.
+    """
+    from PIL import ExifTags
+
+    with opened(path) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
 @dataclass(frozen=True)
 class Unlabeled(Sequence["Image"]):
     """Images of a domain and nothing else: there is no label in the type, so stage 1 cannot peek.

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from adapt import Augmentation
-from adapt._examples import TextTable, TrainingExamples
+from adapt._examples import TextTable, TrainingExamples, collate
 from tadp_da.cache import open_cache
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
@@ -81,3 +81,53 @@ def test_a_picture_that_changes_after_it_was_read_is_not_kept(
     changed = prepared(backbone, data, run)
     assert not torch.equal(changed.latents[0], examples.latents[0])
     assert torch.equal(changed.latents[1], examples.latents[1])
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Labeled:
+    """A landscape, a portrait that its EXIF turns from a landscape, and a small square, all of one class."""
+    sizes = [(64, 96), (96, 64), (32, 32)]
+    paths = tuple(tmp_path / f"{i}.jpg" for i in range(3))
+    for i, (path, (height, width)) in enumerate(zip(paths, sizes, strict=True)):
+        picture = Image.fromarray(np.random.default_rng(i).integers(0, 255, (height, width, 3), np.uint8))
+        turned = Image.Exif()
+        if i == 1:
+            picture, turned[ExifTags.Base.Orientation] = picture.rotate(90, expand=True), 6
+        picture.save(path, exif=turned)
+    masks = [np.ones(size, np.uint8) for size in sizes]
+    captions = {path.name: "a car" for path in paths}
+    return Labeled("mixed", LABELS, Unlabeled("mixed", tmp_path, paths), masks.__getitem__, captions)
+
+
+@pytest.mark.parametrize("gigabytes", [0.0, 1.0])
+def test_pictures_of_several_shapes_are_padded_to_learn_together(
+    backbone: Any, mixed: Labeled, run: Run, gigabytes: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = PerceptionModel.assemble(copy.deepcopy(backbone), "semantic-fpn", LABELS, width=16)
+    text = TextTable(model, mixed, str, run)
+    shape = Viewing(long=64).size
+    examples = TrainingExamples(mixed, model.head, text, shape, Augmentation(flip=0))
+    assert "padded to 64x64" in caplog.text
+    examples.keep(gigabytes, run)
+    batch = collate([examples.fetch(i, np.random.default_rng(0)) for i in range(3)])
+    assert batch["pixels"].shape == (3, 3, 64, 64)
+    inside = [(43, 64), (64, 43), (64, 64)]
+    for pixels, target, (height, width) in zip(batch["pixels"], batch["target"], inside, strict=True):
+        assert (target[:height, :width] == 1).all()
+        assert (target == 1).sum() == height * width
+        outside = torch.ones(64, 64, dtype=torch.bool)
+        outside[:height, :width] = False
+        assert (pixels[:, outside].abs() < 0.01).all()
+        assert pixels[:, ~outside].std() > 0.05
+    examples.keep_latents(model, 1, run)
+    assert set(examples.latents) == {0, 1, 2}
+
+
+def test_latents_of_another_padding_are_not_mistaken(
+    backbone: Any, mixed: Labeled, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TADP_DA_CACHE", str(tmp_path / "cache"))
+    prepared(backbone, mixed, run, Viewing(long=96))
+    known = open_cache().counts.made
+    prepared(backbone, mixed, run, Viewing(short=64))  # padded to 96x96 too, but the square is 64x64 in it
+    assert open_cache().counts.made == known + 1

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from adapt import Augmentation, FineTuning
 from adapt._examples import TextTable, TrainingExamples
-from tadp_da.errors import DataError, Diverged, Interrupted, UsageError
+from tadp_da.errors import DataError, Diverged, Interrupted
 from tadp_da.interruption import attended
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
@@ -350,11 +350,13 @@ def test_labels_that_do_not_fit_are_refused(data_of: Any, model_of: Any, run: Ru
         QUICK(model_of(), data_of(label=lambda i: np.full((64, 64), 7, np.uint8)), plain, run)
 
 
-def test_images_of_different_sizes_need_a_crop(data_of: Any, model_of: Any, run: Run) -> None:
+@pytest.mark.parametrize("crop", [None, (64, 64)])
+def test_images_of_different_sizes_share_a_batch(
+    data_of: Any, model_of: Any, run: Run, crop: tuple[int, int] | None
+) -> None:
     data = data_of(4, sizes=[(64, 64), (64, 96), (96, 64), (64, 64)])
-    with pytest.raises(UsageError, match=r"set augment\.crop"):
-        dataclasses.replace(QUICK, batch=4)(model_of(), data, plain, run)
-    dataclasses.replace(QUICK, batch=4, augment=Augmentation(crop=(64, 64)))(model_of(), data, plain, run)
+    dataclasses.replace(QUICK, batch=4, augment=Augmentation(crop=crop))(model_of(), data, plain, run)
+    assert np.isfinite(losses(run)).all()
 
 
 @pytest.mark.parametrize(
@@ -366,6 +368,7 @@ def test_images_of_different_sizes_need_a_crop(data_of: Any, model_of: Any, run:
         {"backbone": "half"},
         {"ema": 1.0},
         {"lr": 1},
+        {"batch": 2, "augment": Augmentation(scale=(0.5, 2.0))},  # no two of a size
     ],
     ids=str,
 )

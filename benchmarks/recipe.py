@@ -162,6 +162,12 @@ class Recipe:
                 where="strategy",
                 fix="personalize with textual-inversion or dreambooth, and use concept: all or word",
             )
+        if self.concept == "weights" and not self.personalize.learns_weights:
+            raise UsageError(
+                "the concept's weights alone are to be used, and its method learns none",
+                where="concept",
+                fix="personalize with dreambooth, or use concept: all",
+            )
 
     @classmethod
     def from_mapping(cls, fields: Mapping[str, Any]) -> Recipe:
@@ -194,6 +200,10 @@ def _build(cls: Any, fields: Mapping[str, Any], where: str) -> Any:
         if first["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
             raise UsageError(
                 "a setting is missing", where=path, fix=f"give it; known: {', '.join(known)}"
+            ) from None
+        if first["type"] == "value_error":  # our own rules, which say all in their message
+            raise UsageError(
+                first["msg"].removeprefix("Value error, "), where=path, fix="correct it"
             ) from None
         raise UsageError(
             f"{first['msg']}, found {shorten(first['input'])}", where=path, fix="correct it"

@@ -11,7 +11,7 @@ No method sees a label: the images are :class:`~tadp_da.types.Unlabeled`, which 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from tadp_da.registry import Registry
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 class Personalizer(Protocol):
     """Learns a concept from images. Settings are its fields; they are refused at birth when they make no
     sense."""
+
+    learns_weights: ClassVar[bool]
+    """Whether its concept changes the UNet, so that it works without a word."""
 
     @property
     def needs_captions(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass as settings
@@ -49,6 +49,8 @@ class DreamBooth(Learning):
         prior_guidance: weight of classifier-free guidance in them.
         ema: decay of a running average of the weights that is kept in place of the last ones; 0 for none.
     """
+
+    learns_weights: ClassVar[bool] = True
 
     word: Annotated[str, AfterValidator(check_word)] = "sks"
     prompt: str = "an image in {word} style"

@@ -23,6 +23,7 @@ class Nothing:
     """Learns nothing: a concept without word and tensors, which installs as the identity."""
 
     needs_captions: ClassVar[bool] = False
+    learns_weights: ClassVar[bool] = False
 
     def __call__(
         self,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass as settings
@@ -39,6 +39,8 @@ class TextualInversion(Learning):
             scene as such or, where captions are at hand, a scene with its content named.
         templates: sentences of your own instead; each holds ``{word}`` and may hold ``{caption}``.
     """
+
+    learns_weights: ClassVar[bool] = False
 
     word: Annotated[str, AfterValidator(check_word)]
     like: str

@@ -106,8 +106,9 @@ class PerceptionModel(nn.Module):
                 built = build(backbone.spec, labels, **settings)
             except ValidationError as error:
                 first = error.errors()[0]
+                why = first["msg"].removeprefix("Value error, ")
                 raise UsageError(
-                    f"head {head!r} cannot be built: {first['msg']}, found {first['input']!r}",
+                    f"head {head!r} cannot be built: {why}, found {first['input']!r}",
                     where=".".join(map(str, first["loc"])),
                     fix=f"see the settings in {build.__module__}",
                 ) from None

@@ -60,6 +60,7 @@ def test_ablations_differ_from_dreambooth_only_in_what_they_use() -> None:
         ({"personalize": {"method": "dreamboth"}}, "", "did you mean 'dreambooth'"),
         ({"personalize": {"word": "sks"}}, "", "choose one of: dreambooth"),
         ({"personalize": {"method": "dreambooth", "stepps": 3}}, "stepps", "did you mean 'steps'"),
+        ({"adapt": {"batch": 2, "augment": {"scale": [0.5, 2]}}}, "recipe.adapt", "images scaled by"),
     ],
 )
 def test_row_39_nonsense_is_refused_with_its_path_and_advice(
@@ -69,12 +70,21 @@ def test_row_39_nonsense_is_refused_with_its_path_and_advice(
         Recipe.from_mapping(PAIR | fields)
     assert advice in str(refused.value)
     assert where in str(refused.value)
+    assert "Value error" not in str(refused.value)  # pydantic's own prefix
 
 
 def test_a_concept_without_its_word_cannot_be_spoken() -> None:
     fields = {"strategy": "dreambooth", "personalize": {"method": "dreambooth"}, "concept": "weights"}
     with pytest.raises(UsageError, match="concept: all or word"):
         Recipe.from_mapping(PAIR | fields)
+
+
+@pytest.mark.parametrize(
+    "method", [{"method": "nothing"}, {"method": "textual-inversion", "word": "<n>", "like": "night"}]
+)
+def test_weights_that_nobody_learns_cannot_be_used(method: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="personalize with dreambooth"):
+        Recipe.from_mapping(PAIR | {"personalize": method, "concept": "weights"})
 
 
 def test_overrides_reach_every_row() -> None:

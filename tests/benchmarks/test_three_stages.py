@@ -170,9 +170,6 @@ def test_a_concept_whose_token_is_in_no_prompt_is_refused(
     stages = Stages(a_recipe(toys, tiny_pipeline, "simple"), Run(folder=tmp_path, quiet=True), tmp_path)
     with pytest.raises(UsageError, match="strategy 'simple' never says it"):
         stages.model_inputs(concept)
-    # the part of it that is used is nothing, as the recipe asks
-    plain = Stages(dataclasses.replace(stages.recipe, concept="weights"), stages.run, tmp_path)
-    assert plain.model_inputs(concept)
 
 
 def test_a_concept_with_weights_needs_no_word_and_one_word_is_enough(concept: Concept) -> None:

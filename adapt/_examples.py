@@ -21,7 +21,7 @@ from tadp_da.frozen import content_of, embeddings, picture_facts
 from tadp_da.heads import Annotation, TaskHead
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
-from tadp_da.types import Labeled, image_size
+from tadp_da.types import Labeled, displayed_size
 
 Pair = tuple[np.ndarray, Annotation]
 _log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class TrainingExamples:
 
     def _common(self) -> tuple[int, int] | None:
         """Height and width that hold every image at its working size; None where they are all alike already."""
-        sizes = {self.size(*image_size(path)) for path in self.data.images.paths}
+        sizes = {self.size(*displayed_size(path)) for path in self.data.images.paths}
         if len(sizes) == 1:
             return None
         common = max(height for height, _ in sizes), max(width for _, width in sizes)
@@ -179,7 +179,7 @@ class TrainingExamples:
                     return
                 about = facts | {"image": content, "size": list(size)}
                 if self.common:
-                    about["padded"] = list(self.size(*image_size(source)))
+                    about["padded"] = list(self.size(*displayed_size(source)))
                 make = partial(_encode, model, pair, views)
                 latent = cache.once("latents", about, make, source=source)["views"]
                 if latent.nbytes * len(self) > gigabytes * 2**30:

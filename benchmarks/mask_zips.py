@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tadp_da.domains._driving import LABEL_IDS, LABELS
-from tadp_da.domains._files import displayed_size, some
+from tadp_da.domains._files import some
 from tadp_da.domains.class_names import same_classes
 from tadp_da.errors import DataError, UsageError
-from tadp_da.types import LabelSpace, Unlabeled
+from tadp_da.types import LabelSpace, Unlabeled, displayed_size
 
 TRAIN_IDS = tuple(range(len(LABELS.classes)))
 FULL_CONFIDENCE = 2**16 - 1

@@ -22,13 +22,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from benchmarks.mask_zips import MASK_ZIPS, beside
-from tadp_da.domains._files import displayed_size, some
+from tadp_da.domains._files import some
 from tadp_da.domains.class_names import same_classes
 from tadp_da.errors import DataError, UsageError
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.registry import nearest
 from tadp_da.run import Run, write_json
-from tadp_da.types import Detections, LabelSpace, Task, Unlabeled
+from tadp_da.types import Detections, LabelSpace, Task, Unlabeled, displayed_size
 
 
 def write_coco(

@@ -197,7 +197,7 @@ def open_image(path: Path) -> Image:
         return ImageOps.exif_transpose(image).convert("RGB")
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def displayed_size(path: Path) -> tuple[int, int]:
     """Height and width of the picture at ``path`` once it is turned as its EXIF says; only its header is read.
 
     Raises:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tadp_da.domains._files import displayed_size, stored_size
+from tadp_da.domains._files import stored_size
 from tadp_da.domains.class_names import canonical, class_id
 from tadp_da.errors import DataError
-from tadp_da.types import Boxes
+from tadp_da.types import Boxes, displayed_size
 
 
 @dataclass(frozen=True)

@@ -152,21 +152,6 @@ def some(names: list[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
-_EXIF_ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)
-
-
-def displayed_size(path: Path) -> tuple[int, int]:
-    """(height, width) of a picture after its EXIF turn, from the file's header alone.
-
-    Raises:
-        DataError: when the file is missing or no picture.
-    """
-    with opened(path) as image:
-        width, height = image.size
-        turned = image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
-    return (width, height) if turned else (height, width)
-
-
 def stored_size(path: Path) -> tuple[int, int]:
     """(height, width) of a picture as its pixels are stored, before any EXIF turn.
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tadp_da.domains._files import displayed_size
 from tadp_da.errors import DataError
-from tadp_da.types import LabelSpace, opened
+from tadp_da.types import LabelSpace, displayed_size, opened
 
 Mask = NDArray[np.uint8]
 Values = NDArray[np.uint8 | np.uint16]

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tadp_da.domains._files import displayed_size
 from tadp_da.domains._masks import read_mask
 from tadp_da.errors import DataError
-from tadp_da.types import LabelSpace
+from tadp_da.types import LabelSpace, displayed_size
 
 LABELS = LabelSpace("segmentation", ("sky", "road", "car"))
 IDS = np.array([[0, 1, 2], [255, 1, 0]], dtype=np.uint8)

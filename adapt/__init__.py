@@ -3,7 +3,7 @@
 model = FineTuning(steps=2000)(PerceptionModel.assemble(backbone, "semantic-fpn", labels), data, rewrite.source, run)
 """
 
-from adapt.augment import Augmentation
+from adapt.augmentation import Augmentation
 from adapt.fine_tuning import FineTuning
 
 __all__ = ["Augmentation", "FineTuning"]

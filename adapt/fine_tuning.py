@@ -14,14 +14,14 @@ from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from adapt._examples import TextTable, TrainingExamples, collate
-from adapt.augment import Augmentation
+from adapt.augmentation import Augmentation
 from adapt.parameters import Mode, parameter_groups, polynomial, trainable
-from tadp_da._guard import check_text
+from adapt.training_data import TextTable, TrainingExamples, collate
 from tadp_da.concept import digest_tensors
-from tadp_da.loop import LoopSettings, OptimizerName, fit, recorded
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
+from tadp_da.training.loop import LoopSettings, OptimizerName, fit, recorded
+from tadp_da.training.monitor import check_embeddings
 from tadp_da.types import Labeled
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -108,8 +108,8 @@ class FineTuning:
         Raises:
             DataError: when an image and its label do not fit, or nothing is labelled.
             UsageError: when no parameter would move.
-            Diverged: when the loss is not finite, no gradient arrives or no parameter moves.
-            Interrupted: after a signal and a checkpoint.
+            DivergedError: when the loss is not finite, no gradient arrives or no parameter moves.
+            InterruptedRunError: after a signal and a checkpoint.
         """
         model.to(run.torch_device)
         examples = self._examples(model, data, rewrite, run)
@@ -133,7 +133,7 @@ class FineTuning:
         self, model: PerceptionModel, data: Labeled, rewrite: Callable[[str], str], run: Run
     ) -> TrainingExamples:
         text = TextTable(model, data, rewrite, run)
-        check_text(text.embeddings, text.prompts, strict=self.strict)
+        check_embeddings(text.embeddings, text.prompts, strict=self.strict)
         size, even = model.viewing.size, self.batch > 1
         examples = TrainingExamples(data, model.head, text, size, self.augment, even=even)
         examples.keep(self.keep, run)
@@ -175,7 +175,7 @@ class FineTuning:
         del inputs["steps"]
         inputs |= {"seed": run.seed, "precision": run.precision, "start": digest.hexdigest()}
         inputs |= {"images": keys, "text": examples.text.rows, "viewing": dataclasses.asdict(model.viewing)}
-        return run.inside(run.unfinished).place("fine-tuning", inputs)
+        return run.inside(run.unfinished).artifact_path("fine-tuning", inputs)
 
 
 class _Objective(nn.Module):

@@ -37,7 +37,7 @@ def trainable(
     head.requires_grad_(True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        moving = backbone.train_unet(mode, rank=rank)
+        moving = backbone.trainable(mode, rank=rank)
     # Layers that were put in just now lie on the CPU, whatever device the rest is on.
     backbone.to(next(head.parameters()).device)
     yield moving

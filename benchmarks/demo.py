@@ -10,18 +10,18 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.drawing import draw_now
-from benchmarks.jobs import side_by_side
 from benchmarks.recipe import read_benchmark
-from benchmarks.report import terminal, terminal_classes
+from benchmarks.reports.tables import terminal, terminal_classes
 from benchmarks.stages import Stages
-from benchmarks.tables import fill, publish
+from benchmarks.suite import fill, publish
+from benchmarks.workers import run_parallel
 from tadp_da.run import Run
 
 NAME = "demo"
 SPLITS = (("mini-day", "train"), ("mini-night", "unlabeled"), ("mini-day", "test"), ("mini-night", "test"))
 
 
-def demonstrate(run: Run, data: Path, out: Console) -> Path:
+def run_demo(run: Run, data: Path, out: Console) -> Path:
     """Fill the demo's table at one seed and show it.
 
     Args:
@@ -40,7 +40,7 @@ def demonstrate(run: Run, data: Path, out: Console) -> Path:
         highlight=False,
     )
     jobs = min(len(table.rows), os.cpu_count() or 1)  # two slow processes do more than one of two threads
-    side_by_side(draw_now, [(name, split, data) for name, split in SPLITS], run, jobs, "drawing")
+    run_parallel(draw_now, [(name, split, data) for name, split in SPLITS], run, jobs, "drawing")
     reports = fill(table, (run.seed,), run, data, jobs)
     comparison, written = publish(NAME, reports, run.folder / "report")
     before_after = _before_after(run, data)
@@ -60,5 +60,5 @@ def _before_after(run: Run, data: Path) -> Path:
     """The personalizer's picture of samples before and after, copied beside the table."""
     recipe = read_benchmark(NAME).rows["dreambooth"]
     stages = Stages(recipe, run, data)
-    made = run.place("concept", stages.concept_inputs()) / "before_after.png"
+    made = run.artifact_path("concept", stages.concept_inputs()) / "before_after.png"
     return Path(shutil.copy(made, run.folder / "report" / "concept_before_after.png"))

@@ -20,12 +20,13 @@ from PIL.Image import Image
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as settings
 
-from benchmarks.figures import save_mask
-from tadp_da.errors import ArtefactError, DataError, UsageError
+from tadp_da.distributed.processes import all_gather_object, count, rank
+from tadp_da.errors import ArtifactError, DataError, UsageError
 from tadp_da.heads import Score, TaskHead
-from tadp_da.processes import count, gathered, rank
-from tadp_da.run import Run, file_digest, write_json
+from tadp_da.run import Run
+from tadp_da.storage.files import file_digest, write_json
 from tadp_da.types import Detections, Example, Labeled, LabelSpace, Side, Unlabeled
+from tadp_da.visualize import save_mask
 
 REPORT = "report.json"
 Picture = Literal["image", "truth", "decision"]
@@ -56,7 +57,7 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class SavedImage:
     """An image whose pictures were kept, as ``<stem>-image.png``, ``<stem>-truth.png``, ``<stem>-decision.png``."""
 
     stem: str
@@ -89,7 +90,7 @@ class Evaluation:
     per_image: Mapping[str, float | None]
     labels: LabelSpace
     details: Mapping[str, Any] = field(default_factory=dict)
-    kept: tuple[Kept, ...] = ()
+    kept: tuple[SavedImage, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,20 +120,20 @@ class Report:
         """Read a folder written by :meth:`save`.
 
         Raises:
-            ArtefactError: when it holds no readable report.
+            ArtifactError: when it holds no readable report.
         """
         try:
             stored = json.loads((folder / REPORT).read_text(encoding="utf-8"))
             sides = TypeAdapter(dict[Side, Evaluation | None]).validate_python(stored)
             return cls(source=sides["source"], target=sides["target"], folder=folder)
         except (OSError, KeyError, ValueError, ValidationError) as error:
-            raise ArtefactError(
+            raise ArtifactError(
                 f"not a readable report: {type(error).__name__}",
                 where=folder,
                 fix="delete the folder and score again",
             ) from error
 
-    def picture(self, side: Side, kept: Kept, what: Picture) -> Path:
+    def picture(self, side: Side, kept: SavedImage, what: Picture) -> Path:
         """Path of a kept picture.
 
         Raises:
@@ -176,13 +177,13 @@ def evaluate(
     model.to(run.torch_device)
     total = model.head.score(data.labels)
     per_image: dict[str, float | None] = {}
-    kept: list[Kept] = []
+    kept: list[SavedImage] = []
     with run.progress(len(data), f"scoring {data.domain}") as advance:
         for index, (example, prompt, decision) in enumerate(_decisions(model, data, rewrite, decisions)):
             total.update(decision, example.target)
             per_image[example.key] = score = total.alone(decision, example.target)
             if pictures is not None and index in chosen:
-                kept.append(Kept(stem=f"{len(kept):02d}", key=example.key, prompt=prompt, score=score))
+                kept.append(SavedImage(stem=f"{len(kept):02d}", key=example.key, prompt=prompt, score=score))
                 _keep(pictures, kept[-1].stem, example, decision, data.labels, total)
             advance("" if score is None else f"last {score:.1f}")
     found = dict(total.compute())
@@ -212,7 +213,7 @@ def _decisions(
         return example, _decide(model, example, rewrite(example.caption), file)
 
     for first in range(0, len(data), count()):
-        for example, decision in filter(None, gathered(decide, first + rank())):
+        for example, decision in filter(None, all_gather_object(decide, first + rank())):
             yield example, rewrite(example.caption), decision
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.evaluate import Evaluation
+from tadp_da.class_names import same_classes
 from tadp_da.domains import Domain
-from tadp_da.domains.class_names import same_classes
 from tadp_da.errors import UsageError
 from tadp_da.types import Boxes, LabelSpace
 

@@ -16,7 +16,6 @@ from pydantic import TypeAdapter
 from adapt import FineTuning
 from benchmarks.evaluate import Evaluation, Report, digests, refuse_overlap
 from benchmarks.evaluate import evaluate as score
-from benchmarks.figures import overlay, save_mask
 from benchmarks.pipeline import adapted
 from benchmarks.places import digest
 from benchmarks.recipe import Benchmark, Recipe, build_settings, read_benchmark
@@ -27,13 +26,16 @@ from tadp_da.captions.files import CaptionFile
 from tadp_da.captions.flags import fallback_caption, notes
 from tadp_da.captions.rewrite import Rewrite
 from tadp_da.concept import Concept
-from tadp_da.domains.folder import folder_domain
-from tadp_da.domains.preflight import preflight
+from tadp_da.distributed.processes import is_main
+from tadp_da.domains.checks.preflight import preflight
+from tadp_da.domains.formats.folder import folder_domain
 from tadp_da.errors import DataError, UsageError
 from tadp_da.perception_model import PerceptionModel
-from tadp_da.processes import is_main
-from tadp_da.run import Run, file_digest, made, write_json
-from tadp_da.types import LabelSpace, Unlabeled, Wording
+from tadp_da.run import Run
+from tadp_da.storage.artifacts import get_or_create
+from tadp_da.storage.files import file_digest, write_json
+from tadp_da.types import DomainDescription, LabelSpace, Unlabeled
+from tadp_da.visualize import overlay, save_mask
 
 Captions = Mapping[str, str]
 SHOWN = 24
@@ -85,7 +87,7 @@ def adapt_own(
     classes: tuple[str, ...],
     concept: Path | None,
     strategy: str,
-    words: Wording,
+    description: DomainDescription,
     captions: Path | None,
     captioner: str,
     model: str,
@@ -100,7 +102,7 @@ def adapt_own(
     learned = Concept.load(concept) if concept else None
     rewrite = Rewrite(
         strategy=strategy,
-        target_words=words,
+        target_description=description,
         word=learned.prompt_word if learned else None,
         classes=classes,
     )
@@ -109,7 +111,7 @@ def adapt_own(
         require_said(learned, rewrite)
     backbone = backbones["stable-diffusion"].from_pretrained(model, base.backbone)
     if learned:
-        backbone.install(learned)
+        backbone.load_concept(learned)
     tuning: FineTuning = build_settings(FineTuning, base.as_json()["adapt"], sets)
     inputs = {k: base.as_json()[k] for k in ("head", "viewing", "backbone")} | _facts(run)
     inputs |= {"settings": TypeAdapter(FineTuning).dump_python(tuning, mode="json")}
@@ -133,7 +135,7 @@ def adapt_own(
             tuned.save(folder)
             write_provenance(folder, backbone, seen)
 
-    return made(run.folder, inputs, make, lambda place: place, may_change=("settings.steps",))
+    return get_or_create(run.folder, inputs, make, lambda place: place, may_change=("settings.steps",))
 
 
 def _settings_of(preset: str, folders: Mapping[str, Any]) -> Recipe:
@@ -210,7 +212,7 @@ def evaluate_own(
         )
         Report(source=None, target=found).save(folder)
 
-    found = made(run.folder, inputs, make, Report.load).target
+    found = get_or_create(run.folder, inputs, make, Report.load).target
     assert found is not None
     return found
 
@@ -292,7 +294,7 @@ def _attention(
         Image.blend(image.convert("RGB"), picture, 0.6).save(folder / f"{stem}-{word.strip('<>')}.png")
 
 
-def own_benchmark(
+def custom_benchmark(
     *,
     strategies: tuple[str, ...],
     source: Mapping[str, Any],

@@ -1,6 +1,6 @@
 """The figure: personalize on unlabelled target images, adapt on labelled source images, score on the target.
 
-Three calls in the paper's order (Kondapaneni et al., CVPR 2024, section 4); each makes its artefact once and meets the
+Three calls in the paper's order (Kondapaneni et al., CVPR 2024, section 4); each makes its artifact once and meets the
 others only through it. Read ``stages.py`` for where inputs come from.
 """
 
@@ -19,8 +19,10 @@ from tadp_da.run import Run
 def adapted(stages: Stages) -> tuple[Concept, PerceptionModel]:
     """The first two calls: a concept of the target, and a model that was trained with it on the source."""
     run = stages.run
-    concept = run.once("concept", stages.concept_inputs(), stages.personalize, Concept.load)
-    model = run.once("model", stages.model_inputs(concept), stages.adapt(concept), PerceptionModel.load)
+    concept = run.get_or_create("concept", stages.concept_inputs(), stages.personalize, Concept.load)
+    model = run.get_or_create(
+        "model", stages.model_inputs(concept), stages.adapt(concept), PerceptionModel.load
+    )
     return concept, model
 
 
@@ -29,7 +31,7 @@ def reproduce(recipe: Recipe, run: Run, data: Path) -> Report:
 
     Args:
         recipe: what to do.
-        run: where artefacts go, seed and device.
+        run: where artifacts go, seed and device.
         data: folder that the registry's domains are looked for in.
 
     Returns:
@@ -37,4 +39,6 @@ def reproduce(recipe: Recipe, run: Run, data: Path) -> Report:
     """
     stages = Stages(recipe, run, data)
     concept, model = adapted(stages)
-    return run.once("report", stages.report_inputs(concept), stages.evaluate(concept, model), Report.load)
+    return run.get_or_create(
+        "report", stages.report_inputs(concept), stages.evaluate(concept, model), Report.load
+    )

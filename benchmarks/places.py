@@ -10,17 +10,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plain_yaml import parse_yaml
-from benchmarks.recipe import OwnData
+from benchmarks.recipe import CustomDataset
 from tadp_da.domains import Domain, domains
-from tadp_da.domains._masks import Colour
-from tadp_da.domains.coco import coco_domain
-from tadp_da.domains.folder import folder_domain
-from tadp_da.domains.preflight import preflight
-from tadp_da.domains.voc_folder import voc_domain
+from tadp_da.domains.checks.preflight import preflight
+from tadp_da.domains.formats.coco import coco_domain
+from tadp_da.domains.formats.folder import folder_domain
+from tadp_da.domains.formats.masks import Colour
+from tadp_da.domains.formats.voc_folder import voc_domain
 from tadp_da.errors import DataError, UsageError
+from tadp_da.plain_yaml import parse_yaml
 from tadp_da.registry import nearest
-from tadp_da.run import Run, file_digest
+from tadp_da.run import Run
+from tadp_da.storage.files import file_digest
 from tadp_da.types import Unlabeled
 
 _READ: dict[Any, str] = {}
@@ -62,7 +63,7 @@ class Placed:
         return split in self.domain.splits and self.domain.has_labels(split)
 
 
-def place(choice: str | OwnData, data: Path, limit: int | None = None) -> Placed:
+def place(choice: str | CustomDataset, data: Path, limit: int | None = None) -> Placed:
     """A registered domain under the data root, or the user's own folders under their common parent.
 
     Args:
@@ -105,19 +106,19 @@ def drawn(placed: Placed, count: int | None, seed: int) -> Placed:
     return replace(placed, domain=replace(placed.domain, images=images))
 
 
-def _place(choice: str | OwnData, data: Path) -> Placed:
+def _place(choice: str | CustomDataset, data: Path) -> Placed:
     if isinstance(choice, str):
         return Placed(domains[choice], data)
     folders = [folder for folder in (choice.images, choice.test_images) if folder]
     return Placed(own_domain(choice), Path(os.path.commonpath([os.path.abspath(path) for path in folders])))
 
 
-def own_domain(own: OwnData) -> Domain:
+def own_domain(own: CustomDataset) -> Domain:
     """A user's folders as a domain: its splits are ``train`` or ``unlabeled``, and ``test`` where there is one."""
     train, test = own.masks or own.boxes, own.test_masks or own.test_boxes
     labels = ({"train": train} if train else {}) | ({"test": test} if test else {})
     images = {"train": own.images} | ({"test": own.test_images} if own.test_images else {})
-    plain = folder_domain(own.name, images={"unlabeled": own.images}, words=own.words)
+    plain = folder_domain(own.name, images={"unlabeled": own.images}, description=own.description)
     if not labels:
         return plain
     build = _with_boxes if own.boxes or own.test_boxes else _with_masks
@@ -133,12 +134,14 @@ def own_domain(own: OwnData) -> Domain:
     )
 
 
-def _with_boxes(own: OwnData, images: dict[str, Path], labels: dict[str, Path]) -> Domain:
+def _with_boxes(own: CustomDataset, images: dict[str, Path], labels: dict[str, Path]) -> Domain:
     build = coco_domain if all(path.is_file() for path in labels.values()) else voc_domain
-    return build(own.name, images=images, annotations=labels, classes=own.classes, words=own.words)
+    return build(
+        own.name, images=images, annotations=labels, classes=own.classes, description=own.description
+    )
 
 
-def _with_masks(own: OwnData, images: dict[str, Path], labels: dict[str, Path]) -> Domain:
+def _with_masks(own: CustomDataset, images: dict[str, Path], labels: dict[str, Path]) -> Domain:
     legend = read_legend(own.legend, own.classes, own.ignore) if own.legend else Legend(classes=own.classes)
     return folder_domain(
         own.name,
@@ -149,7 +152,7 @@ def _with_masks(own: OwnData, images: dict[str, Path], labels: dict[str, Path]) 
         ignore=own.ignore,
         mapping=legend.values,
         colours=legend.colours,
-        words=own.words,
+        description=own.description,
     )
 
 

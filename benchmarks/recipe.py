@@ -16,21 +16,21 @@ from pydantic.dataclasses import dataclass as settings
 
 from adapt import FineTuning
 from benchmarks.evaluate import EvaluationSettings
-from benchmarks.plain_yaml import parse_value, parse_yaml, read_yaml
 from personalize import personalizers
 from tadp_da.backbones.stable_diffusion import BackboneSettings
-from tadp_da.captions import find
 from tadp_da.captions.captioner import CaptionerSettings
+from tadp_da.captions.strategies import find
 from tadp_da.errors import UsageError
+from tadp_da.inference import InferenceSettings
+from tadp_da.plain_yaml import parse_value, parse_yaml, read_yaml
 from tadp_da.registry import nearest
-from tadp_da.types import Wording
-from tadp_da.viewing import Viewing
+from tadp_da.types import DomainDescription
 
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 
 @settings(frozen=True, kw_only=True, config=_STRICT)
-class OwnData:
+class CustomDataset:
     """A domain that is not in the registry: your folder of images with masks or boxes.
 
     Attributes:
@@ -77,9 +77,9 @@ class OwnData:
             )
 
     @property
-    def words(self) -> Wording:
+    def description(self) -> DomainDescription:
         """How captions speak of it."""
-        return Wording(medium=self.medium, style=self.style)
+        return DomainDescription(medium=self.medium, style=self.style)
 
 
 def _personalizer(value: Any) -> Any:
@@ -131,8 +131,8 @@ class Recipe:
         limit: only the first so many images of every split, for smoke runs and demos; None for all.
     """
 
-    source: str | OwnData
-    target: str | OwnData
+    source: str | CustomDataset
+    target: str | CustomDataset
     train_on: Literal["source", "target"] = "source"
     model: str = "mini"
     pretrained: bool = True
@@ -148,7 +148,7 @@ class Recipe:
     concept: Literal["all", "word", "weights"] = "all"
     strategy: str = "null"
     sides: Literal["both", "target"] = "both"
-    viewing: Viewing = dataclasses.field(default_factory=Viewing)
+    viewing: InferenceSettings = dataclasses.field(default_factory=InferenceSettings)
     head: HeadChoice = dataclasses.field(default_factory=HeadChoice)
     adapt: FineTuning = dataclasses.field(default_factory=FineTuning)
     evaluate: EvaluationSettings = dataclasses.field(default_factory=EvaluationSettings)
@@ -179,7 +179,7 @@ class Recipe:
         return _build(cls, fields, "recipe")
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values for records and for telling artefacts apart."""
+        """Plain values for records and for telling artifacts apart."""
         plain: dict[str, Any] = TypeAdapter(dict[str, Any]).dump_python(dataclasses.asdict(self), mode="json")
         plain["personalize"]["method"] = next(
             n for n in personalizers if personalizers[n] is type(self.personalize)
@@ -215,7 +215,9 @@ def _owner(cls: Any, loc: tuple[int | str, ...]) -> Any:
     owner = cls
     for part in loc[:-1]:
         field = typing.get_type_hints(owner).get(str(part))
-        owner = field if dataclasses.is_dataclass(field) else OwnData if part == "OwnData" else owner
+        owner = (
+            field if dataclasses.is_dataclass(field) else CustomDataset if part == "CustomDataset" else owner
+        )
     return owner
 
 

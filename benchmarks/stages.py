@@ -1,4 +1,4 @@
-"""What the three calls of the figure need: fresh backbones, captioned domains, and what each artefact depends on."""
+"""What the three calls of the figure need: fresh backbones, captioned domains, and what each artifact depends on."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from tadp_da.captions.clean import clean_all
 from tadp_da.captions.files import CaptionFile
 from tadp_da.captions.rewrite import Rewrite, fit_and_tell
 from tadp_da.concept import Concept
-from tadp_da.errors import ArtefactError, UsageError
+from tadp_da.errors import ArtifactError, UsageError
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.registry import nearest
-from tadp_da.run import Run, file_digest, write_json
+from tadp_da.run import Run
+from tadp_da.storage.files import file_digest, write_json
 
 _log = logging.getLogger(__name__)
 _CAPTIONS = ("captioner", "captions", "caption_files", "clean_target")
@@ -38,7 +39,7 @@ class Stages:
 
     Args:
         recipe: what to do.
-        run: where artefacts go, seed and device.
+        run: where artifacts go, seed and device.
         data: folder that the registry's domains are looked for in.
     """
 
@@ -107,7 +108,7 @@ class Stages:
         found = (
             read(given)
             if given
-            else self.run.once("captions", inputs, make, lambda f: read(f / "captions.json"))
+            else self.run.get_or_create("captions", inputs, make, lambda f: read(f / "captions.json"))
         )
         cleaned = self.recipe.clean_target and placed.domain.name == self.target.domain.name
         return clean_all(found)[0] if cleaned else found
@@ -118,8 +119,8 @@ class Stages:
         return Rewrite(
             strategy=self.recipe.strategy,
             side=self.recipe.sides,
-            source_words=self.source.domain.words,
-            target_words=self.target.domain.words,
+            source_description=self.source.domain.description,
+            target_description=self.target.domain.description,
             word=concept.prompt_word,
             classes=labels.classes if labels else (),
             clean=self.recipe.clean_target,
@@ -173,12 +174,12 @@ class Stages:
         return rewrite.target if self.recipe.train_on == "target" else rewrite.source
 
     def adapt(self, concept: Concept) -> Callable[[Path], None]:
-        """Fine-tune on source labels; returns what makes the artefact."""
+        """Fine-tune on source labels; returns what makes the artifact."""
 
         def make(folder: Path) -> None:
             used = self.used(concept)
             rewrite = self.rewrite(used)
-            backbone = self._backbone().install(used)
+            backbone = self._backbone().load_concept(used)
             if not self.recipe.pretrained:
                 forget(backbone.unet, self.run.seed)
             labels = self.taught.domain.labels
@@ -217,7 +218,7 @@ class Stages:
         return self.model_inputs(concept) | {"tests": tests} | {k: self.plain[k] for k in keys}
 
     def evaluate(self, concept: Concept, model: PerceptionModel) -> Callable[[Path], None]:
-        """Score on both test splits; returns what makes the artefact."""
+        """Score on both test splits; returns what makes the artifact."""
         rewrite = self.rewrite(self.used(concept))
         model.to(self.run.torch_device)
 
@@ -271,10 +272,10 @@ def require_said(concept: Concept, rewrite: Rewrite) -> None:
 
 
 def write_provenance(folder: Path, backbone: Any, images: Mapping[str, str]) -> None:
-    """Write :data:`PROVENANCE` into an artefact. It is no input: a model that moved is the same model.
+    """Write :data:`PROVENANCE` into an artifact. It is no input: a model that moved is the same model.
 
     Args:
-        folder: the artefact.
+        folder: the artifact.
         backbone: its ``origin`` is kept.
         images: what was learned from, as :func:`benchmarks.evaluate.digests` gives it.
     """
@@ -286,7 +287,7 @@ def learned_from(folder: Path) -> dict[str, str]:
     say, because it was made elsewhere.
 
     Raises:
-        ArtefactError: when what it says cannot be read.
+        ArtifactError: when what it says cannot be read.
     """
     file = folder / PROVENANCE
     if not file.exists():
@@ -297,7 +298,7 @@ def learned_from(folder: Path) -> dict[str, str]:
     try:
         return dict(json.loads(file.read_text(encoding="utf-8"))["images"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtefactError(
+        raise ArtifactError(
             f"cannot read what was learned from: {error!r}",
             where=file,
             fix="delete the folder and make it again",

@@ -51,10 +51,6 @@ class Personalizer(Protocol):
         """
 
 
-personalizers: Registry[Any] = Registry("personalizer", "personalize")
+personalizers: Registry[Any] = Registry("personalizer", "personalize.methods")
 
-from personalize.dreambooth import DreamBooth  # noqa: E402 - the plug-ins register in the registry above
-from personalize.nothing import Nothing  # noqa: E402
-from personalize.textual_inversion import TextualInversion  # noqa: E402
-
-__all__ = ["DreamBooth", "Nothing", "Personalizer", "TextualInversion", "personalizers"]
+__all__ = ["Personalizer", "personalizers"]

@@ -18,8 +18,8 @@ from typing import Any
 
 from torch import Tensor
 
-from tadp_da._tensors import read_tensors
-from tadp_da.errors import ArtefactError
+from tadp_da.errors import ArtifactError
+from tadp_da.storage.tensors import read_tensors
 
 ROWS, LORA, UNET = "learned_embeds.safetensors", "pytorch_lora_weights.safetensors", "unet"
 _UNET_FILE = "diffusion_pytorch_model.safetensors"
@@ -111,7 +111,7 @@ class Concept:
         """Read a folder written by :meth:`save`.
 
         Raises:
-            ArtefactError: when it is no concept, or its tensors are not those that were saved.
+            ArtifactError: when it is no concept, or its tensors are not those that were saved.
         """
         try:
             facts = json.loads((folder / "concept.json").read_text(encoding="utf-8"))
@@ -124,16 +124,16 @@ class Concept:
             config = (
                 json.loads((folder / UNET / "config.json").read_text(encoding="utf-8")) if weights else {}
             )
-        except (OSError, KeyError, TypeError, ValueError, RecursionError, ArtefactError) as error:
-            reason = error.what if isinstance(error, ArtefactError) else repr(error)
-            raise ArtefactError(
+        except (OSError, KeyError, TypeError, ValueError, RecursionError, ArtifactError) as error:
+            reason = error.what if isinstance(error, ArtifactError) else repr(error)
+            raise ArtifactError(
                 f"not a readable concept: {reason}",
-                where=error.where if isinstance(error, ArtefactError) else folder,
+                where=error.where if isinstance(error, ArtifactError) else folder,
                 fix="make it again: tadp-da personalize --help",
             ) from error
         concept = cls(rows=rows, weights=weights, lora=lora, unet_config=config, **kept)
         if concept.fingerprint != known:
-            raise ArtefactError(
+            raise ArtifactError(
                 "the concept's tensors are not those that were saved",
                 where=folder,
                 fix="delete the folder and make it again: tadp-da personalize --help",

@@ -41,25 +41,25 @@ class DataError(TadpError):
     exit_code = 3
 
 
-class EnvironmentFault(TadpError):
+class EnvironmentSetupError(TadpError):
     """A missing package, device, model or disk space (exit 4)."""
 
     exit_code = 4
 
 
-class Diverged(TadpError):
+class DivergedError(TadpError):
     """Training that stopped making sense: a loss that is not finite, parameters that never move (exit 5)."""
 
     exit_code = 5
 
 
-class ArtefactError(TadpError):
-    """An artefact that is corrupt, untrusted or made from something else (exit 6)."""
+class ArtifactError(TadpError):
+    """An artifact that is corrupt, untrusted or made from something else (exit 6)."""
 
     exit_code = 6
 
 
-class Interrupted(TadpError):
+class InterruptedRunError(TadpError):
     """Stopped by a signal after saving a checkpoint; safe to run again (exit 75)."""
 
     exit_code = 75

@@ -16,9 +16,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tadp_da._tensors import read_tensors
 from tadp_da.concept import Concept
-from tadp_da.errors import ArtefactError, UsageError
+from tadp_da.errors import ArtifactError, UsageError
+from tadp_da.storage.tensors import read_tensors
 
 _ANONYMOUS = "emb_params"
 """What AUTOMATIC1111's embeddings call their only tensor."""
@@ -56,7 +56,7 @@ def adopt(
 
     Raises:
         UsageError: when there is no file, or the word is in the vocabulary already.
-        ArtefactError: for a pickle, a damaged file, several embeddings without a choice, layers that this UNet has not,
+        ArtifactError: for a pickle, a damaged file, several embeddings without a choice, layers that this UNet has not,
             or shapes that do not fit.
     """
     if embedding is None and lora is None:
@@ -73,7 +73,7 @@ def adopt(
         lora=read_lora(lora, backbone.unet, unet_only=unet_only) if lora is not None else {},
         settings={k: str(v) for k, v in {"embedding": embedding, "lora": lora}.items() if v is not None},
     )
-    backbone.install(concept)
+    backbone.load_concept(concept)
     return concept
 
 
@@ -81,7 +81,7 @@ def read_embedding(file: Path, word: str = "") -> tuple[str, Tensor]:
     """The word and the rows ``float32 (n, d)`` of an embedding file.
 
     Raises:
-        ArtefactError: when it cannot be read, holds several embeddings and none is chosen, or no such one, or what it
+        ArtifactError: when it cannot be read, holds several embeddings and none is chosen, or no such one, or what it
             holds are no rows.
         UsageError: when the file does not say the word and none is given.
     """
@@ -96,7 +96,7 @@ def read_embedding(file: Path, word: str = "") -> tuple[str, Tensor]:
     elif word in tensors or (not word and len(names) == 1):
         name = word or names[0]
     else:
-        raise ArtefactError(
+        raise ArtifactError(
             f"the file holds {len(names)} embeddings: {', '.join(sorted(names)[:9])}"
             + (f"; none is {word!r}" if word else ""),
             where=file,
@@ -105,7 +105,7 @@ def read_embedding(file: Path, word: str = "") -> tuple[str, Tensor]:
     rows = tensors[name].float()
     rows = rows[None] if rows.ndim == 1 else rows
     if rows.ndim != 2 or not rows.numel():
-        raise ArtefactError(
+        raise ArtifactError(
             f"{name!r} has shape {tuple(tensors[name].shape)}, expected rows (n, d)",
             where=file,
             fix="give a file of textual inversion for Stable Diffusion 1.x or 2.x",
@@ -117,7 +117,7 @@ def read_lora(file: Path, unet: nn.Module, *, unet_only: bool = False) -> dict[s
     """Low-rank layers in the diffusers format (``unet.<module>.lora.down.weight``), every scale folded into ``up``.
 
     Raises:
-        ArtefactError: for a file that cannot be read, a layer that this UNet has not, layers of the text encoder
+        ArtifactError: for a file that cannot be read, a layer that this UNet has not, layers of the text encoder
             without ``unet_only``, or half a pair.
     """
     modules = {name.replace(".", "_"): name for name, _ in unet.named_modules()}
@@ -134,7 +134,7 @@ def read_lora(file: Path, unet: nn.Module, *, unet_only: bool = False) -> dict[s
             raise _strange(file, f"this UNet has no low-rank layer {key!r}")
         layers.setdefault(module, {})[_SIDES[suffix]] = value.float()
     if foreign and not unet_only:
-        raise ArtefactError(
+        raise ArtifactError(
             f"the file changes the text encoder too ({len(foreign)} tensors, first {foreign[0]!r}), "
             "which a concept does not",
             where=file,
@@ -192,7 +192,7 @@ def write_kohya(concept: Concept, file: Path, *, alpha: float | None = None) -> 
     save_file(tensors, file, metadata={"format": "pt", "ss_network_module": "networks.lora"})
 
 
-def _strange(file: Path, what: str) -> ArtefactError:
-    return ArtefactError(
+def _strange(file: Path, what: str) -> ArtifactError:
+    return ArtifactError(
         what, where=file, fix="give a LoRA of the UNet of this model (Stable Diffusion 1.x or 2.x)"
     )

@@ -1,4 +1,4 @@
-"""PerceptionModel: a backbone and a head that see together, and the artefact that they are kept in.
+"""PerceptionModel: a backbone and a head that see together, and the artifact that they are kept in.
 
 On disk a model is a folder that stands alone: ``backbone/`` is a plain diffusers pipeline (UNet, VAE, text encoder,
 tokenizer with learned words, scheduler), ``head.safetensors`` the head, and ``model.json``, written last, says the
@@ -20,14 +20,14 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from tadp_da import _model_files as files
+from tadp_da import model_files as files
 from tadp_da.backbones import DiffusionBackbone
 from tadp_da.captions.rewrite import Rewrite, fit_and_tell
 from tadp_da.errors import UsageError
 from tadp_da.heads import heads
+from tadp_da.inference import InferenceSettings
 from tadp_da.noising import Generators
 from tadp_da.types import LabelSpace
-from tadp_da.viewing import Viewing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -59,7 +59,7 @@ class PerceptionModel(nn.Module):
         labels: LabelSpace,
         *,
         rewrite: Rewrite,
-        viewing: Viewing,
+        viewing: InferenceSettings,
         head_name: str,
         head_settings: dict[str, Any],
         captioner: str = "",
@@ -79,7 +79,7 @@ class PerceptionModel(nn.Module):
         labels: LabelSpace,
         *,
         rewrite: Rewrite | None = None,
-        viewing: Viewing | None = None,
+        viewing: InferenceSettings | None = None,
         captioner: str = "",
         seed: int = 0,
         **settings: Any,
@@ -117,7 +117,7 @@ class PerceptionModel(nn.Module):
             built,
             labels,
             rewrite=rewrite or Rewrite(),
-            viewing=viewing or Viewing(),
+            viewing=viewing or InferenceSettings(),
             head_name=head,
             head_settings=settings,
             captioner=captioner,
@@ -240,7 +240,7 @@ class PerceptionModel(nn.Module):
         """Read a folder written by :meth:`save`; weights are ``float32`` in memory.
 
         Raises:
-            ArtefactError: when it is no model, or a file is not what it was.
+            ArtifactError: when it is no model, or a file is not what it was.
         """
         facts = files.read(folder)
         with files.explained(folder):
@@ -250,7 +250,7 @@ class PerceptionModel(nn.Module):
                 facts["head"]["name"],
                 labels,
                 rewrite=files.parse(Rewrite, facts["rewrite"]),
-                viewing=files.parse(Viewing, facts["viewing"]),
+                viewing=files.parse(InferenceSettings, facts["viewing"]),
                 captioner=str(facts.get("captioner", "")),
                 **facts["head"]["settings"],
             )

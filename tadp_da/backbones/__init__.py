@@ -61,7 +61,7 @@ class DiffusionBackbone(Protocol):
     ) -> FeaturePyramid:
         """The same for images of ``size`` whose latents are known already."""
 
-    def train_unet(
+    def trainable(
         self, kind: Literal["frozen", "full", "lora"], *, rank: int = 8
     ) -> list[torch.nn.Parameter]:
         """Choose what of the UNet trains, and return it."""
@@ -72,7 +72,7 @@ class DiffusionBackbone(Protocol):
     def save(self, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
         """Write what ``load(folder)``, a class method, reads back."""
 
-    def learn(self, word: str, like: str, vectors: int = 1) -> tuple[str, ...]:
+    def add_tokens(self, word: str, like: str, vectors: int = 1) -> tuple[str, ...]:
         """Add ``vectors`` new tokens named ``word``, ``word_1``, ... whose rows start as those of
         ``like``."""
 
@@ -80,7 +80,7 @@ class DiffusionBackbone(Protocol):
         """Mean squared error of the denoising objective per sample, shape ``(b,)``; noise and timesteps from
         the generator (CPU)."""
 
-    def install(self, concept: Concept) -> DiffusionBackbone:
+    def load_concept(self, concept: Concept) -> DiffusionBackbone:
         """Put a concept's rows and weights in place (in place, returns self); refuses one made on another
         base."""
 

@@ -11,20 +11,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tadp_da.backbones import _lora, _words, backbones
-from tadp_da.backbones._attention import FeatureHook, Kernel, MapProcessor, Tape, require_capture
-from tadp_da.backbones._install import fingerprint, install
-from tadp_da.backbones._kernels import compile_blocks
-from tadp_da.backbones._loading import load_parts
-from tadp_da.backbones._locate import locate
-from tadp_da.backbones._pixels import as_for_imagenet
-from tadp_da.backbones._saving import save_parts
-from tadp_da.backbones._settings import BackboneSettings as BackboneSettings
-from tadp_da.backbones._taps import taps
+from tadp_da.backbones import backbones
+from tadp_da.backbones.sd import lora as _lora
+from tadp_da.backbones.sd import words as _words
+from tadp_da.backbones.sd.attention import FeatureHook, FeatureRecorder, Kernel, MapProcessor, require_capture
+from tadp_da.backbones.sd.install import fingerprint, install
+from tadp_da.backbones.sd.kernels import compile_blocks
+from tadp_da.backbones.sd.loading import load_parts
+from tadp_da.backbones.sd.locate import locate
+from tadp_da.backbones.sd.pixels import as_for_imagenet
+from tadp_da.backbones.sd.saving import save_parts
+from tadp_da.backbones.sd.settings import BackboneSettings as BackboneSettings
+from tadp_da.backbones.sd.taps import taps
 from tadp_da.concept import Concept
-from tadp_da.errors import ArtefactError, DataError, UsageError
+from tadp_da.errors import ArtifactError, DataError, UsageError
 from tadp_da.noising import Generators, Noising, noise_loss, normal
-from tadp_da.run import write_json
+from tadp_da.storage.files import write_json
 from tadp_da.types import FeaturePyramid, FeatureSpec
 
 _SETTINGS = "backbone.json"
@@ -45,7 +47,7 @@ class StableDiffusion(nn.Module):
         origin: where the parts were loaded from, ``owner/name@commit`` or a path; None when they were built here.
 
     Raises:
-        ArtefactError: when the parts are not of the Stable Diffusion 1.x or 2.x family.
+        ArtifactError: when the parts are not of the Stable Diffusion 1.x or 2.x family.
         UsageError: when settings do not fit the parts.
     """
 
@@ -70,7 +72,7 @@ class StableDiffusion(nn.Module):
         self.noising = Noising(scheduler.config)
         self.factor: int = 2 ** (len(vae.config.block_out_channels) - 1)
         self._check_settings()
-        self._tape = Tape()
+        self._tape = FeatureRecorder()
         self._captured: list[tuple[nn.Module, MapProcessor]] = []
         self.spec = self._tap()
         self._kernel = Kernel(self.settings.attention, unet, self._captured)
@@ -90,8 +92,8 @@ class StableDiffusion(nn.Module):
         """Load a diffusers pipeline folder, an original checkpoint (.safetensors), a hub id or an alias (``"mini"``).
 
         Raises:
-            EnvironmentFault: when the model is not here and cannot be fetched.
-            ArtefactError: when it is corrupt or of another family.
+            EnvironmentSetupError: when the model is not here and cannot be fetched.
+            ArtifactError: when it is corrupt or of another family.
         """
         found = locate(str(model), revision)
         return cls(**load_parts(found.path), settings=settings, origin=found.origin)
@@ -106,12 +108,12 @@ class StableDiffusion(nn.Module):
         """Read a folder written by :meth:`save`.
 
         Raises:
-            ArtefactError: when it is corrupt.
+            ArtifactError: when it is corrupt.
         """
         try:
             settings = BackboneSettings(**json.loads((folder / _SETTINGS).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
-            raise ArtefactError(
+            raise ArtifactError(
                 f"cannot read the backbone's settings: {error}",
                 where=folder / _SETTINGS,
                 fix="save the model again",
@@ -200,7 +202,7 @@ class StableDiffusion(nn.Module):
         )
         return self.text_encoder(batch.input_ids.to(self.text_encoder.device)).last_hidden_state
 
-    def learn(self, word: str, like: str, vectors: int = 1) -> tuple[str, ...]:
+    def add_tokens(self, word: str, like: str, vectors: int = 1) -> tuple[str, ...]:
         """Add new tokens whose rows all start as the mean of the rows of ``like``'s tokens.
 
         Args:
@@ -295,7 +297,7 @@ class StableDiffusion(nn.Module):
             generator: see :meth:`encode_image`.
 
         Raises:
-            EnvironmentFault: when something replaced the attention processors.
+            EnvironmentSetupError: when something replaced the attention processors.
         """
         latents = self.encode_image(self._pad(pixels), generator)
         return self.pyramid_of(latents, text, (pixels.shape[-2], pixels.shape[-1]), attention=attention)
@@ -328,7 +330,7 @@ class StableDiffusion(nn.Module):
 
     # Change
 
-    def train_unet(
+    def trainable(
         self, kind: Literal["frozen", "full", "lora"], *, rank: int = 8, prediction: bool = False
     ) -> list[nn.Parameter]:
         """Choose what of the UNet trains; everything else of it is frozen.
@@ -349,18 +351,18 @@ class StableDiffusion(nn.Module):
         return [p for p in self.unet.parameters() if p.requires_grad]
 
     def lora_tensors(self) -> dict[str, Tensor]:
-        """Low-rank layers that :meth:`train_unet` added, in the diffusers format."""
+        """Low-rank layers that :meth:`trainable` added, in the diffusers format."""
         return _lora.tensors(self.unet)
 
     def fuse_lora(self) -> None:
         """Add the low-rank layers to the weights and take them out."""
         _lora.fuse(self.unet)
 
-    def install(self, concept: Concept) -> StableDiffusion:
+    def load_concept(self, concept: Concept) -> StableDiffusion:
         """Put a concept's rows and weights in place, and return this backbone. All is checked before anything changes.
 
         Raises:
-            ArtefactError: when the concept was made on another base, or its tensors are not this model's.
+            ArtifactError: when the concept was made on another base, or its tensors are not this model's.
             UsageError: when its word is in the vocabulary already.
         """
         install(concept, self.fingerprint, self.unet, self.tokenizer, self.text_encoder)
@@ -384,7 +386,7 @@ class StableDiffusion(nn.Module):
             guidance: classifier-free guidance scale; 1 for none.
             size: (h, w) in pixels, multiples of the coarsest stride; None for the size of pretraining.
         """
-        from tadp_da.backbones._sampling import sample
+        from tadp_da.backbones.sd.sampling import sample
 
         self._kernel.settle(self.device)
         return sample(self, prompts, seed=seed, steps=steps, guidance=guidance, size=size)

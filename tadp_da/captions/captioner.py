@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings_dataclass
 
-from tadp_da._store import locked, storing
-from tadp_da.captions._loading import Quantization, load, locate, quiet
-from tadp_da.captions._text import loops
 from tadp_da.captions.files import CaptionFile, Entry
-from tadp_da.errors import ArtefactError, EnvironmentFault, UsageError
-from tadp_da.interruption import asked, held, interrupted
-from tadp_da.processes import count, decided, gathered, is_main, rank, wait
-from tadp_da.run import Run, write_json
+from tadp_da.captions.loading import Quantization, load, locate, quiet
+from tadp_da.captions.text import loops
+from tadp_da.distributed.processes import all_gather_object, broadcast, count, is_main, rank, wait
+from tadp_da.errors import ArtifactError, EnvironmentSetupError, UsageError
+from tadp_da.run import Run
+from tadp_da.storage.files import locked, storing, write_json
+from tadp_da.training.signals import asked, held, interrupted
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +91,7 @@ class Captioner:
         Only safetensors are read and no code of the model's own is run.
 
         Raises:
-            EnvironmentFault: when there is no such model, it cannot be reached, it is no image-to-text model, or
+            EnvironmentSetupError: when there is no such model, it cannot be reached, it is no image-to-text model, or
                 bitsandbytes is asked for and missing.
             UsageError: when captions of ``max_new_tokens`` do not fit the model.
         """
@@ -105,7 +105,7 @@ class Captioner:
         try:
             model, processor = load(found.path, dtype, settings.quantization, device)
         except (OSError, ValueError, KeyError) as error:
-            raise EnvironmentFault(
+            raise EnvironmentSetupError(
                 f"cannot open the captioner: {str(error).strip().splitlines()[0]}",
                 where=found.path,
                 fix="give a folder with an image-to-text model in safetensors, a hub id such as "
@@ -131,7 +131,7 @@ class Captioner:
     @cached_property
     def fingerprint(self) -> str:
         """blake2b over how the model reads and decodes, its tokenizer, and every tensor; taken once."""
-        from tadp_da.frozen import tokenizer_of, weights_of
+        from tadp_da.fingerprints import tokenizer_of, weights_of
 
         digest = hashlib.blake2b(digest_size=16)
         for part in (self.model.config, self.model.generation_config, self.processor.image_processor):
@@ -215,10 +215,10 @@ def caption_images(
 
     Raises:
         UsageError: when ``out`` was made by another captioner.
-        ArtefactError: when nobody knows by which it was made.
+        ArtifactError: when nobody knows by which it was made.
         DataError: when an image or the half-done file cannot be read.
-        EnvironmentFault: when the file cannot be written.
-        Interrupted: after a signal, when the captions of the batch are saved.
+        EnvironmentSetupError: when the file cannot be written.
+        InterruptedRunError: after a signal, when the captions of the batch are saved.
     """
     with storing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -229,13 +229,13 @@ def caption_images(
 def _caption(images: Unlabeled, captioner: Captioner, out: Path, run: Run, save_every: int) -> CaptionReport:
     from rich.markup import escape
 
-    from tadp_da.captions._remembered import Remembered
+    from tadp_da.captions.cached import CachedCaptioner
 
-    entries = decided(_begin, out, captioner)
+    entries = broadcast(_begin, out, captioner)
     todo = [i for i in range(len(images)) if images.key(i) not in entries]
     batch = captioner.settings.batch
     batches = [todo[start : start + batch] for start in range(0, len(todo), batch)]
-    saved, remembered = len(entries), Remembered(captioner)
+    saved, remembered = len(entries), CachedCaptioner(captioner)
 
     def turn(chosen: Sequence[int]) -> tuple[list[str], bool]:
         return (remembered(images, chosen) if chosen else []), asked()
@@ -245,7 +245,7 @@ def _caption(images: Unlabeled, captioner: Captioner, out: Path, run: Run, save_
             for number, first in enumerate(range(0, len(batches), count()), 1):
                 together = batches[first : first + count()]
                 mine = together[rank()] if rank() < len(together) else ()
-                found = gathered(turn, mine)
+                found = all_gather_object(turn, mine)
                 for chosen, (captions, _) in zip(
                     together, found, strict=False
                 ):  # the last ones may have no batch
@@ -261,7 +261,7 @@ def _caption(images: Unlabeled, captioner: Captioner, out: Path, run: Run, save_
             if is_main() and (len(entries) > saved or not out.exists()):
                 CaptionFile(out, entries).write()
         wait()
-        if not out.exists():  # another process's own, where the main one makes an artefact
+        if not out.exists():  # another process's own, where the main one makes an artifact
             CaptionFile(out, entries).write()
     return review(entries, [images.key(i) for i in range(len(images))], made=len(todo))
 
@@ -284,7 +284,7 @@ def _begin(out: Path, captioner: Captioner) -> dict[str, Entry]:
         try:
             known = dict(json.loads(meta.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
-            raise ArtefactError(
+            raise ArtifactError(
                 f"cannot read who made the captions: {error}", where=meta, fix=again
             ) from error
         # the name is for people: a folder that moved is the same captioner
@@ -295,7 +295,7 @@ def _begin(out: Path, captioner: Captioner) -> dict[str, Entry]:
                 f"the captions were made by another captioner ({differences})", where=out, fix=again
             )
     elif out.exists():
-        raise ArtefactError(
+        raise ArtifactError(
             f"the caption file is there, but not {meta.name}, which says what made it", where=out, fix=again
         )
     else:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tadp_da.captions._text import agree, is_article, without_loop
+from tadp_da.captions.text import agree, is_article, without_loop
 
 Step = Callable[[str], str]
 

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
-from tadp_da._store import storing
 from tadp_da.errors import DataError
-from tadp_da.run import write_json
+from tadp_da.storage.files import storing, write_json
 from tadp_da.types import Unlabeled
 
 _IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
@@ -96,7 +95,7 @@ class CaptionFile:
         """Write the file sorted by key, whole or not at all.
 
         Raises:
-            EnvironmentFault: when it cannot be written.
+            EnvironmentSetupError: when it cannot be written.
         """
         path = path or self.path
         content = {key: {"captions": list(e.captions), **e.facts} for key, e in sorted(self.entries.items())}

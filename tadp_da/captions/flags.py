@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from tadp_da.captions._text import loops
+from tadp_da.captions.text import loops
 from tadp_da.errors import UsageError
 from tadp_da.registry import nearest
 

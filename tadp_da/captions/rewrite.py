@@ -1,6 +1,6 @@
 """A strategy at work: captions of source and target become prompts that fit the tokenizer.
 
-rewrite = Rewrite(strategy="simple", target_words=Wording(style="dark night"))
+rewrite = Rewrite(strategy="simple", target_description=DomainDescription(style="dark night"))
 rewrite.target("a car on a street")                       # 'a dark night photo of a car on a street'
 prompts, report = fit_all(rewrite.target, captions, backbone.count_tokens, backbone.token_limit)
 """
@@ -17,12 +17,12 @@ from typing import Literal, NamedTuple
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as settings
 
-from tadp_da.captions import CaptionStrategy, Cue, find, strategies
-from tadp_da.captions._template import NAME_CLASSES, PERSONALIZE
 from tadp_da.captions.clean import clean
+from tadp_da.captions.strategies import CaptionStrategy, PromptContext, find, strategies
+from tadp_da.captions.template import NAME_CLASSES, PERSONALIZE
 from tadp_da.errors import DataError, UsageError
 from tadp_da.registry import nearest
-from tadp_da.types import Side, Wording
+from tadp_da.types import DomainDescription, Side
 
 CountTokens = Callable[[str], int]
 Write = Callable[[str], str]
@@ -42,8 +42,8 @@ class Rewrite:
         strategy: a strategy's name, or a template with ``{caption}``.
         side: ``"both"`` rewrites source and target alike, so that the network is trained on what it will be told;
             ``"target"`` leaves the source with plain captions.
-        source_words: how the source domain is spoken of.
-        target_words: how the target domain is spoken of; templates speak of it on both sides.
+        source_description: how the source domain is spoken of.
+        target_description: how the target domain is spoken of; templates speak of it on both sides.
         word: the concept's word (``Concept.prompt_word``), where the strategy says it.
         classes: class names of the task, where the strategy lists them.
         clean: target captions are of art, and lose bullets and style phrases (:func:`tadp_da.captions.clean.clean`)
@@ -56,14 +56,14 @@ class Rewrite:
 
     strategy: str = "null"
     side: Literal["both", "target"] = "both"
-    source_words: Wording = field(default_factory=Wording)
-    target_words: Wording = field(default_factory=Wording)
+    source_description: DomainDescription = field(default_factory=DomainDescription)
+    target_description: DomainDescription = field(default_factory=DomainDescription)
     word: str | None = None
     classes: tuple[str, ...] = ()
     clean: bool = False
 
     def __post_init__(self) -> None:
-        for name in self.target_words.templates:
+        for name in self.target_description.templates:
             if name not in strategies:
                 raise UsageError(
                     f"the target's wording has a template for an unknown strategy {name!r}"
@@ -81,14 +81,14 @@ class Rewrite:
         return find(self.strategy)
 
     def _write(self, strategy: CaptionStrategy, caption: str, side: Side) -> str:
-        cue = Cue(
+        context = PromptContext(
             side=side,
-            source=self.source_words,
-            target=self.target_words,
+            source=self.source_description,
+            target=self.target_description,
             word=self.word,
             classes=self.classes,
         )
-        return strategy(caption, cue)
+        return strategy(caption, context)
 
     def source(self, caption: str) -> str:
         """The prompt of a source image."""
@@ -228,9 +228,9 @@ class Row(NamedTuple):
 
 def rewrite_rows(
     captions: Sequence[str],
-    target_words: Wording,
+    target_description: DomainDescription,
     *,
-    source_words: Wording | None = None,
+    source_description: DomainDescription | None = None,
     names: Sequence[str] = (),
     side: Literal["both", "target"] = "both",
     word: str | None = None,
@@ -240,8 +240,8 @@ def rewrite_rows(
 
     Args:
         captions: the captions to show.
-        target_words: how the target is spoken of.
-        source_words: how the source is spoken of; a plain photo where not given.
+        target_description: how the target is spoken of.
+        source_description: how the source is spoken of; a plain photo where not given.
         names: strategy names or templates; empty for all registered ones.
         side: the side policy of :class:`Rewrite`.
         word: a concept's word. Among all strategies, those that need one are listed with a note where it is missing.
@@ -263,8 +263,8 @@ def rewrite_rows(
         rewrite = Rewrite(
             strategy=name,
             side=side,
-            source_words=source_words or Wording(),
-            target_words=target_words,
+            source_description=source_description or DomainDescription(),
+            target_description=target_description,
             word=word,
             classes=classes,
         )

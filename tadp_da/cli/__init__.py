@@ -1,6 +1,6 @@
 """The front door: ``tadp-da``. Parses and prints; the work is in the stages.
 
-Exit codes: 0 ok, 2 usage, 3 data, 4 environment, 5 diverged, 6 artefact, 75 interrupted after saving.
+Exit codes: 0 ok, 2 usage, 3 data, 4 environment, 5 diverged, 6 artifact, 75 interrupted after saving.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from rich.console import Console
 from rich.text import Text
 
 from tadp_da import __version__
-from tadp_da._store import storing
-from tadp_da.cli import cache, data, doctor, exchange, figure, plan, stages, submit
+from tadp_da.cli import benchmark as figure
+from tadp_da.cli import cache, data, doctor, exchange, plan, stages, submit
 from tadp_da.cli.options import ManySeeds
-from tadp_da.errors import Interrupted, TadpError
-from tadp_da.interruption import Stop, attended
+from tadp_da.errors import InterruptedRunError, TadpError
+from tadp_da.storage.files import storing
+from tadp_da.training.signals import Stop, attended
 
 app = typer.Typer(
     name="tadp-da",
@@ -99,10 +100,14 @@ def main() -> None:
         with attended(), storing("the command's output"):
             stages.refuse_alone(sys.argv[1:])
             app()
-    except (Stop, Interrupted) as stop:
-        what = stop.what if isinstance(stop, Interrupted) else "interrupted; what was finished before is kept"
+    except (Stop, InterruptedRunError) as stop:
+        what = (
+            stop.what
+            if isinstance(stop, InterruptedRunError)
+            else "interrupted; what was finished before is kept"
+        )
         errors.print(Text(f"{what}. Run the same command again to go on"))
-        sys.exit(Interrupted.exit_code)
+        sys.exit(InterruptedRunError.exit_code)
     except TadpError as error:
         if debug:
             raise

@@ -13,11 +13,11 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from tadp_da.cli.options import out
-from tadp_da.errors import ArtefactError, DataError, EnvironmentFault, UsageError
+from tadp_da.errors import ArtifactError, DataError, EnvironmentSetupError, UsageError
 
 if TYPE_CHECKING:
-    from tadp_da.cache import Cache
-    from tadp_da.cache_why import Answer
+    from tadp_da.storage.cache import Cache
+    from tadp_da.storage.cache_why import Answer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
@@ -63,7 +63,7 @@ def cache_verify(
 
     Example: `tadp-da cache verify --remove`
     """
-    from tadp_da._cache_file import read
+    from tadp_da.storage.cache_file import read
 
     checked, damaged = 0, 0
     for entry in _cache().entries():
@@ -80,7 +80,7 @@ def cache_verify(
     _say(f"{checked} entries, {damaged} damaged{' and removed' if damaged and remove else ''}")
     if damaged and not remove:
         _say("  fix:   tadp-da cache verify --remove; a run that needs one makes it again by itself")
-        raise typer.Exit(ArtefactError.exit_code)
+        raise typer.Exit(ArtifactError.exit_code)
 
 
 def cache_prune(
@@ -94,7 +94,7 @@ def cache_prune(
 
     Example: `tadp-da cache prune --to 10GB`
     """
-    from tadp_da.cache import size_of
+    from tadp_da.storage.cache import size_of
 
     cache = _cache()
     count, size = cache.prune(size_of(to, "--to") if to else cache.limit)
@@ -111,8 +111,8 @@ def cache_why(
 
     Example: `tadp-da cache why day/images/0001.png`
     """
-    from tadp_da.cache_why import why
-    from tadp_da.run import file_digest
+    from tadp_da.storage.cache_why import why
+    from tadp_da.storage.files import file_digest
 
     path = None if text else Path(file)
     if path is not None and not path.is_file():
@@ -162,15 +162,15 @@ def _cache() -> Cache:
 
     Raises:
         UsageError: when it is off.
-        EnvironmentFault: when its folder cannot be used.
+        EnvironmentSetupError: when its folder cannot be used.
     """
-    from tadp_da.cache import Cache, fault, limit, location
+    from tadp_da.storage.cache import Cache, fault, limit, location
 
     folder = location()
     if folder is None:
         raise UsageError("the cache is off", where="TADP_DA_CACHE", fix="unset it, or set it to a folder")
     if why := fault(folder):
-        raise EnvironmentFault(
+        raise EnvironmentSetupError(
             f"the cache cannot be used: {why}",
             where=folder,
             fix="set TADP_DA_CACHE to a folder of your own (chmod 700), or to off",

@@ -39,7 +39,9 @@ def data_list(
         domain = domains[known]
         splits = ", ".join(f"{s} {domain.counts[s]}" if s in domain.counts else s for s in domain.splits)
         task, count = (domain.labels.task, len(domain.labels.classes)) if domain.labels else ("none", 0)
-        table.add_row(known, task, str(count), splits, f"{domain.words.style} {domain.words.medium}".strip())
+        table.add_row(
+            known, task, str(count), splits, f"{domain.description.style} {domain.description.medium}".strip()
+        )
     out.print(table)
 
 
@@ -64,7 +66,7 @@ def data_check(
 
     Example: `tadp-da data check masks day/images --labels day/masks --classes sky,road,car`
     """
-    from tadp_da.domains.check import check_data
+    from tadp_da.domains.checks.validate import check_data
 
     domain = _own(name, root, labels, names_of(classes)) if name in OWN else name
     report = check_data(
@@ -86,9 +88,9 @@ def data_check(
 
 
 def _own(name: str, images: Path, labels: Path | None, classes: tuple[str, ...]) -> Any:
-    from tadp_da.domains.coco import coco_domain
-    from tadp_da.domains.folder import folder_domain
-    from tadp_da.domains.voc_folder import voc_domain
+    from tadp_da.domains.formats.coco import coco_domain
+    from tadp_da.domains.formats.folder import folder_domain
+    from tadp_da.domains.formats.voc_folder import voc_domain
 
     if name == "images":
         return folder_domain(images.name, images=images)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tadp_da.cli.options import Data, Out, out
-from tadp_da.errors import EnvironmentFault
+from tadp_da.errors import EnvironmentSetupError
 
 _STYLES = {"ok": "green", "warn": "yellow", "red": "bold red", "off": "dim"}
 
@@ -32,7 +32,7 @@ def doctor(
 
     Example: `tadp-da doctor --bundle doctor.zip`
     """
-    from tadp_da.doctor import examine
+    from tadp_da.doctor.report import examine
 
     with Console(stderr=True).status("trying everything once, about ten seconds"):
         report = examine(out=out_folder, data=data)
@@ -45,4 +45,4 @@ def doctor(
         report.bundle(bundle)
         Console(stderr=True).print(Text(f"bundle: {bundle}"), soft_wrap=True)
     if not report.ok:
-        raise typer.Exit(EnvironmentFault.exit_code)
+        raise typer.Exit(EnvironmentSetupError.exit_code)

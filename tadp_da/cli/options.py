@@ -11,12 +11,12 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand
 
+from tadp_da.distributed.processes import is_main, join
 from tadp_da.errors import UsageError
-from tadp_da.processes import is_main, join
 
 out = Console(quiet=not is_main())
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for artefacts, tables and pictures.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for artifacts, tables and pictures.")]
 Seed = Annotated[int, typer.Option(help="Every random number is a function of it.", min=0)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Precision = Annotated[str, typer.Option(help="Mixed precision of training: no, bf16, fp16.")]
@@ -130,8 +130,8 @@ def names_of(text: str) -> tuple[str, ...]:
 
 def pictures_in(folder: Path, run: Any = None) -> Any:
     """Every picture of a folder without labels; with a run, those that it may use."""
-    from tadp_da.domains.folder import folder_domain
-    from tadp_da.domains.preflight import preflight
+    from tadp_da.domains.checks.preflight import preflight
+    from tadp_da.domains.formats.folder import folder_domain
 
     domain = folder_domain(folder.name, images=folder)
     return (preflight(domain, folder, ["unlabeled"], run) if run else domain).unlabeled(folder)
@@ -140,9 +140,9 @@ def pictures_in(folder: Path, run: Any = None) -> Any:
 @contextmanager
 def told_if_complete(folder: Path) -> Iterator[None]:
     """Around what makes a folder: afterwards say so if there was nothing left to make."""
-    from tadp_da.run import is_made
+    from tadp_da.storage.artifacts import is_complete
 
-    there = is_made(folder)
+    there = is_complete(folder)
     yield
     if there:
         out.print(f"already complete: {folder}", highlight=False, soft_wrap=True)

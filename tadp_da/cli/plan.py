@@ -13,7 +13,7 @@ from tadp_da.cli.options import Precision, Sets, names_of, out
 from tadp_da.errors import UsageError
 
 if TYPE_CHECKING:
-    from benchmarks.plan import Cost
+    from benchmarks.cost.estimate import Cost
 
 _GB = 2**30
 
@@ -28,7 +28,7 @@ def benchmark_table(
 
     Example: `tadp-da benchmark table --out runs/benchmarks --variant paper`
     """
-    from benchmarks.paper import TABLES, VARIANTS, beside_ours
+    from benchmarks.reports.paper import TABLES, VARIANTS, beside_ours
 
     found = next((known for known in VARIANTS if known == variant), None)
     if found is None:
@@ -67,7 +67,7 @@ def plan(
 
     Example: `tadp-da plan nighttime-driving-ours --row dreambooth --gpu A100 --precision bf16 --seeds 3`
     """
-    from benchmarks.plan import Planner, Work, throughput, whole
+    from benchmarks.cost.estimate import Planner, Work, throughput, whole
     from benchmarks.recipe import read_benchmark
 
     speed = throughput(gpu, tflops, utilisation, precision)

@@ -33,8 +33,8 @@ from tadp_da.cli.options import (
     settings_of,
     told_if_complete,
 )
+from tadp_da.distributed.processes import count, is_main, relaunch
 from tadp_da.errors import UsageError
-from tadp_da.processes import count, is_main, relaunch
 
 
 def personalize(
@@ -64,11 +64,11 @@ def personalize(
     from benchmarks.evaluate import digests
     from benchmarks.own import captions_digest, contents
     from benchmarks.stages import write_provenance
-    from personalize._settings import as_record
+    from personalize.settings import as_record
     from tadp_da.backbones import backbones
     from tadp_da.captions.files import CaptionFile
     from tadp_da.concept import Concept
-    from tadp_da.run import made
+    from tadp_da.storage.artifacts import get_or_create
 
     personalizer = _personalizer(method, word, like, sets)
     run = open_run(out_folder, seed, device, precision, skip_bad=skip_bad)
@@ -88,7 +88,7 @@ def personalize(
             write_provenance(folder, backbone, known)
 
     with told_if_complete(out_folder):
-        concept = made(out_folder, inputs, make, Concept.load, may_change=("settings.steps",))
+        concept = get_or_create(out_folder, inputs, make, Concept.load, may_change=("settings.steps",))
     word = (
         f"The concept's word is [bold]{concept.prompt_word}[/]. It" if concept.word else "It has no word. It"
     )
@@ -166,12 +166,12 @@ def rewrite(
     from tadp_da.captions.files import CaptionFile
     from tadp_da.captions.rewrite import rewrite_rows
     from tadp_da.domains import domains
-    from tadp_da.types import Wording
+    from tadp_da.types import DomainDescription
 
     texts = list(captions or ())
     if file is not None:
         texts += [entry.caption for entry in list(CaptionFile.read(file).entries.values())[:5]]
-    words = domains[target].words if target else Wording(style=style, medium=medium)
+    words = domains[target].description if target else DomainDescription(style=style, medium=medium)
     names = tuple(part.strip() for part in classes.split(",") if part.strip())
     rows = rewrite_rows(texts, words, names=strategy or (), word=word, classes=names)
     table = Table("strategy", "side", "prompt", box=None, header_style="bold")
@@ -210,7 +210,7 @@ def adapt(
     """
     relaunch(processes)
     from benchmarks.own import adapt_own
-    from tadp_da.types import Wording
+    from tadp_da.types import DomainDescription
 
     with told_if_complete(out_folder):
         adapt_own(
@@ -219,7 +219,7 @@ def adapt(
             classes=names_of(classes),
             concept=concept,
             strategy=strategy,
-            words=Wording(style=style, medium=medium),
+            description=DomainDescription(style=style, medium=medium),
             captions=captions,
             captioner=captioner or captioner_for(model),
             model=model,

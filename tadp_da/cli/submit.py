@@ -32,8 +32,8 @@ def submit(
 
     Example: `tadp-da submit runs/model dark-zurich --split server --data data --form dark-zurich --out dz.zip`
     """
-    from benchmarks import submissions
     from benchmarks.own import captions_for
+    from benchmarks.submit import submissions
     from tadp_da.domains import domains
     from tadp_da.perception_model import PerceptionModel
 

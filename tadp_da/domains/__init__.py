@@ -10,7 +10,7 @@ from typing import Any
 
 from tadp_da.errors import DataError, UsageError
 from tadp_da.registry import Registry
-from tadp_da.types import Labeled, LabelSpace, Unlabeled, Wording
+from tadp_da.types import DomainDescription, Labeled, LabelSpace, Unlabeled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Domain:
     """
 
     name: str
-    words: Wording = field(default_factory=Wording)
+    description: DomainDescription = field(default_factory=DomainDescription)
     splits: tuple[str, ...]
     images: Callable[[Path, str], tuple[Path, ...]]
     labels: LabelSpace | None = None

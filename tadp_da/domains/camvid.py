@@ -16,10 +16,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from tadp_da.domains import Domain, domains
-from tadp_da.domains._files import pictures
-from tadp_da.domains._masks import Mask, read_mask
+from tadp_da.domains.formats.files import pictures
+from tadp_da.domains.formats.masks import Mask, read_mask
 from tadp_da.errors import DataError
-from tadp_da.types import LabelSpace, Wording
+from tadp_da.types import DomainDescription, LabelSpace
 
 LABELS = LabelSpace(
     task="segmentation",
@@ -77,7 +77,7 @@ def _label(image: Path) -> Mask:
 
 DAY = Domain(
     name="camvid-day",
-    words=Wording(medium="photo", nearby="a sunny photo", unrelated="a watercolor painting"),
+    description=DomainDescription(medium="photo", nearby="a sunny photo", unrelated="a watercolor painting"),
     splits=("train", "test"),
     images=_day,
     labels=LABELS,
@@ -86,7 +86,7 @@ DAY = Domain(
 )
 DUSK = Domain(
     name="camvid-dusk",
-    words=Wording(
+    description=DomainDescription(
         medium="photo",
         style="dark dusk",
         nearby="a foggy photo",

@@ -12,9 +12,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tadp_da.domains import Domain, domains
-from tadp_da.domains._driving import LABELS, read_ids
-from tadp_da.domains._files import home, pictures
-from tadp_da.domains._masks import Mask
+from tadp_da.domains.formats.files import home, pictures
+from tadp_da.domains.formats.masks import Mask
+from tadp_da.domains.shared.driving import LABELS, read_ids
 
 _FOLDERS = {"train": "train", "test": "val", "server": "test"}
 _ENDING = "_leftImg8bit"

@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 
 from tadp_da.domains import Domain, domains
-from tadp_da.domains._files import home
-from tadp_da.domains._paper import paper_wording
-from tadp_da.domains._voc_layout import CLASSES, annotation, listed_images
-from tadp_da.types import Boxes, LabelSpace, Wording
+from tadp_da.domains.formats.files import home
+from tadp_da.domains.shared.paper_description import paper_description
+from tadp_da.domains.shared.voc_layout import CLASSES, annotation, listed_images
+from tadp_da.types import Boxes, DomainDescription, LabelSpace
 
 SIX = ("bicycle", "bird", "car", "cat", "dog", "person")
 _LISTS = {"unlabeled": "train", "train": "train", "test": "test", "extra": "extra"}
@@ -43,12 +43,12 @@ def _remarks(classes: tuple[str, ...], image: Path) -> tuple[str, ...]:
 
 
 def _domain(
-    name: str, folder: str, classes: tuple[str, ...], words: Wording, images: int, extra: bool
+    name: str, folder: str, classes: tuple[str, ...], description: DomainDescription, images: int, extra: bool
 ) -> Domain:
     train = images - len(_MISMATCHED.get(folder, ()))
     return Domain(
         name=name,
-        words=words,
+        description=description,
         splits=("unlabeled", "train", "test") + ("extra",) * extra,
         images=partial(_images, folder),
         labels=LabelSpace(task="detection", classes=classes),
@@ -62,12 +62,12 @@ def _domain(
     )
 
 
-_CLIPART_WORDS = Wording(
+_CLIPART_WORDS = DomainDescription(
     medium="illustration", style="clipart", nearby="a cartoon drawing", unrelated="a dashcam photo"
 )
 for _made in (
-    _domain("watercolor2k", "watercolor", SIX, paper_wording("watercolor2k"), 1000, extra=True),
-    _domain("comic2k", "comic", SIX, paper_wording("comic2k"), 1000, extra=True),
+    _domain("watercolor2k", "watercolor", SIX, paper_description("watercolor2k"), 1000, extra=True),
+    _domain("comic2k", "comic", SIX, paper_description("comic2k"), 1000, extra=True),
     _domain("clipart1k", "clipart", CLASSES, _CLIPART_WORDS, 500, extra=False),
 ):
     domains.add(_made.name)(_made)

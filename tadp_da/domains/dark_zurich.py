@@ -14,9 +14,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tadp_da.domains import Domain, domains
-from tadp_da.domains._driving import LABELS, dark_zurich_images, read_ids
-from tadp_da.domains._masks import Mask
-from tadp_da.domains._paper import paper_wording
+from tadp_da.domains.formats.masks import Mask
+from tadp_da.domains.shared.driving import LABELS, dark_zurich_images, read_ids
+from tadp_da.domains.shared.paper_description import paper_description
 
 _FOLDERS = {"unlabeled": "train", "test": "val", "server": "test"}
 
@@ -33,7 +33,7 @@ def _label(image: Path) -> Mask:
 
 DARK_ZURICH = Domain(
     name="dark-zurich",
-    words=paper_wording("dark-zurich"),
+    description=paper_description("dark-zurich"),
     splits=("unlabeled", "test", "server"),
     images=_images,
     labels=LABELS,

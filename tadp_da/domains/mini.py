@@ -29,11 +29,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tadp_da.domains import Domain, domains
-from tadp_da.domains._masks import Mask, read_mask
-from tadp_da.errors import DataError, EnvironmentFault
+from tadp_da.domains.formats.masks import Mask, read_mask
+from tadp_da.errors import DataError, EnvironmentSetupError
 from tadp_da.mini.styles import LOOKS, Look, render
 from tadp_da.mini.world import CLASSES, PALETTE, Scene, draw_scene
-from tadp_da.types import Boxes, LabelSpace, Wording
+from tadp_da.types import Boxes, DomainDescription, LabelSpace
 
 T = TypeVar("T")
 LABELS = LabelSpace(task="segmentation", classes=CLASSES, palette=PALETTE)
@@ -83,7 +83,7 @@ def draw(root: Path, look: str, split: str, *, count: int | None = None) -> Path
 
     Raises:
         DataError: when what stands was drawn by another version of the world, or with another count.
-        EnvironmentFault: when the root cannot be written.
+        EnvironmentSetupError: when the root cannot be written.
     """
     count = COUNTS[split] if count is None else count
     place = root / domain_name(look) / split
@@ -91,7 +91,7 @@ def draw(root: Path, look: str, split: str, *, count: int | None = None) -> Path
         if not place.exists():
             _draw_all(root, place, look, split, count)
     except OSError as error:
-        raise EnvironmentFault(
+        raise EnvironmentSetupError(
             f"cannot draw {count} pictures: {error}",
             where=place,
             fix="give a root that can be written, with 100 MB free",
@@ -172,7 +172,7 @@ def draw_boxes(place: Path, look: str, split: str) -> Path:
     """Write the boxes of a drawn split, unless they stand, and return their folder. It appears whole or not at all.
 
     Raises:
-        EnvironmentFault: when the folder cannot be written.
+        EnvironmentSetupError: when the folder cannot be written.
     """
     folder = place / "boxes"
     if not folder.exists():
@@ -187,7 +187,7 @@ def draw_boxes(place: Path, look: str, split: str) -> Path:
         except OSError as error:
             if not folder.exists():  # or another process was first: what it wrote is the same
                 fix = "give a root that can be written"
-                raise EnvironmentFault(f"cannot write boxes: {error}", where=folder, fix=fix) from error
+                raise EnvironmentSetupError(f"cannot write boxes: {error}", where=folder, fix=fix) from error
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
     return folder
@@ -220,10 +220,10 @@ def _read_boxes(look: str, image: Path) -> Boxes:
         ) from error
 
 
-def _words(look: Look) -> Wording:
+def _words(look: Look) -> DomainDescription:
     """The look's own words, the paper's templates (TADP, appendix D) and two wrong domains."""
     if look.name == SOURCE:
-        return Wording(medium=look.medium)
+        return DomainDescription(medium=look.medium)
     painted = look.medium in ("painting", "drawing")
     templates = {"simple": look.templates[0]}
     if painted:
@@ -233,7 +233,7 @@ def _words(look: Look) -> Wording:
         templates["textual-inversion"] = "a dark {word} photo of {caption}"
         templates["dreambooth"] = "a dashcam photo of {caption} at {word} night"
     near = {"foggy": "a rainy photo", "comic": "a watercolor painting"}
-    return Wording(
+    return DomainDescription(
         medium=look.medium,
         style=look.style,
         nearby=near.get(look.style, "a comic style painting" if painted else "a foggy photo"),
@@ -249,7 +249,7 @@ def _domain(look: Look, name: str, labels: LabelSpace, label: Callable[[Path], A
     domains.add(name)(
         Domain(
             name=name,
-            words=_words(look),
+            description=_words(look),
             splits=tuple(COUNTS),
             images=partial(_images, look.name),
             labels=labels,

@@ -13,10 +13,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from tadp_da.domains import Domain, domains
-from tadp_da.domains._driving import LABELS, dark_zurich_images, read_ids
-from tadp_da.domains._files import home, pictures
-from tadp_da.domains._masks import Mask
-from tadp_da.domains._paper import paper_wording
+from tadp_da.domains.formats.files import home, pictures
+from tadp_da.domains.formats.masks import Mask
+from tadp_da.domains.shared.driving import LABELS, dark_zurich_images, read_ids
+from tadp_da.domains.shared.paper_description import paper_description
 
 _PLACES = (
     "NighttimeDrivingTest",
@@ -41,7 +41,7 @@ def _label(image: Path) -> Mask:
 
 NIGHTTIME_DRIVING = Domain(
     name="nighttime-driving",
-    words=paper_wording("nighttime-driving"),
+    description=paper_description("nighttime-driving"),
     splits=("unlabeled", "test"),
     images=_images,
     labels=LABELS,

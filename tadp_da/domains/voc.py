@@ -13,10 +13,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from tadp_da.domains import Domain, domains
-from tadp_da.domains._boxes import Annotation
-from tadp_da.domains._files import home
-from tadp_da.domains._masks import Mask, read_mask
-from tadp_da.domains._voc_layout import CLASSES, annotation, listed_images
+from tadp_da.domains.formats.boxes import Annotation
+from tadp_da.domains.formats.files import home
+from tadp_da.domains.formats.masks import Mask, read_mask
+from tadp_da.domains.shared.voc_layout import CLASSES, annotation, listed_images
 from tadp_da.errors import DataError
 from tadp_da.types import Boxes, LabelSpace
 

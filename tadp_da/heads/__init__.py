@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tadp_da.inference import InferenceSettings
 from tadp_da.registry import Registry
 from tadp_da.types import FeaturePyramid, LabelSpace, Task
-from tadp_da.viewing import Viewing
 
 Size = tuple[int, int]
 
@@ -96,7 +96,9 @@ class TaskHead(Protocol):
     def decide(self, outputs: Any) -> Any:
         """Decisions, one per image; for segmentation a ``uint8 (h, w)`` array, for detection ``Detections``."""
 
-    def look(self, view: Callable[[Tensor], Any], pixels: Tensor, viewing: Viewing, size: Size) -> Any:
+    def look(
+        self, view: Callable[[Tensor], Any], pixels: Tensor, viewing: InferenceSettings, size: Size
+    ) -> Any:
         """Decision for one image at its own resolution.
 
         Args:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from tadp_da.errors import DataError
+from tadp_da.images import geometry
+from tadp_da.inference import InferenceSettings
 from tadp_da.types import Boxes, Detections, LabelSpace
-from tadp_da.viewing import Viewing, geometry
 
 if TYPE_CHECKING:
     from torchvision import tv_tensors
@@ -171,7 +172,7 @@ class Found(NamedTuple):
 def see(
     detect: Callable[[Tensor], Found],
     pixels: Tensor,
-    viewing: Viewing,
+    viewing: InferenceSettings,
     size: tuple[int, int],
     *,
     nms: float,

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from tadp_da.errors import DataError
 from tadp_da.heads._confusion import check_ids
+from tadp_da.images import geometry
+from tadp_da.inference import InferenceSettings
 from tadp_da.types import LabelSpace
-from tadp_da.viewing import Viewing, geometry
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +97,9 @@ class MaskAnnotation:
         return MaskAnnotation(ids, self.ignore)
 
 
-def see(view: Callable[[Tensor], Tensor], pixels: Tensor, viewing: Viewing, size: tuple[int, int]) -> Tensor:
+def see(
+    view: Callable[[Tensor], Tensor], pixels: Tensor, viewing: InferenceSettings, size: tuple[int, int]
+) -> Tensor:
     """Dense outputs ``(1, k, h, w)`` at the image's own ``size``, averaged over windows and mirror."""
     outputs = viewing.through(view, pixels)
     if outputs.shape[-2:] != size:

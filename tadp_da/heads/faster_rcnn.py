@@ -22,8 +22,8 @@ from tadp_da.errors import UsageError
 from tadp_da.heads import heads
 from tadp_da.heads._boxes import BoxAnnotation, Found, see
 from tadp_da.heads._detection_score import DetectionScore, painted
+from tadp_da.inference import InferenceSettings
 from tadp_da.types import Boxes, Detections, FeaturePyramid, FeatureSpec, LabelSpace, Task
-from tadp_da.viewing import Viewing
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -169,7 +169,7 @@ class FasterRCNN(nn.Module):
         self,
         view: Callable[[Tensor], NeckOutputs],
         pixels: Tensor,
-        viewing: Viewing,
+        viewing: InferenceSettings,
         size: tuple[int, int],
     ) -> Detections:
         """What is found in one image, in its own pixels."""

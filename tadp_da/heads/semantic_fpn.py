@@ -24,8 +24,8 @@ from tadp_da.errors import UsageError
 from tadp_da.heads import heads
 from tadp_da.heads._confusion import ConfusionScore
 from tadp_da.heads._dense import MaskAnnotation, see
+from tadp_da.inference import InferenceSettings
 from tadp_da.types import FeaturePyramid, FeatureSpec, LabelSpace, Task
-from tadp_da.viewing import Viewing
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -108,7 +108,7 @@ class SemanticFPN(nn.Module):
         self,
         view: Callable[[Tensor], Tensor],
         pixels: Tensor,
-        viewing: Viewing,
+        viewing: InferenceSettings,
         size: tuple[int, int],
     ) -> np.ndarray:
         """``uint8 (h, w)`` of ``size``; logits are averaged over windows and mirror before they decide."""

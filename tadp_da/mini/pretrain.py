@@ -35,7 +35,7 @@ from tadp_da.mini.pretrain_data import (
 from tadp_da.mini.pretrain_export import export_captioner, export_diffusion
 from tadp_da.mini.pretrain_import import import_weights
 from tadp_da.mini.pretrain_loop import Budget, Draw
-from tadp_da.mini.pretrain_unet import SCHEDULE, load_denoiser, train_unet
+from tadp_da.mini.pretrain_unet import SCHEDULE, load_denoiser, trainable
 from tadp_da.mini.pretrain_vae import cached_latents, load_vae, train_vae
 from tadp_da.mini.word_tokens import clip_tokenizer, opt_tokenizer
 
@@ -112,7 +112,7 @@ def _unet(options: argparse.Namespace) -> None:
             mirrored(caption) if mirror else caption, facts.looks[index], facts.cells[index], draw.numpy
         )
 
-    train_unet(
+    trainable(
         latents,
         emphasis(facts.cells),
         clip_tokenizer(vocabularies(options.work)[0]),

@@ -150,7 +150,7 @@ def weights_in_noise(weights: Tensor, clean: Tensor) -> Tensor:
     return 1 + clean.square()[:, None, None] * (weights - 1)
 
 
-def train_unet(
+def trainable(
     latents: Tensor, emphasis: Emphasis, tokenizer: CLIPTokenizer, prompt: Prompt, budget: Budget, work: Path,
     seed: int, schedule: Schedule = SCHEDULE, batch: int = 24,
 ) -> nn.Module:  # fmt: skip

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tadp_da.mini import _looks_art as art
 from tadp_da.mini import _looks_light as light
 from tadp_da.mini._grammar import sentences
-from tadp_da.mini.world import PALETTE, Scene, draw_scene
+from tadp_da.mini.world import Scene
 
 Renderer = Callable[[Scene, np.random.Generator], NDArray[np.uint8]]
 
@@ -96,20 +96,3 @@ def corpus() -> Iterator[str]:
         for template in look.templates:
             yield template.format(caption="a street with two cars, a person and three trees")
         yield f"a {look.style} {look.medium} of a street"
-
-
-def contact_sheet(
-    seed: int = 0, size: tuple[int, int] = (128, 128), columns: int = 8, gap: int = 4
-) -> NDArray[np.uint8]:
-    """Masks in the first row, then one row per look; ``columns`` scenes of ``size`` (height, width) per row."""
-    scenes = [draw_scene(seed, index, size) for index in range(columns)]
-    palette = np.asarray(PALETTE, np.uint8)
-    rows = [[palette[s.mask] for s in scenes]]
-    rows += [[render(s, name, seed, i) for i, s in enumerate(scenes)] for name in LOOKS]
-    height, width = size
-    sheet = np.full((len(rows) * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
-    for r, row in enumerate(rows):
-        for c, picture in enumerate(row):
-            top, left = gap + r * (height + gap), gap + c * (width + gap)
-            sheet[top : top + height, left : left + width] = picture
-    return sheet

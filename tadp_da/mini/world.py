@@ -1,12 +1,10 @@
 """Street scenes drawn by our own code: image, class mask, depth, boxes and a truthful caption.
 
-Everything is a function of (seed, index, size). ``python -m tadp_da.mini.world --out picture.png`` draws a contact
-sheet of all looks.
+Everything is a function of (seed, index, size). ``contact_sheet.py`` draws all looks.
 """
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -199,21 +197,3 @@ def _nominal(a: Actor) -> float:
     """Roughly the pixels of an actor that nothing hides."""
     fill = {"car": 0.85, "person": 0.55, "tree": 0.5, "pole": 0.8}[a.kind]
     return fill * (a.box[2] - a.box[0]) * (a.box[3] - a.box[1]) / 4
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Write a contact sheet: one row of masks, then one row per look."""
-    from PIL import Image
-
-    from tadp_da.mini.styles import contact_sheet
-
-    parser = argparse.ArgumentParser(description="Draw a contact sheet of the mini world.")
-    parser.add_argument("--out", required=True, help="picture file to write, for example world.png")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--size", type=int, nargs=2, default=(128, 128), metavar=("HEIGHT", "WIDTH"))
-    given = parser.parse_args(arguments)
-    Image.fromarray(contact_sheet(given.seed, (given.size[0], given.size[1]))).save(given.out)
-
-
-if __name__ == "__main__":
-    main()

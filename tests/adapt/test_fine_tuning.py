@@ -18,13 +18,13 @@ from PIL import Image
 from pydantic import ValidationError
 
 from adapt import Augmentation, FineTuning
-from adapt._examples import TextTable, TrainingExamples
-from tadp_da.errors import DataError, Diverged, Interrupted
-from tadp_da.interruption import attended
+from adapt.training_data import TextTable, TrainingExamples
+from tadp_da.errors import DataError, DivergedError, InterruptedRunError
+from tadp_da.inference import InferenceSettings
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
+from tadp_da.training.signals import attended
 from tadp_da.types import Labeled, LabelSpace, Unlabeled
-from tadp_da.viewing import Viewing
 
 LABELS = LabelSpace("segmentation", ("dark", "bright"))
 PLAIN = Augmentation()
@@ -190,9 +190,12 @@ def test_latents_are_kept_only_where_they_say_it_all(data_of: Any, model_of: Any
     model, data = model_of(), data_of(2)
 
     def kept(
-        augment: Augmentation, gigabytes: float = 1.0, viewing: Viewing | None = None, some: Any = data
+        augment: Augmentation,
+        gigabytes: float = 1.0,
+        viewing: InferenceSettings | None = None,
+        some: Any = data,
     ) -> int:
-        size = (viewing or Viewing()).size
+        size = (viewing or InferenceSettings()).size
         examples = TrainingExamples(some, model.head, TextTable(model, some, plain, run), size, augment)
         examples.keep(gigabytes, run)
         examples.keep_latents(model, gigabytes, run)
@@ -201,8 +204,8 @@ def test_latents_are_kept_only_where_they_say_it_all(data_of: Any, model_of: Any
         return len(examples.latents)
 
     assert kept(PLAIN) == 2
-    assert kept(PLAIN, viewing=Viewing(short=32)) == 2
-    assert kept(PLAIN, viewing=Viewing(short=50)) == 0  # off the grid
+    assert kept(PLAIN, viewing=InferenceSettings(short=32)) == 2
+    assert kept(PLAIN, viewing=InferenceSettings(short=50)) == 0  # off the grid
     assert kept(Augmentation(scale=(0.9, 1.0))) == 0
     assert kept(Augmentation(crop=(32, 32))) == 0
     assert kept(PLAIN, gigabytes=1e-6) == 0
@@ -219,7 +222,7 @@ def test_latents_are_kept_where_images_are_too_large_to_be(
     def samples(gigabytes: float) -> list[dict[str, Any]]:
         augment = dataclasses.replace(PLAIN, flip=flip)
         examples = TrainingExamples(
-            data, model.head, TextTable(model, data, plain, run), Viewing().size, augment
+            data, model.head, TextTable(model, data, plain, run), InferenceSettings().size, augment
         )
         examples.keep(gigabytes, run)
         assert bool(examples.kept) == bool(gigabytes)
@@ -250,7 +253,7 @@ def test_a_sampled_posterior_is_sampled_anew_at_every_step(
 
 
 def test_images_are_trained_on_at_the_models_working_size(data_of: Any, model_of: Any, run: Run) -> None:
-    model = model_of(viewing=Viewing(short=32))
+    model = model_of(viewing=InferenceSettings(short=32))
     data = data_of(2, size=(64, 96))
     examples = TrainingExamples(
         data, model.head, TextTable(model, data, plain, run), model.viewing.size, PLAIN
@@ -266,7 +269,7 @@ def test_odd_sizes_train(data_of: Any, model_of: Any, run: Run) -> None:
     dataclasses.replace(QUICK, steps=1)(model_of(), data_of(2, size=(61, 83)), plain, run)
 
 
-def test_prompts_are_rewritten_once_each(data_of: Any, model_of: Any, run: Run) -> None:
+def test_prompts_are_rewritten_get_or_create_many(data_of: Any, model_of: Any, run: Run) -> None:
     model, data = model_of(), data_of(6)
     text = TextTable(model, data, lambda caption: f"a photo of {caption}", run)
     assert text.prompts == ("a photo of a car", "a photo of a dark street")
@@ -310,7 +313,7 @@ def test_resume_ends_at_the_same_bits(
 
     for _ in range(2):  # in the first step, and in the second
         monkeypatch.setattr(TrainingExamples, "fetch", told_to_stop)
-        with attended(), pytest.raises(Interrupted, match="is saved"):
+        with attended(), pytest.raises(InterruptedRunError, match="is saved"):
             tuning(model_of(), data, plain, run)
         monkeypatch.undo()
     resumed = state(tuning(model_of(), data, plain, run))
@@ -320,14 +323,14 @@ def test_resume_ends_at_the_same_bits(
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(data_of: Any, model_of: Any, run: Run) -> None:
-    with pytest.raises(Diverged, match="lower the learning rate"):
+    with pytest.raises(DivergedError, match="lower the learning rate"):
         dataclasses.replace(QUICK, head_lr=1e30, backbone_lr=1e30, steps=10)(
             model_of(), data_of(), plain, run
         )
     broken = model_of()
     with torch.no_grad():
         broken.head.classify.bias[0] = float("nan")
-    with pytest.raises(Diverged, match="step 1"):
+    with pytest.raises(DivergedError, match="step 1"):
         QUICK(broken, data_of(), plain, run)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tadp_da.domains.folder import folder_domain
+from tadp_da.domains.formats.folder import folder_domain
 from tadp_da.run import Run
 from tadp_da.types import Labeled
 from tests.benchmarks.scored import CLASSES, COUNT, LABELS, SIZE

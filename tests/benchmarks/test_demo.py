@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks.demo import demonstrate
+from benchmarks.demo import run_demo
 from tadp_da.run import Run
 
 
@@ -17,7 +17,7 @@ from tadp_da.run import Run
 @pytest.mark.timeout(1800)
 def test_the_demo_fills_its_table_and_says_where_everything_is(tmp_path: Path) -> None:
     text = io.StringIO()
-    folder = demonstrate(
+    folder = run_demo(
         Run(folder=tmp_path / "demo", device="cpu"), tmp_path / "data", Console(file=text, width=160)
     )
     table = json.loads((folder / "table.json").read_text())

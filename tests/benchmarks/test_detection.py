@@ -13,20 +13,20 @@ import torch
 from PIL import Image
 
 from adapt import Augmentation, FineTuning
-from benchmarks.comparison import compare
 from benchmarks.evaluate import EvaluationSettings, Report, evaluate
-from benchmarks.figures import plot_panels
 from benchmarks.own import predict_own
 from benchmarks.recipe import Recipe
-from benchmarks.report import markdown
+from benchmarks.reports.plots import plot_panels
+from benchmarks.reports.statistics import compare
+from benchmarks.reports.tables import markdown
 from benchmarks.stages import Stages
 from tadp_da.domains import domains, mini
 from tadp_da.errors import DataError, UsageError
 from tadp_da.heads._detection_score import NO_COCO
+from tadp_da.inference import InferenceSettings
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
 from tadp_da.types import Boxes, Detections, Example, Labeled, LabelSpace
-from tadp_da.viewing import Viewing
 
 SMALL = {"width": 8, "hidden": 16, "pool": 3, "rpn_candidates": (50, 50), "rpn_proposals": (20, 20)}
 SMALL |= {"rpn_batch": 32, "roi_batch": 16}
@@ -68,7 +68,7 @@ AUGMENTS = {
 def test_a_detector_is_trained_saved_and_predicts(
     backbone: Any, data: Labeled, run: Run, tmp_path: Path, name: str
 ) -> None:
-    model = model_of(backbone, viewing=Viewing(long=64))
+    model = model_of(backbone, viewing=InferenceSettings(long=64))
     before = {k: v.clone() for k, v in model.state_dict().items()}
     FineTuning(**{f: getattr(TUNING, f) for f in TUNING.__dataclass_fields__} | {"augment": AUGMENTS[name]})(
         model, data, same, run
@@ -98,7 +98,7 @@ def test_a_detector_is_trained_saved_and_predicts(
 def test_objects_of_your_own_images_are_kept_as_json_beside_pictures(
     backbone: Any, data: Labeled, run: Run, tmp_path: Path
 ) -> None:
-    model = model_of(backbone, viewing=Viewing(long=64), min_score=0.1)
+    model = model_of(backbone, viewing=InferenceSettings(long=64), min_score=0.1)
     model.save(tmp_path / "model")
     image = data.images.paths[0]
     assert predict_own(tmp_path / "model", image, (), "a street", None, "mini", run) == 1
@@ -122,7 +122,7 @@ def test_a_squashed_image_gives_boxes_of_its_own_shape(backbone: Any) -> None:
     square, wide = (Image.fromarray(rows.repeat(width, axis=1)) for width in (64, 192))
     whole = model_of(backbone)
     expected = whole.predict(square, "a street")
-    whole.viewing = Viewing(squash=(64, 64))
+    whole.viewing = InferenceSettings(squash=(64, 64))
     assert whole.viewing.size(64, 192) == (64, 64)
     found = whole.predict(wide, "a street")
     assert len(found) > 0
@@ -133,7 +133,7 @@ def test_a_squashed_image_gives_boxes_of_its_own_shape(backbone: Any) -> None:
 @pytest.mark.parametrize("sizes", [{"long": 64}, {"short": 64}])
 def test_squash_and_a_kept_shape_exclude_each_other(sizes: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="leave out short and long"):
-        Viewing(squash=(64, 64), **sizes)
+        InferenceSettings(squash=(64, 64), **sizes)
 
 
 class Knows:
@@ -243,7 +243,7 @@ def test_a_box_off_its_image_is_refused_before_training(
 def test_a_set_without_any_object_still_trains(backbone: Any, data: Labeled, run: Run) -> None:
     empty = Boxes(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
     nothing = Labeled(data.domain, data.labels, data.images, lambda i: empty, data.captions)
-    model = TUNING(model_of(backbone, viewing=Viewing(long=64)), nothing, same, run)
+    model = TUNING(model_of(backbone, viewing=InferenceSettings(long=64)), nothing, same, run)
     assert isinstance(model.predict(nothing[0].image, "a street"), Detections)
     assert isinstance(nothing[0], Example)
 

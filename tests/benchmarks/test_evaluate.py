@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from benchmarks.evaluate import REPORT, EvaluationSettings, Report, _decide, digests, evaluate, refuse_overlap
-from tadp_da.errors import ArtefactError, DataError, UsageError
+from tadp_da.errors import ArtifactError, DataError, UsageError
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
 from tadp_da.types import Labeled, Unlabeled
@@ -135,7 +135,7 @@ def test_a_report_comes_back_as_it_was_saved(data: Labeled, run: Run, tmp_path: 
 def test_what_is_no_report_is_refused_with_advice(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / REPORT).write_text(text)
-    with pytest.raises(ArtefactError, match="not a readable report") as caught:
+    with pytest.raises(ArtifactError, match="not a readable report") as caught:
         Report.load(tmp_path)
     assert "score again" in caught.value.fix
 

@@ -2,7 +2,7 @@
 
 Real code on the embedded models and small trees in the true form of the data sets: a few pictures, one step of each
 training, everything eight times smaller. What a recipe says of words, methods, losses, windows and scores stays. All
-tables share a folder of artefacts, as they do when a person runs them. One table per data set is among the fast tests;
+tables share a folder of artifacts, as they do when a person runs them. One table per data set is among the fast tests;
 its siblings, which differ in settings, are marked slow.
 """
 
@@ -88,7 +88,7 @@ def small(recipe: Recipe) -> Recipe:
     changes = {"steps": 1, "warmup": 0, "batch": 1, "accumulate": 1, "checkpoint_every": 0}
     changes |= {"resolution": 32, "previews": {"images": 0}}
     learn = dataclasses.replace(learn, **{k: v for k, v in changes.items() if k in names})
-    augment = dataclasses.replace(adapt.augment, crop=shrunk(adapt.augment.crop))
+    augment = dataclasses.replace(adapt.augmentation, crop=shrunk(adapt.augment.crop))
     viewed = {k: shrunk(getattr(view, k)) for k in ("short", "long", "squash", "window", "stride")}
     return dataclasses.replace(
         recipe,

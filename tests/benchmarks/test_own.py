@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.own import _settings_of, captions_digest
 from benchmarks.places import place, read_legend
-from benchmarks.recipe import OwnData, read_benchmark, shipped
+from benchmarks.recipe import CustomDataset, read_benchmark, shipped
 from tadp_da import cli
 from tadp_da.errors import TadpError, UsageError
 from tests.tadp_da.domains import trees
@@ -20,7 +20,7 @@ THINGS = (("person", 1, 1, 30, 24), ("Car", 5, 5, 20, 20))
 LEGEND = "7: road\n26: car\n0: ignore\n8: road\n"
 
 
-def labels_of(own: OwnData, split: str, tmp_path: Path) -> list:
+def labels_of(own: CustomDataset, split: str, tmp_path: Path) -> list:
     placed = place(own, tmp_path)
     return [placed.domain.label(path) for path in placed.images(split).paths]  # type: ignore[misc]
 
@@ -29,7 +29,9 @@ def test_a_legend_tells_values_and_the_order_of_classes(tmp_path: Path) -> None:
     trees.picture(tmp_path / "i/a.png")
     trees.mask(tmp_path / "m/a.png", (7, 26, 0, 8))
     (tmp_path / "legend.yaml").write_text(LEGEND)
-    own = OwnData(name="own", images=tmp_path / "i", masks=tmp_path / "m", legend=tmp_path / "legend.yaml")
+    own = CustomDataset(
+        name="own", images=tmp_path / "i", masks=tmp_path / "m", legend=tmp_path / "legend.yaml"
+    )
     (mask,) = labels_of(own, "train", tmp_path)
     assert mask.ravel()[:4].tolist() == [0, 1, 255, 0]
     labels = place(own, tmp_path).domain.labels
@@ -69,12 +71,12 @@ def test_boxes_are_read_from_xml_and_from_coco(tmp_path: Path) -> None:
         trees.picture(tmp_path / f"i/{name}.jpg")
         trees.xml(tmp_path / f"x/{name}.xml", THINGS)
         trees.picture(tmp_path / f"u/{name}.jpg")
-    xml = OwnData(name="own", images=tmp_path / "i", boxes=tmp_path / "x", classes=("car", "person"))
+    xml = CustomDataset(name="own", images=tmp_path / "i", boxes=tmp_path / "x", classes=("car", "person"))
     assert [boxes.labels.tolist() for boxes in labels_of(xml, "train", tmp_path)] == [[1, 0], [1, 0]]
     entries = [{"id": i, "file_name": f"{n}.jpg", "width": 40, "height": 30} for i, n in enumerate("ab")]
     objects = [{"id": 1, "image_id": 1, "category_id": 20, "bbox": [1, 2, 10, 20]}]
     file = trees.coco(tmp_path / "gt.json", entries, objects, ("car", "dog"))
-    target = OwnData(name="t", images=tmp_path / "u", test_images=tmp_path / "i", test_boxes=file)
+    target = CustomDataset(name="t", images=tmp_path / "u", test_images=tmp_path / "i", test_boxes=file)
     placed = place(target, tmp_path)
     assert placed.domain.splits == ("unlabeled", "test")
     assert not placed.has("unlabeled")
@@ -96,7 +98,7 @@ def test_boxes_are_read_from_xml_and_from_coco(tmp_path: Path) -> None:
 )
 def test_labels_that_contradict_each_other_are_refused(fields: dict[str, str], advice: str) -> None:
     with pytest.raises(UsageError, match=advice):
-        OwnData(name="own", images=Path("i"), **{k: Path(v) for k, v in fields.items()})
+        CustomDataset(name="own", images=Path("i"), **{k: Path(v) for k, v in fields.items()})
 
 
 def test_there_is_a_preset_with_boxes_for_every_one_with_masks() -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.places import drawn, place
-from benchmarks.recipe import OwnData, Recipe, parse_yaml, read_benchmark, shipped
+from benchmarks.recipe import CustomDataset, Recipe, parse_yaml, read_benchmark, shipped
 from benchmarks.stages import Stages
-from personalize import DreamBooth, Nothing, TextualInversion
+from personalize.methods.dreambooth import DreamBooth
+from personalize.methods.none import Nothing
+from personalize.methods.textual_inversion import TextualInversion
 from tadp_da.domains import domains
 from tadp_da.errors import DataError, UsageError
 from tadp_da.run import Run
@@ -141,7 +143,7 @@ def test_a_recipe_survives_its_own_record() -> None:
 
 def test_a_limit_takes_the_first_images_of_every_split(tmp_path: Path) -> None:
     root = draw_pair(tmp_path)
-    day = OwnData(
+    day = CustomDataset(
         name="day", images=root / "day/images", masks=root / "day/masks", classes=tuple(NAMES.split(","))
     )
     whole, few = place(day, root), place(day, root, 2)
@@ -152,7 +154,7 @@ def test_a_limit_takes_the_first_images_of_every_split(tmp_path: Path) -> None:
 
 
 def test_a_concept_is_learned_from_images_that_the_seed_draws(tmp_path: Path) -> None:
-    night = place(OwnData(name="night", images=draw_pair(tmp_path, 12) / "night/images"), tmp_path)
+    night = place(CustomDataset(name="night", images=draw_pair(tmp_path, 12) / "night/images"), tmp_path)
     names = [path.name for path in night.images("unlabeled").paths]
 
     def chosen(count: int | None, seed: int = 0) -> list[str]:
@@ -191,7 +193,7 @@ def test_captions_are_read_from_the_file_that_is_given_for_a_split(tmp_path: Pat
     known = stages.plain["caption_files"]
     file.write_text('{"0": "x", "1": "x", "2": "x", "3": "x"}')
     again = Stages(Recipe.from_mapping(fields), Run(folder=tmp_path / "run", quiet=True), tmp_path)
-    assert again.plain["caption_files"] != known, "another file makes other artefacts"
+    assert again.plain["caption_files"] != known, "another file makes other artifacts"
     wrong = fields | {"caption_files": {"night/test": file}}
     with pytest.raises(UsageError, match=r"did you mean 'night/unlabeled'|choose from"):
         Stages(Recipe.from_mapping(wrong), Run(folder=tmp_path / "run", quiet=True), tmp_path)

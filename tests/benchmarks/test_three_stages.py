@@ -15,15 +15,16 @@ import torch
 from huggingface_hub import constants
 
 from benchmarks.own import adapt_own, evaluate_own
-from benchmarks.recipe import HeadChoice, OwnData, Recipe
+from benchmarks.recipe import CustomDataset, HeadChoice, Recipe
 from benchmarks.stages import PROVENANCE, Stages, learned_from, require_said
-from personalize import TextualInversion
+from personalize.methods.textual_inversion import TextualInversion
 from tadp_da.backbones.stable_diffusion import StableDiffusion
 from tadp_da.captions.rewrite import Rewrite
 from tadp_da.concept import Concept
-from tadp_da.errors import ArtefactError, DataError, UsageError
-from tadp_da.run import MANIFEST, Run
-from tadp_da.types import Wording
+from tadp_da.errors import ArtifactError, DataError, UsageError
+from tadp_da.run import Run
+from tadp_da.storage.artifacts import MANIFEST
+from tadp_da.types import DomainDescription
 from tests.toy import NAMES, draw_pair
 
 COMMIT = "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
@@ -44,12 +45,17 @@ def concept(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Co
     """Learned rows and nothing else."""
     backbone = StableDiffusion.from_pretrained(str(tiny_pipeline))
     base = backbone.fingerprint
-    rows = backbone.token_rows(backbone.learn("<night>", like="night", vectors=2)) + 1
+    rows = backbone.token_rows(backbone.add_tokens("<night>", like="night", vectors=2)) + 1
     return Concept(word="<night>", domain="night", backbone=base, method="textual-inversion", rows=rows)
 
 
 def adapted(toys: Path, model: object, out: Path, **changes: Any) -> Path:
-    facts: dict[str, Any] = {"concept": None, "strategy": "null", "words": Wording(), "captioner": ""}
+    facts: dict[str, Any] = {
+        "concept": None,
+        "strategy": "null",
+        "words": DomainDescription(),
+        "captioner": "",
+    }
     return adapt_own(
         images=toys / "day/images",
         masks=toys / "day/masks",
@@ -98,7 +104,7 @@ def test_row_17_what_three_commands_learned_from_is_not_scored_on(
     assert scored(toys, model, tests, tmp_path / "allowed", allow=True).images == 2
 
     (model / PROVENANCE).write_text('{"images": 3}')
-    with pytest.raises(ArtefactError, match="cannot read what was learned from") as caught:
+    with pytest.raises(ArtifactError, match="cannot read what was learned from") as caught:
         learned_from(model)
     assert "make it again" in caught.value.fix
     (model / PROVENANCE).unlink()
@@ -116,11 +122,11 @@ def test_row_42_artefacts_keep_the_commit_of_the_base_model(
     (snapshots / COMMIT).symlink_to(tiny_pipeline)
     origin = f"stable-diffusion-v1-5/stable-diffusion-v1-5@{COMMIT}"
 
-    def base(artefact: Path) -> str:
-        assert PROVENANCE in json.loads((artefact / MANIFEST).read_text())["files"], (
+    def base(artifact: Path) -> str:
+        assert PROVENANCE in json.loads((artifact / MANIFEST).read_text())["files"], (
             "the manifest vouches for it"
         )
-        return str(json.loads((artefact / PROVENANCE).read_text())["base"])
+        return str(json.loads((artifact / PROVENANCE).read_text())["base"])
 
     model = adapted(toys, "sd-1.5", tmp_path / "model")
     assert base(model) == origin
@@ -129,8 +135,10 @@ def test_row_42_artefacts_keep_the_commit_of_the_base_model(
 
     recipe = a_recipe(toys, "sd-1.5", "textual-inversion")
     stages = Stages(recipe, Run(folder=tmp_path / "run", quiet=True, device="cpu"), tmp_path)
-    concept = stages.run.once("concept", stages.concept_inputs(), stages.personalize, Concept.load)
-    stages.run.once("model", stages.model_inputs(concept), stages.adapt(concept), lambda folder: folder)
+    concept = stages.run.get_or_create("concept", stages.concept_inputs(), stages.personalize, Concept.load)
+    stages.run.get_or_create(
+        "model", stages.model_inputs(concept), stages.adapt(concept), lambda folder: folder
+    )
     found = {p.parent.name.partition("-")[0]: p.parent for p in stages.run.folder.glob(f"*/{PROVENANCE}")}
     assert {kind: base(folder) for kind, folder in found.items()} == {"concept": origin, "model": origin}
     assert len(learned_from(found["concept"])) == 2
@@ -140,7 +148,7 @@ def test_row_42_artefacts_keep_the_commit_of_the_base_model(
 def a_recipe(toys: Path, model: object, strategy: str, **changes: Any) -> Recipe:
     """Day to night with a learned word."""
     classes = tuple(NAMES.split(","))
-    day = OwnData(name="day", images=toys / "day/images", masks=toys / "day/masks", classes=classes)
+    day = CustomDataset(name="day", images=toys / "day/images", masks=toys / "day/masks", classes=classes)
     files = dict.fromkeys(("day/train", "night/unlabeled"), toys / "captions.json")
     learn = TextualInversion(
         word="<night>", like="night", steps=1, batch=2, accumulate=1, resolution=64, previews={"images": 0}
@@ -150,7 +158,7 @@ def a_recipe(toys: Path, model: object, strategy: str, **changes: Any) -> Recipe
         "adapt": {"steps": 1, "batch": 2, "augment": {}},
         "caption_files": files,
     }
-    facts |= {"target": OwnData(name="night", images=toys / "night/images"), "viewing": {"long": 64}}
+    facts |= {"target": CustomDataset(name="night", images=toys / "night/images"), "viewing": {"long": 64}}
     head = HeadChoice(settings={"width": 16})
     return Recipe(
         **{"source": day, "model": str(model), "strategy": strategy, "head": head, **facts, **changes}

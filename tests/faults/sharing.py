@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from tadp_da._cache_file import Facts
-from tadp_da.cache import Cache
+from tadp_da.storage.cache import Cache
+from tadp_da.storage.cache_file import Facts
 
 KEYS = 24
 
@@ -35,7 +35,7 @@ def take_all(folder: Path, log: Path, meet: Any, dies: bool) -> None:
                 file.write(f"{key}\n")
             return {"mean": torch.full((50_000,), float(key))}
 
-        tensor = cache.once("latents", {"image": str(key)}, make)["mean"]
+        tensor = cache.get_or_create("latents", {"image": str(key)}, make)["mean"]
         assert tensor.shape == (50_000,)
         assert bool((tensor == key).all())
 
@@ -62,4 +62,4 @@ def hang(folder: Path, asked: Sequence[Facts], begun: Any) -> None:
         while True:
             time.sleep(60)
 
-    Cache(folder, 10**9).once_each("latents", asked, make, sources=[None] * len(asked))
+    Cache(folder, 10**9).get_or_create_many("latents", asked, make, sources=[None] * len(asked))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.mask_zips import MASK_ZIPS
+from benchmarks.submit.mask_zips import MASK_ZIPS
 from tadp_da.errors import DataError
 from tadp_da.types import Unlabeled
 from tests.tadp_da.domains import trees

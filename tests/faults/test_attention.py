@@ -14,11 +14,11 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from PIL import Image
 
 from tadp_da.backbones.stable_diffusion import StableDiffusion
-from tadp_da.errors import EnvironmentFault
+from tadp_da.errors import EnvironmentSetupError
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.types import LabelSpace
 from tests.faults.victims import Line, train, weights
-from tests.tadp_da.backbones import xformers_stand_in
+from tests.tadp_da.backbones.sd import xformers_stand_in
 
 PROMPTS = ["a photo of a street", "two cars in the fog at night"]
 SIZES = [(64, 64), (64, 96), (61, 97), (33, 200), (5, 7), (32, 320)]
@@ -38,7 +38,7 @@ def test_row_60_beside_an_unusable_xformers_training_runs_on_sdpa_with_one_warni
     xformers_stand_in.install(monkeypatch, never, fault)
     text = backbone.encode_text(PROMPTS)
     for model in (backbone, copy.deepcopy(backbone)):
-        moving = model.train_unet("full")
+        moving = model.trainable("full")
         levels = model.pyramid(_pixels(64, 64), text).levels()
         sum(x.square().mean() for x in levels.values()).backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in moving)
@@ -55,7 +55,7 @@ def test_row_61_attention_that_was_swapped_is_noticed(backbone: StableDiffusion,
         backbone.unet.set_attn_processor(AttnProcessor2_0())
     else:
         backbone._captured[3][0].set_processor(AttnProcessor2_0())
-    with pytest.raises(EnvironmentFault, match=r"capture was replaced by AttnProcessor2_0") as caught:
+    with pytest.raises(EnvironmentSetupError, match=r"capture was replaced by AttnProcessor2_0") as caught:
         backbone.pyramid(_pixels(64, 64), backbone.encode_text(PROMPTS))
     assert caught.value.exit_code == 4
     assert "load the backbone afresh" in caught.value.fix
@@ -73,7 +73,7 @@ def test_row_62_eight_bit_states_without_bitsandbytes_name_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
-    with pytest.raises(EnvironmentFault, match="adamw8bit needs bitsandbytes") as caught:
+    with pytest.raises(EnvironmentSetupError, match="adamw8bit needs bitsandbytes") as caught:
         train(tmp_path, Line(), optimizer="adamw8bit")
     assert caught.value.exit_code == 4
     assert "pip install 'tadp-da[gpu]'" in caught.value.fix

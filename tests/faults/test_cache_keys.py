@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from adapt import _examples
+from adapt import training_data as _examples
 
 
 def other_pixels(pixels: Tensor) -> Tensor:

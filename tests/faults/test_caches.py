@@ -20,12 +20,12 @@ import pytest
 import torch
 from PIL import Image
 
-from personalize import DreamBooth
-from personalize._latents import Latents, encode
-from tadp_da._cache_file import read
-from tadp_da.cache import Cache, _opened, location, open_cache
-from tadp_da.frozen import embeddings, picture_facts
+from personalize.latents import Latents, encode
+from personalize.methods.dreambooth import DreamBooth
+from tadp_da.fingerprints import embeddings, image_key
 from tadp_da.run import Run
+from tadp_da.storage.cache import Cache, _opened, location, open_cache
+from tadp_da.storage.cache_file import read
 from tadp_da.types import Unlabeled
 from tests.faults.sharing import KEYS, hang, take_all
 
@@ -114,9 +114,9 @@ def test_row_54_another_autoencoder_or_framing_is_a_miss(
 
 
 def test_row_54_another_precision_is_a_miss(backbone: Any) -> None:
-    full = picture_facts(backbone)
+    full = image_key(backbone)
     backbone.vae.to(torch.bfloat16)
-    half = picture_facts(backbone)
+    half = image_key(backbone)
     assert (full["dtype"], half["dtype"]) == ("float32", "bfloat16")
     assert full["vae"] != half["vae"]
 
@@ -129,7 +129,7 @@ def test_row_54_another_learned_row_is_a_miss(cache: Cache, backbone: Any, run: 
 
     assert seen(cache, ask)[1] == (0, 2)
     assert seen(cache, ask)[1] == (2, 0)
-    (token,) = backbone.learn("<dusk>", like="night")
+    (token,) = backbone.add_tokens("<dusk>", like="night")
     learned, counts = seen(cache, ask)
     assert counts == (0, 2)
     row = backbone.tokenizer.convert_tokens_to_ids(token)
@@ -170,7 +170,7 @@ def test_row_55_a_damaged_entry_is_counted_told_and_made_again(
     assert counts == (1, 2)
     assert cache.counts.damaged == 2
     assert torch.equal(before.mean, after.mean)
-    (said,) = [r.getMessage() for r in caplog.records if r.name == "tadp_da.cache"]
+    (said,) = [r.getMessage() for r in caplog.records if r.name == "tadp_da.storage.cache"]
     assert "tadp-da cache verify" in said
     assert all(len(read(entry.path)) == 1 for entry in cache.entries())
 
@@ -205,7 +205,7 @@ def test_row_56_processes_share_a_cache_and_one_dies_while_it_writes(tmp_path: P
 def test_row_56_nobody_waits_for_ever_for_one_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("tadp_da.cache._PATIENCE", 0.5)
+    monkeypatch.setattr("tadp_da.storage.cache._PATIENCE", 0.5)
     cache, several = Cache(tmp_path, 10**9), [{"image": str(i)} for i in range(4)]
     spawn = multiprocessing.get_context("spawn")
     begun = spawn.Event()
@@ -214,7 +214,7 @@ def test_row_56_nobody_waits_for_ever_for_one_that_hangs(
     try:
         assert begun.wait(200)
         start = time.monotonic()
-        made = cache.once_each(
+        made = cache.get_or_create_many(
             "latents", several, lambda m: [{"mean": torch.ones(3)} for _ in m], sources=[None] * 4
         )
         assert time.monotonic() - start < 1.5  # half a second for all, not for each
@@ -264,7 +264,7 @@ def goes_on_without(
     monkeypatch.setenv("TADP_DA_CACHE", str(folder))
     _opened.cache_clear()
     for _ in range(2):
-        made = open_cache().once("latents", {"image": "0"}, lambda: {"mean": torch.ones(3)})
+        made = open_cache().get_or_create("latents", {"image": "0"}, lambda: {"mean": torch.ones(3)})
         assert bool((made["mean"] == 1).all())
     assert open_cache().folder is None
     assert open_cache().counts.made == 2
@@ -340,7 +340,7 @@ def test_row_57_the_run_is_as_without_a_cache(
     with caplog.at_level(logging.WARNING):
         latents = encode(backbone, images, DreamBooth(), run)
         encode(backbone, images, DreamBooth(), run)
-    assert len([record for record in caplog.records if record.name == "tadp_da.cache"]) == 1
+    assert len([record for record in caplog.records if record.name == "tadp_da.storage.cache"]) == 1
     with uncached():
         expected: Latents = encode(backbone, images, DreamBooth(), run)
     assert torch.equal(latents.mean, expected.mean)

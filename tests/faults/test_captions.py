@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.own import captions_for
-from tadp_da.captions import find
 from tadp_da.captions.clean import clean
 from tadp_da.captions.files import CaptionFile
 from tadp_da.captions.flags import fallback_caption, flags, notes
 from tadp_da.captions.rewrite import Rewrite, fit_all
+from tadp_da.captions.strategies import find
 from tadp_da.errors import DataError, TadpError, UsageError
 from tadp_da.run import Run
-from tadp_da.types import Unlabeled, Wording
+from tadp_da.types import DomainDescription, Unlabeled
 
 HOSTILE = {
     "": "empty",
@@ -101,7 +101,7 @@ def test_row_27_no_control_character_survives_cleaning(caption: str) -> None:
 def test_row_27_what_a_long_caption_loses_is_reported() -> None:
     long = " ".join(f"thing{i}" for i in range(90))
     prompts, report = fit_all(
-        Rewrite(strategy="simple", target_words=Wording(style="dark")).target,
+        Rewrite(strategy="simple", target_description=DomainDescription(style="dark")).target,
         {"1.png": long, "2.png": "a car"},
         lambda text: len(text.split()),
         75,
@@ -111,7 +111,9 @@ def test_row_27_what_a_long_caption_loses_is_reported() -> None:
 
 
 def test_row_27_a_caption_is_text_and_no_template() -> None:
-    rewrite = Rewrite(strategy="a {style} photo of {caption}", target_words=Wording(style="dark"))
+    rewrite = Rewrite(
+        strategy="a {style} photo of {caption}", target_description=DomainDescription(style="dark")
+    )
     for caption in ("{style} {word}", "{0.__class__}", "{caption!r}", "%s %(x)s ${HOME} `id`"):
         assert caption in rewrite.target(caption)
 
@@ -142,7 +144,9 @@ _PIECES = st.lists(
 @given(template=_PIECES, caption=_TEXT)
 def test_any_template_is_filled_or_refused_with_advice(template: str, caption: str) -> None:
     try:
-        prompt = Rewrite(strategy=template, target_words=Wording(style="dark"), word="<n>").target(caption)
+        prompt = Rewrite(
+            strategy=template, target_description=DomainDescription(style="dark"), word="<n>"
+        ).target(caption)
     except TadpError as error:
         told = error.fix
     else:

@@ -25,12 +25,13 @@ from benchmarks.recipe import read_benchmark
 from tadp_da.captions.files import CaptionFile
 from tadp_da.captions.flags import flags
 from tadp_da.concept import Concept
-from tadp_da.domains._masks import read_mask
-from tadp_da.domains._voc_xml import read_annotation
-from tadp_da.domains.coco import coco_domain
+from tadp_da.domains.formats.coco import coco_domain
+from tadp_da.domains.formats.masks import read_mask
+from tadp_da.domains.formats.voc_xml import read_annotation
 from tadp_da.errors import TadpError
 from tadp_da.exchange import read_embedding
-from tadp_da.types import LabelSpace, Unlabeled, open_image
+from tadp_da.images import open_image
+from tadp_da.types import LabelSpace, Unlabeled
 from tests.tadp_da.domains import trees
 
 MOMENT, MINUTE = 0.5, float(os.environ.get("TADP_FUZZ_SECONDS", "60"))

@@ -13,14 +13,14 @@ import pytest
 from PIL import Image
 
 from tadp_da.captions.files import CaptionFile, Entry
-from tadp_da.domains.check import check_data
-from tadp_da.domains.folder import folder_domain
-from tadp_da.domains.preflight import preflight
+from tadp_da.domains.checks.preflight import preflight
+from tadp_da.domains.checks.validate import check_data
+from tadp_da.domains.formats.folder import folder_domain
 from tadp_da.errors import DataError, UsageError
+from tadp_da.images import open_image
 from tadp_da.run import Run
-from tadp_da.types import open_image
 from tests.tadp_da.domains import trees
-from tests.tadp_da.domains.checked import check, command, four_pictures, mine, only
+from tests.tadp_da.domains.checks.checked import check, command, four_pictures, mine, only
 
 
 @pytest.fixture

@@ -17,9 +17,10 @@ import torch
 from safetensors.torch import load_file
 
 from tadp_da import cli
-from tadp_da.cache import Cache, fault
-from tadp_da.errors import EnvironmentFault
-from tadp_da.run import MANIFEST, Run, verify
+from tadp_da.errors import EnvironmentSetupError
+from tadp_da.run import Run
+from tadp_da.storage.artifacts import MANIFEST, verify
+from tadp_da.storage.cache import Cache, fault
 from tests.faults.victims import Line, begin, learn, limited, read, train, until
 
 
@@ -78,7 +79,7 @@ def test_row_45_no_room_for_a_larger_file_ends_with_advice_and_keeps_the_checkpo
     (done,) = tmp_path.glob("line-*")
     victim = begin(limited, str(tmp_path / "small"), 2000)
     victim.join(120)
-    assert victim.exitcode == EnvironmentFault.exit_code
+    assert victim.exitcode == EnvironmentSetupError.exit_code
     nothing_partial(tmp_path / "small")
     verify(done)
 
@@ -106,7 +107,7 @@ def test_row_45_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on(small_
 
     calls = itertools.count()
     folder = small_disk / "run"
-    with pytest.raises(EnvironmentFault, match="no room to write") as caught:
+    with pytest.raises(EnvironmentSetupError, match="no room to write") as caught:
         train(folder, Line(lambda: fill(next(calls) / 2)))
     assert str(folder) in str(caught.value.where)
     assert "free some space" in caught.value.fix
@@ -123,37 +124,37 @@ def test_row_45_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on(small_
 
 def test_row_45_an_artefact_that_finds_no_room_leaves_the_old_ones(small_disk: Path) -> None:
     run = Run(folder=small_disk)
-    run.once("thing", {"a": 1}, lambda f: (f / "text").write_text("old"), read)
-    with pytest.raises(EnvironmentFault, match="no room to write"):
-        run.once("thing", {"a": 2}, lambda f: (f / "text").write_text("x" * 2**20), read)
-    assert run.once("thing", {"a": 1}, lambda f: pytest.fail("made again"), read) == "old"
+    run.get_or_create("thing", {"a": 1}, lambda f: (f / "text").write_text("old"), read)
+    with pytest.raises(EnvironmentSetupError, match="no room to write"):
+        run.get_or_create("thing", {"a": 2}, lambda f: (f / "text").write_text("x" * 2**20), read)
+    assert run.get_or_create("thing", {"a": 1}, lambda f: pytest.fail("made again"), read) == "old"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_row_45_a_folder_that_may_not_be_written_to_is_told(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(EnvironmentFault, match="no right to write") as caught:
-        Run(folder=tmp_path / "x").once("thing", {}, lambda f: None, read)
+    with pytest.raises(EnvironmentSetupError, match="no right to write") as caught:
+        Run(folder=tmp_path / "x").get_or_create("thing", {}, lambda f: None, read)
     tmp_path.chmod(0o700)
     assert "choose a folder that you may write to" in caught.value.fix
 
 
 def test_row_45_a_read_only_disk_is_told(small_disk: Path) -> None:
     run = Run(folder=small_disk)
-    run.once("thing", {}, lambda f: (f / "text").write_text("old"), read)
+    run.get_or_create("thing", {}, lambda f: (f / "text").write_text("old"), read)
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    with pytest.raises(EnvironmentFault, match="no right to write") as caught:
-        run.once("other", {}, lambda f: None, read)
+    with pytest.raises(EnvironmentSetupError, match="no right to write") as caught:
+        run.get_or_create("other", {}, lambda f: None, read)
     assert "choose a folder that you may write to" in caught.value.fix
     assert str(small_disk) in str(caught.value.where)
-    assert run.once("thing", {}, lambda f: None, read) == "old"
+    assert run.get_or_create("thing", {}, lambda f: None, read) == "old"
 
 
 def cached(folder: Path, image: str) -> int:
     """Ask a cache that is opened anew; how often the entry was made."""
     assert not fault(folder)
     cache = Cache(folder, 10**9)
-    made = cache.once("latents", {"image": image}, lambda: {"mean": torch.ones(20_000)})
+    made = cache.get_or_create("latents", {"image": image}, lambda: {"mean": torch.ones(20_000)})
     assert bool((made["mean"] == 1).all())
     assert not cache.counts.damaged
     return cache.counts.made

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tadp_da.domains.check import check_data
+from tadp_da.domains.checks.validate import check_data
 from tests.tadp_da.domains import trees
-from tests.tadp_da.domains.checked import check, four_pictures, only
+from tests.tadp_da.domains.checks.checked import check, four_pictures, only
 
 
 @pytest.fixture

@@ -17,15 +17,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.recipe import Recipe
-from tadp_da._checkpoint import Checkpoints
-from tadp_da._tensors import read_tensors
 from tadp_da.backbones.stable_diffusion import StableDiffusion
 from tadp_da.captions.captioner import Captioner
 from tadp_da.captions.rewrite import Rewrite, fit
 from tadp_da.concept import LORA, ROWS, Concept
-from tadp_da.errors import ArtefactError, DataError, EnvironmentFault, UsageError
+from tadp_da.errors import ArtifactError, DataError, EnvironmentSetupError, UsageError
 from tadp_da.exchange import adopt, read_embedding, read_lora, write_kohya
-from tests.tadp_da.domains.checked import command
+from tadp_da.storage.tensors import read_tensors
+from tadp_da.training.checkpoint import Checkpoints
+from tests.tadp_da.domains.checks.checked import command
 
 WIDTH = 32
 
@@ -56,7 +56,7 @@ def predict(backbone: Any, text: str = "a night street") -> torch.Tensor:
 
 def test_row_28_a_learned_word_at_the_end_survives_a_caption_that_is_too_long(backbone: Any) -> None:
     word = "<dusk>"
-    backbone.install(concept_of(backbone, rows=rows(3)))
+    backbone.load_concept(concept_of(backbone, rows=rows(3)))
     names = f"{word} {word}_1 {word}_2"
     rewrite = Rewrite(strategy="{caption} in {word} style", word=names)
     fitted = fit(rewrite.target, "a car on a street " * 40, backbone.count_tokens, backbone.token_limit)
@@ -79,7 +79,7 @@ def test_row_30_rows_of_another_width_name_both_models(
     backbone: Any, tmp_path: Path, width: int, name: str
 ) -> None:
     file = saved(tmp_path / "x.safetensors", {"<x>": rows(2, width)})
-    with pytest.raises(ArtefactError) as caught:
+    with pytest.raises(ArtifactError) as caught:
         adopt(backbone, embedding=file)
     assert (
         f"those of {name} with text of width {width}; this is a model with text of width 32"
@@ -91,15 +91,15 @@ def test_row_30_rows_of_another_width_name_both_models(
 
 def test_row_31_one_of_several_embeddings_is_taken_by_name_only(tmp_path: Path) -> None:
     two = saved(tmp_path / "two.safetensors", {"<a>": rows()[0], "<b>": rows(2)})
-    with pytest.raises(ArtefactError, match="holds 2 embeddings: <a>, <b>") as caught:
+    with pytest.raises(ArtifactError, match="holds 2 embeddings: <a>, <b>") as caught:
         read_embedding(two)
     assert "say which one: --word '<a>'" in caught.value.fix
-    with pytest.raises(ArtefactError, match="none is '<c>'"):
+    with pytest.raises(ArtifactError, match="none is '<c>'"):
         read_embedding(two, "<c>")
     assert read_embedding(two, "<a>")[1].shape == (1, WIDTH)
     assert torch.equal(read_embedding(two, "<b>")[1], rows(2))
     one = saved(tmp_path / "one.safetensors", {"<a>": rows()})
-    with pytest.raises(ArtefactError, match="none is '<b>'"):
+    with pytest.raises(ArtifactError, match="none is '<b>'"):
         read_embedding(one, "<b>")
 
 
@@ -144,7 +144,7 @@ def test_row_34_a_pickle_is_refused_and_its_payload_never_runs(
             dict.fromkeys(("domain", "backbone", "method", "settings", "fingerprint"), "x") | {"word": "<x>"}
         )
     )
-    with pytest.raises((ArtefactError, EnvironmentFault)) as caught:
+    with pytest.raises((ArtifactError, EnvironmentSetupError)) as caught:
         READERS[what](path, backbone)
     assert not witness.exists()
     assert caught.value.fix
@@ -153,7 +153,7 @@ def test_row_34_a_pickle_is_refused_and_its_payload_never_runs(
 
 
 def test_row_34_advice_for_pickles_says_how_to_convert(tmp_path: Path) -> None:
-    with pytest.raises(ArtefactError, match="is a pickle, which can run any code") as caught:
+    with pytest.raises(ArtifactError, match="is a pickle, which can run any code") as caught:
         read_tensors(tmp_path / "x.pt")
     assert "safetensors.torch.save_file" in caught.value.fix
     assert caught.value.exit_code == 6
@@ -174,7 +174,7 @@ def test_row_34_advice_for_pickles_says_how_to_convert(tmp_path: Path) -> None:
 def test_row_35_what_is_no_safetensors_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
-    with pytest.raises(ArtefactError) as caught:
+    with pytest.raises(ArtifactError) as caught:
         read_tensors(path)
     assert caught.value.where == str(path)
     assert "fetch or make the file again" in caught.value.fix
@@ -185,7 +185,7 @@ def test_row_35_a_file_that_is_cut_off_anywhere_is_refused(tmp_path: Path) -> No
     whole = path.read_bytes()
     for length in range(0, len(whole), 7):
         path.write_bytes(whole[:length])
-        with pytest.raises(ArtefactError):
+        with pytest.raises(ArtifactError):
             read_tensors(path)
 
 
@@ -199,11 +199,11 @@ def test_row_35_where_the_newest_checkpoint_is_damaged_an_older_one_is_offered(t
     kept.save(2)
     file = tmp_path / "step-00000002/parameters.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(ArtefactError) as caught:
+    with pytest.raises(ArtifactError) as caught:
         kept.restore()
     assert "starts anew" in caught.value.fix
     (tmp_path / "older").rename(tmp_path / "step-00000001")
-    with pytest.raises(ArtefactError, match=r"parameters\.safetensors") as caught:
+    with pytest.raises(ArtifactError, match=r"parameters\.safetensors") as caught:
         kept.restore()
     assert "goes on from step-00000001" in caught.value.fix
     assert str(caught.value.where).endswith("step-00000002")
@@ -215,7 +215,7 @@ def test_row_36_numbers_that_are_none_are_refused_with_the_tensors_name(tmp_path
     for value in ("nan", "inf", "-inf"):
         path = saved(tmp_path / "x.safetensors", {"<x>": rows(), "<y>": torch.full((1, 4), float(value))})
         with pytest.raises(
-            ArtefactError, match="1 of 2 tensors hold numbers that are not finite, first '<y>'"
+            ArtifactError, match="1 of 2 tensors hold numbers that are not finite, first '<y>'"
         ):
             read_tensors(path)
 
@@ -223,7 +223,7 @@ def test_row_36_numbers_that_are_none_are_refused_with_the_tensors_name(tmp_path
 def test_row_36_shapes_that_are_no_rows_are_refused(tmp_path: Path) -> None:
     for shape in ((2, 3, 4), (0, 32), ()):
         path = saved(tmp_path / "x.safetensors", {"<x>": torch.zeros(shape)})
-        with pytest.raises(ArtefactError, match="expected rows"):
+        with pytest.raises(ArtifactError, match="expected rows"):
             read_embedding(path)
 
 
@@ -239,7 +239,7 @@ def test_row_40_code_of_a_model_is_never_run(tiny_pipeline: Path, tmp_path: Path
     (folder / "model_index.json").unlink()
     (folder / "model_index.json").write_text(json.dumps(index | {"unet": ["mine", "MyUNet"]}))
     (folder / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass MyUNet: pass\n")
-    with pytest.raises(ArtefactError, match="unet is 'MyUNet'"):
+    with pytest.raises(ArtifactError, match="unet is 'MyUNet'"):
         StableDiffusion.from_pretrained(str(folder))
     assert not (tmp_path / "ran").exists()
 
@@ -251,7 +251,7 @@ def test_row_40_code_of_a_captioner_is_never_run(tmp_path: Path) -> None:
     for name in ("config.json", "preprocessor_config.json", "processor_config.json"):
         (tmp_path / name).write_text(config)
     saved(tmp_path / "model.safetensors", {"x": rows()})
-    with pytest.raises(EnvironmentFault, match="cannot open the captioner") as caught:
+    with pytest.raises(EnvironmentSetupError, match="cannot open the captioner") as caught:
         Captioner.from_pretrained(tmp_path)
     assert not (tmp_path / "ran").exists()
     assert "Salesforce/blip2-opt-2.7b" in caught.value.fix
@@ -289,7 +289,7 @@ def learned(backbone: Any) -> Concept:
     """A low-rank change of rank 2 of the tiny model."""
     other = copy.deepcopy(backbone)
     generator = torch.Generator().manual_seed(0)
-    for parameter in other.train_unet("lora", rank=2):
+    for parameter in other.trainable("lora", rank=2):
         parameter.data = torch.randn(parameter.shape, generator=generator) * 0.2
     return concept_of(backbone, word="sks", lora=other.lora_tensors())
 
@@ -300,7 +300,7 @@ def test_row_76_a_kohya_file_is_the_same_change_for_every_alpha(
 ) -> None:
     from diffusers import StableDiffusionPipeline
 
-    expected = predict(copy.deepcopy(backbone).install(learned))
+    expected = predict(copy.deepcopy(backbone).load_concept(learned))
     assert (expected - predict(backbone)).abs().max() > 1e-3
     file = tmp_path / "kohya.safetensors"
     write_kohya(learned, file, alpha=alpha)
@@ -322,7 +322,7 @@ def test_row_76_a_kohya_file_is_the_same_change_for_every_alpha(
 def test_row_76_files_of_diffusers_and_peft_are_adopted(
     backbone: Any, learned: Concept, tmp_path: Path
 ) -> None:
-    expected = predict(copy.deepcopy(backbone).install(learned))
+    expected = predict(copy.deepcopy(backbone).load_concept(learned))
     learned.save(tmp_path)
     peft = {
         k.replace(".lora.down.", ".lora_A.").replace(".lora.up.", ".lora_B."): v
@@ -342,15 +342,15 @@ def test_row_76_layers_that_a_concept_cannot_hold_are_told(
     stored = load_file(file)
     text = {"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": torch.zeros(2, 32)}
     saved(file, stored | text)
-    with pytest.raises(ArtefactError, match=r"changes the text encoder too \(1 tensors") as caught:
+    with pytest.raises(ArtifactError, match=r"changes the text encoder too \(1 tensors") as caught:
         read_lora(file, backbone.unet)
     assert "--unet-only" in caught.value.fix
     assert len(read_lora(file, backbone.unet, unet_only=True)) == len(learned.lora)
     saved(file, stored | {"lora_unet_nowhere.lora_down.weight": torch.zeros(2, 32)})
-    with pytest.raises(ArtefactError, match="this UNet has no low-rank layer 'lora_unet_nowhere"):
+    with pytest.raises(ArtifactError, match="this UNet has no low-rank layer 'lora_unet_nowhere"):
         read_lora(file, backbone.unet)
     saved(file, {k: v for k, v in stored.items() if "attn1_to_q.lora_up" not in k})
-    with pytest.raises(ArtefactError, match="has no pair of down and up"):
+    with pytest.raises(ArtifactError, match="has no pair of down and up"):
         read_lora(file, backbone.unet)
 
 

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.comparison import compare
-from benchmarks.evaluate import Evaluation, Kept, Report
+from benchmarks.evaluate import Evaluation, Report, SavedImage
 from benchmarks.in_common import in_common
-from benchmarks.mask_zips import MASK_ZIPS
 from benchmarks.recipe import read_benchmark
-from benchmarks.report import markdown
-from benchmarks.tables import publish
+from benchmarks.reports.statistics import compare
+from benchmarks.reports.tables import markdown
+from benchmarks.submit.mask_zips import MASK_ZIPS
+from benchmarks.suite import publish
 from tadp_da.domains import domains
-from tadp_da.domains._driving import LABELS
-from tadp_da.domains.folder import folder_domain
+from tadp_da.domains.formats.folder import folder_domain
+from tadp_da.domains.shared.driving import LABELS
 from tadp_da.errors import DataError, UsageError
 from tadp_da.heads._confusion import ConfusionScore
 from tadp_da.heads._detection_score import DetectionScore
@@ -312,7 +312,7 @@ def test_row_74_secrets_of_the_environment_are_in_no_file_of_a_run(
         labels=SPACE,
     )
     report = Report(source=None, target=evaluation)
-    made.once("report", recipe.as_json(), report.save, Report.load)
+    made.get_or_create("report", recipe.as_json(), report.save, Report.load)
     reports = {"null": {0: report}}
     publish("t", reports, made.folder / "tables")
     files = [path for path in made.folder.rglob("*") if path.is_file()]
@@ -326,7 +326,7 @@ def test_row_74_secrets_of_the_environment_are_in_no_file_of_a_run(
 def test_row_75_hostile_names_and_captions_are_shown_as_text(tmp_path: Path) -> None:
     hostile = "<img src=http://x onerror=alert(1)> [a](http://x) ![b](http://y) `c` | $d$ =1+1"
     labels = LabelSpace("segmentation", (hostile, "car"))
-    kept = Kept(stem="00", key=f"{hostile}.png", prompt=hostile, score=1.0)
+    kept = SavedImage(stem="00", key=f"{hostile}.png", prompt=hostile, score=1.0)
     evaluation = Evaluation(
         domain=hostile,
         metric="mIoU",

@@ -16,16 +16,17 @@ import pytest
 import torch
 from PIL import Image
 
-from adapt._examples import TrainingExamples
+from adapt.training_data import TrainingExamples
 from benchmarks.evaluate import evaluate
 from tadp_da import cli
-from tadp_da._checkpoint import Checkpoints
-from tadp_da._guard import Guard
 from tadp_da.captions.captioner import Captioner, CaptionerSettings, caption_images
 from tadp_da.captions.files import CaptionFile
-from tadp_da.errors import Interrupted, UsageError
-from tadp_da.interruption import Stop, attended, check, held
-from tadp_da.run import MANIFEST, UNFINISHED, Run, made, verify
+from tadp_da.errors import InterruptedRunError, UsageError
+from tadp_da.run import Run
+from tadp_da.storage.artifacts import MANIFEST, UNFINISHED, get_or_create, verify
+from tadp_da.training.checkpoint import Checkpoints
+from tadp_da.training.monitor import TrainingMonitor
+from tadp_da.training.signals import Stop, attended, check, held
 from tadp_da.types import Boxes, Detections, Labeled, LabelSpace, Unlabeled
 from tests.faults.victims import Line, begin, read, share, stuck, train, until, weights
 from tests.tadp_da.captions.conftest import write_blip2
@@ -73,11 +74,11 @@ def test_row_43_a_signal_waits_where_it_is_held_and_is_not_forgotten() -> None:
         done.append("the step")
         check()
 
-    with attended(), pytest.raises(Interrupted, match="is saved") as caught, held():
+    with attended(), pytest.raises(InterruptedRunError, match="is saved") as caught, held():
         step()
     assert done == ["the step"]
     assert caught.value.exit_code == 75
-    with attended(), pytest.raises(Interrupted), held():
+    with attended(), pytest.raises(InterruptedRunError), held():
         stop()
     with attended(), pytest.raises(Stop):
         stop()
@@ -92,7 +93,7 @@ def test_row_43_during_a_save_the_save_is_finished(tmp_path: Path, monkeypatch: 
         write(self, *given)
 
     monkeypatch.setattr(Checkpoints, "_write", interrupted)
-    with attended(), pytest.raises(Interrupted, match="step 3 of 7"):
+    with attended(), pytest.raises(InterruptedRunError, match="step 3 of 7"):
         train(tmp_path)
     (kept,) = (tmp_path / "unfinished/line").iterdir()
     assert kept.name == "step-00000003"
@@ -102,15 +103,17 @@ def test_row_43_during_a_save_the_save_is_finished(tmp_path: Path, monkeypatch: 
 def test_row_43_after_the_last_step_nothing_of_a_training_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look, whole, again = Guard.check, Line(), Line()
+    look, whole, again = TrainingMonitor.check, Line(), Line()
 
-    def interrupted(self: Guard, loss: float, norm: float, index: int, *given: Any, **more: Any) -> None:
+    def interrupted(
+        self: TrainingMonitor, loss: float, norm: float, index: int, *given: Any, **more: Any
+    ) -> None:
         if index == 6:
             stop()  # when it is settled already that the training goes on
         look(self, loss, norm, index, *given, **more)
 
-    monkeypatch.setattr(Guard, "check", interrupted)
-    with attended(), pytest.raises(Interrupted, match="is saved"):
+    monkeypatch.setattr(TrainingMonitor, "check", interrupted)
+    with attended(), pytest.raises(InterruptedRunError, match="is saved"):
         train(tmp_path, whole, checkpoint_every=0)
     monkeypatch.undo()
     assert train(tmp_path, again, checkpoint_every=0) == [], "nothing is left to do"
@@ -132,7 +135,7 @@ def test_row_43_captioning_saves_the_batch_and_goes_on(
 
     monkeypatch.setattr(Captioner, "__call__", interrupted)
     out = tmp_path / "captions.json"
-    with attended(), pytest.raises(Interrupted):
+    with attended(), pytest.raises(InterruptedRunError):
         caption_images(pictures, captioner, out, run)
     assert len(CaptionFile.read(out).entries) == 2
     assert caption_images(pictures, captioner, out, run).made == 2
@@ -224,11 +227,11 @@ def test_row_48_a_run_that_was_begun_otherwise_is_refused_with_what_differs(
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        made(place, {"settings": settings}, half, read)
+        get_or_create(place, {"settings": settings}, half, read)
     other = {"settings": settings | {"lr": 0.2, "rank": 3}}
     told = r"settings.lr: 0.1 there, 0.2 now; settings.rank: None there, 3 now"
     with pytest.raises(UsageError, match=told) as caught:
-        made(place, other, half, read)
+        get_or_create(place, other, half, read)
     assert caught.value.exit_code == 2
     assert "choose another --out, or delete that folder" in caught.value.fix
 
@@ -237,11 +240,11 @@ def test_row_48_a_run_that_was_begun_otherwise_is_refused_with_what_differs(
 
     safe = {"settings": settings | {"steps": 8, "workers": 4, "checkpoint_every": 1}}
     with pytest.raises(UsageError, match=r"settings\.steps: 5 there, 8 now"):
-        made(place, safe, rest, read)
-    assert made(place, safe, rest, read, may_change=("settings.steps",)) == "half"
+        get_or_create(place, safe, rest, read)
+    assert get_or_create(place, safe, rest, read, may_change=("settings.steps",)) == "half"
     assert "going on with other settings.steps" in caplog.text
     with pytest.raises(UsageError, match="was made with other settings"):
-        made(place, {"settings": settings}, rest, read, may_change=("settings.steps",))
+        get_or_create(place, {"settings": settings}, rest, read, may_change=("settings.steps",))
 
 
 def test_row_48_49_a_command_into_its_finished_folder(

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from tadp_da._guard import STEPS, check_text
-from tadp_da.errors import Diverged, EnvironmentFault, Interrupted, UsageError
+from tadp_da.errors import DivergedError, EnvironmentSetupError, InterruptedRunError, UsageError
 from tadp_da.heads import heads
-from tadp_da.interruption import attended
-from tadp_da.loop import LoopSettings, fit
 from tadp_da.run import Run
+from tadp_da.training.loop import LoopSettings, fit
+from tadp_da.training.monitor import STEPS, check_embeddings
+from tadp_da.training.signals import attended
 from tadp_da.types import FeatureSpec, LabelSpace
 from tests.faults.victims import Line, Points, train, weights
 
@@ -60,7 +60,7 @@ def test_row_46_47_63_a_resumed_training_ends_in_the_same_bits(
     whole = Line(width=WIDE)
     train(tmp_path / "whole", whole, **settings)
     for stop in stops:
-        with attended(), pytest.raises(Interrupted, match="the same command again"):
+        with attended(), pytest.raises(InterruptedRunError, match="the same command again"):
             train(tmp_path / "cut", signalled(stop), **settings)
     resumed = Line(width=WIDE)
     train(tmp_path / "cut", resumed, **settings)
@@ -117,7 +117,7 @@ def test_row_50_what_is_not_finite_stops_names_the_batch_and_keeps_the_last_good
         line = nan_in_gradient(3)
     else:
         examples = Spoiled()
-    with pytest.raises(Diverged, match="not finite") as caught:
+    with pytest.raises(DivergedError, match="not finite") as caught:
         train(tmp_path, line, examples=examples)
     assert caught.value.exit_code == 5
     told = str(caught.value.where)
@@ -136,7 +136,7 @@ def test_row_51_a_loss_that_explodes_is_warned_of_before_it_ends_the_run(
 ) -> None:
     line, calls = Line(), itertools.count(1)
     line.before = lambda: next(calls) > 12 and line.layer[2].weight.data.mul_(30)
-    with caplog.at_level(logging.WARNING), pytest.raises(Diverged, match="not finite"):
+    with caplog.at_level(logging.WARNING), pytest.raises(DivergedError, match="not finite"):
         train(tmp_path, line, steps=40, lr=1e-3)
     warned = [record.getMessage() for record in caplog.records]
     assert "step 7: the loss jumped to" in warned[0]
@@ -163,7 +163,7 @@ def test_row_52_parameters_that_never_move_end_the_run(tmp_path: Path, reason: s
     if reason == "no gradient":
         for parameter in line.layer.parameters():
             parameter.register_hook(torch.zeros_like)
-    with pytest.raises(Diverged) as caught:
+    with pytest.raises(DivergedError) as caught:
         train(tmp_path, line, steps=9, lr=0.0 if reason == "rate 0" else 0.01)
     assert caught.value.exit_code == 5
     assert f"step {STEPS}" in str(caught.value.where)
@@ -202,8 +202,8 @@ def test_row_33_text_that_tells_nothing_is_warned_of_and_an_error_where_strict(
 ) -> None:
     prompts = ("a car on a street", "a dark night")
     with torch.no_grad():
-        check_text(backbone.encode_text(prompts), prompts, strict=True)
-        check_text(backbone.encode_text(("",)), ("",), strict=True)
+        check_embeddings(backbone.encode_text(prompts), prompts, strict=True)
+        check_embeddings(backbone.encode_text(("",)), ("",), strict=True)
         (norm,) = (m for n, m in backbone.text_encoder.named_modules() if n.endswith("final_layer_norm"))
         norm.weight.zero_()
         same = backbone.encode_text(prompts)
@@ -217,17 +217,17 @@ def test_row_33_text_that_tells_nothing_is_warned_of_and_an_error_where_strict(
     ):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            check_text(embeddings, prompts, strict=False)
+            check_embeddings(embeddings, prompts, strict=False)
         assert told in caplog.text
         assert "check the text encoder's weights" in caplog.text
-        with pytest.raises(Diverged, match="told nothing") as caught:
-            check_text(embeddings, prompts, strict=True)
+        with pytest.raises(DivergedError, match="told nothing") as caught:
+            check_embeddings(embeddings, prompts, strict=True)
         assert caught.value.exit_code == 5
 
 
 def test_row_59_memory_that_does_not_suffice_is_told_with_settings_that_do(tmp_path: Path) -> None:
     line = Line(lambda: torch.empty(2**60, dtype=torch.uint8))  # more than any machine has
-    with pytest.raises(EnvironmentFault, match="does not fit into the memory of cpu") as caught:
+    with pytest.raises(EnvironmentSetupError, match="does not fit into the memory of cpu") as caught:
         train(tmp_path, line)
     assert "set batch=1 accumulate=6 (the same step in half the memory)" in caught.value.fix
     assert "gradient_checkpointing=true" in caught.value.fix

@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tadp_da import cli
-from tadp_da.interruption import attended
-from tadp_da.loop import LoopSettings, Step, fit, recorded
-from tadp_da.run import Run, made
+from tadp_da.run import Run
+from tadp_da.training.loop import LoopSettings, Step, fit, recorded
+from tadp_da.training.signals import attended
 
 WIDTH = 64
 
@@ -92,7 +92,7 @@ def weights(line: Line) -> dict[str, Tensor]:
 
 
 def learn(folder: str, steps: int = 12, pause: float = 0.01, width: int = 512) -> None:
-    """Train a line as an artefact."""
+    """Train a line as an artifact."""
     torch.set_num_threads(1)
     run = Run(folder=Path(folder), seed=5, device="cpu", quiet=True)
 
@@ -101,7 +101,7 @@ def learn(folder: str, steps: int = 12, pause: float = 0.01, width: int = 512) -
         train(draft, line, steps=steps, ema=0.5)
         save_file(weights(line), draft / "line.safetensors")
 
-    run.once("line", {"steps": steps}, make, lambda place: load_file(place / "line.safetensors"))
+    run.get_or_create("line", {"steps": steps}, make, lambda place: load_file(place / "line.safetensors"))
 
 
 def stuck(folder: str) -> None:
@@ -124,7 +124,7 @@ def limited(folder: str, size: int) -> None:
 
 
 def share(folder: str, inputs: Mapping[str, Any], log: str) -> None:
-    """Make an artefact for as long as a file of that name is missing; every making leaves a line in the log."""
+    """Make an artifact for as long as a file of that name is missing; every making leaves a line in the log."""
 
     def make(draft: Path) -> None:
         with open(log, "a", encoding="utf-8") as file:
@@ -133,7 +133,7 @@ def share(folder: str, inputs: Mapping[str, Any], log: str) -> None:
             time.sleep(0.01)
         (draft / "text").write_text("made")
 
-    command([], lambda: made(Path(folder), inputs, make, lambda place: (place / "text").read_text()))
+    command([], lambda: get_or_create(Path(folder), inputs, make, lambda place: (place / "text").read_text()))
 
 
 def command(words: list[str], body: Callable[[], Any] | None = None) -> None:

@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from personalize import DreamBooth, TextualInversion
-from personalize._settings import Previews
+from personalize.methods.dreambooth import DreamBooth
+from personalize.methods.textual_inversion import TextualInversion
+from personalize.settings import Previews
 from tadp_da.concept import Concept
 from tadp_da.run import Run
 from tadp_da.types import Unlabeled

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from personalize import DreamBooth
-from personalize._denoising import NoisePrediction, Prompts, TextTable, Views, collate
-from personalize._latents import encode
+from personalize.denoising import LatentDataset, NoisePrediction, Prompts, TextTable, collate
+from personalize.latents import encode
+from personalize.methods.dreambooth import DreamBooth
 from tadp_da.errors import DataError
 from tadp_da.run import Run
 from tadp_da.types import Unlabeled
@@ -20,17 +20,17 @@ def _generators(count: int, first: int = 0) -> list[torch.Generator]:
 
 
 @pytest.fixture
-def views(backbone: Any, images: Unlabeled, tmp_path: Path) -> Views:
+def views(backbone: Any, images: Unlabeled, tmp_path: Path) -> LatentDataset:
     run = Run(folder=tmp_path, device="cpu", quiet=True)
     latents = encode(backbone, images, DreamBooth(posterior="sample"), run)
-    return Views(latents, Prompts(("a {word} photo", "a {word} image"), "sks"))
+    return LatentDataset(latents, Prompts(("a {word} photo", "a {word} image"), "sks"))
 
 
-def _batch(views: Views, count: int = 2) -> Any:
+def _batch(views: LatentDataset, count: int = 2) -> Any:
     return collate([views.fetch(i, np.random.default_rng(i)) for i in range(count)])
 
 
-def test_loss_is_a_function_of_the_generators(backbone: Any, views: Views) -> None:
+def test_loss_is_a_function_of_the_generators(backbone: Any, views: LatentDataset) -> None:
     objective, batch = NoisePrediction(backbone, backbone.encode_text), _batch(views)
     with torch.no_grad():
         first, again, other = (objective(batch, _generators(2, seed)) for seed in (0, 0, 9))
@@ -38,7 +38,7 @@ def test_loss_is_a_function_of_the_generators(backbone: Any, views: Views) -> No
     assert not torch.equal(first, other)
 
 
-def test_a_batch_costs_the_mean_of_its_samples(backbone: Any, views: Views) -> None:
+def test_a_batch_costs_the_mean_of_its_samples(backbone: Any, views: LatentDataset) -> None:
     objective = NoisePrediction(backbone, backbone.encode_text)
     single = [_batch(views, 2)] + [collate([views.fetch(i, np.random.default_rng(i))]) for i in range(2)]
     with torch.no_grad():
@@ -47,7 +47,7 @@ def test_a_batch_costs_the_mean_of_its_samples(backbone: Any, views: Views) -> N
     torch.testing.assert_close(both, (apart[0] + apart[1]) / 2)
 
 
-def test_a_gamma_beyond_every_snr_weighs_epsilon_equally(backbone: Any, views: Views) -> None:
+def test_a_gamma_beyond_every_snr_weighs_epsilon_equally(backbone: Any, views: LatentDataset) -> None:
     batch = _batch(views)
     with torch.no_grad():
         plain, vast, five = (
@@ -58,8 +58,10 @@ def test_a_gamma_beyond_every_snr_weighs_epsilon_equally(backbone: Any, views: V
     assert five < plain
 
 
-def test_the_prior_is_added_with_its_weight(backbone: Any, views: Views) -> None:
-    both = Views(views.latents, views.prompts, prior=Views(views.latents, Prompts(("an image",), "sks")))
+def test_the_prior_is_added_with_its_weight(backbone: Any, views: LatentDataset) -> None:
+    both = LatentDataset(
+        views.latents, views.prompts, prior=LatentDataset(views.latents, Prompts(("an image",), "sks"))
+    )
     batch = collate([both.fetch(0, np.random.default_rng(0))])
     assert batch.prior is not None
     assert batch.prior.prompts == ["an image"]

@@ -10,8 +10,8 @@ import torch
 from diffusers import AutoencoderTiny
 from PIL import Image
 
-from personalize import DreamBooth
-from personalize._latents import cover, crops, encode, target_size, to_pixels
+from personalize.latents import cover, crops, encode, target_size, to_pixels
+from personalize.methods.dreambooth import DreamBooth
 from tadp_da.errors import DataError, UsageError
 from tadp_da.run import Run
 from tadp_da.types import Unlabeled

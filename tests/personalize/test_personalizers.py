@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from personalize import Nothing
+from personalize.methods.none import Nothing
 from tadp_da.concept import Concept
 from tadp_da.run import Run
 from tadp_da.types import Unlabeled
@@ -34,7 +34,7 @@ def test_the_concept_says_where_it_comes_from(learned: Any, method: str, fresh: 
 def test_installing_gives_the_trained_features(learned: Any, method: str, fresh: Any, tmp_path: Path) -> None:
     trained = learned(method)
     trained.concept.save(tmp_path)
-    installed = fresh().install(Concept.load(tmp_path))
+    installed = fresh().load_concept(Concept.load(tmp_path))
     theirs, ours = _features(trained.backbone, trained.concept), _features(installed, trained.concept)
     for stride, level in ours.items():
         torch.testing.assert_close(level, theirs[stride], rtol=0, atol=0)
@@ -86,6 +86,6 @@ def test_nothing_is_the_identity(fresh: Any, images: Unlabeled, tmp_path: Path) 
     concept = Nothing()(backbone, images, Run(folder=tmp_path))
     concept.save(tmp_path)
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
-    backbone.install(Concept.load(tmp_path))
+    backbone.load_concept(Concept.load(tmp_path))
     assert concept.prompt_word is None
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from personalize import DreamBooth
-from personalize._denoising import Prompts, Views
-from personalize._settings import Previews
-from personalize._training import Witness
+from personalize.denoising import LatentDataset, Prompts
+from personalize.methods.dreambooth import DreamBooth
 from personalize.previews import grid, spread
+from personalize.settings import Previews
+from personalize.training import BeforeAfterLogger
 from tadp_da.errors import UsageError
 from tadp_da.run import Run
 
@@ -66,11 +66,13 @@ def test_spread_takes_from_the_whole_list(images) -> None:
     assert len(spread(images, 99)) == len(images)
 
 
-def _witness(images: Any, tmp_path: Path, prompt: str, captions: tuple[str, ...] | None = None) -> Witness:
+def _witness(
+    images: Any, tmp_path: Path, prompt: str, captions: tuple[str, ...] | None = None
+) -> BeforeAfterLogger:
     chosen = DreamBooth(previews=Previews(images=3, prompts=(prompt,)))
     latents: Any = None
-    views = Views(latents, Prompts(("a {word} photo",), "sks", captions))
-    return Witness(
+    views = LatentDataset(latents, Prompts(("a {word} photo",), "sks", captions))
+    return BeforeAfterLogger(
         SimpleNamespace(sample=pytest.fail), images, views, chosen, Run(folder=tmp_path, quiet=True)
     )
 

@@ -9,8 +9,11 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 import personalize
-from personalize import DreamBooth, Nothing, TextualInversion, personalizers
-from personalize._settings import as_record
+from personalize import personalizers
+from personalize.methods.dreambooth import DreamBooth
+from personalize.methods.none import Nothing
+from personalize.methods.textual_inversion import TextualInversion
+from personalize.settings import as_record
 
 WORD = {"word": "<dusk>", "like": "night"}
 

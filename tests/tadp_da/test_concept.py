@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tadp_da.concept import LORA, ROWS, UNET, Concept
-from tadp_da.errors import ArtefactError
+from tadp_da.errors import ArtifactError
 
 
 def _tensor(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -89,20 +89,20 @@ def test_row_35_changed_or_broken_tensors_are_refused(file, tmp_path):
     path = tmp_path / file
     tensors = {k: v.clone() for k, v in load_file(path).items()}
     save_file({k: v + 1 for k, v in tensors.items()}, path)
-    with pytest.raises(ArtefactError, match="not those that were saved") as caught:
+    with pytest.raises(ArtifactError, match="not those that were saved") as caught:
         Concept.load(tmp_path)
     assert "make it again" in caught.value.fix
     path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(ArtefactError, match="not a readable concept"):
+    with pytest.raises(ArtifactError, match="not a readable concept"):
         Concept.load(tmp_path)
 
 
 def test_what_is_no_concept_is_refused(tmp_path):
-    with pytest.raises(ArtefactError, match="not a readable concept") as caught:
+    with pytest.raises(ArtifactError, match="not a readable concept") as caught:
         Concept.load(tmp_path)
     assert caught.value.exit_code == 6
     _concept(**KINDS["rows"]).save(tmp_path)
     facts = json.loads((tmp_path / "concept.json").read_text())
     (tmp_path / "concept.json").write_text(json.dumps(facts | {"word": "<other>"}))
-    with pytest.raises(ArtefactError):
+    with pytest.raises(ArtifactError):
         Concept.load(tmp_path)

@@ -1,4 +1,4 @@
-"""PerceptionModel: predictions at the image's own resolution, attention of words, and an artefact that stands alone."""
+"""PerceptionModel: predictions at the image's own resolution, attention of words, and an artifact that stands alone."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from PIL import Image
 from pydantic import ValidationError
 
 from tadp_da.captions.rewrite import Rewrite
-from tadp_da.errors import ArtefactError, UsageError
+from tadp_da.errors import ArtifactError, UsageError
+from tadp_da.inference import InferenceSettings
 from tadp_da.perception_model import PerceptionModel
-from tadp_da.types import LabelSpace, Wording
-from tadp_da.viewing import Viewing
+from tadp_da.types import DomainDescription, LabelSpace
 
 LABELS = LabelSpace("segmentation", ("sky", "road", "car"), palette=((0, 0, 255), (90, 90, 90), (255, 0, 0)))
 
@@ -30,7 +30,9 @@ def assemble(backbone: Any, **settings: Any) -> PerceptionModel:
     return PerceptionModel.assemble(backbone, "semantic-fpn", LABELS, **({"width": 16} | settings))
 
 
-def dense(model: PerceptionModel, image: Image.Image, viewing: Viewing | None = None) -> torch.Tensor:
+def dense(
+    model: PerceptionModel, image: Image.Image, viewing: InferenceSettings | None = None
+) -> torch.Tensor:
     """Logits at the working size."""
     with torch.no_grad():
         text = model.backbone.encode_text(["a street"])
@@ -42,9 +44,13 @@ def dense(model: PerceptionModel, image: Image.Image, viewing: Viewing | None = 
 
 @pytest.mark.parametrize("size", [(64, 64), (64, 96), (61, 83), (20, 150)], ids=str)
 @pytest.mark.parametrize(
-    "viewing", [Viewing(), Viewing(short=32, window=(32, 32), flip=True)], ids=["whole", "windows"]
+    "viewing",
+    [InferenceSettings(), InferenceSettings(short=32, window=(32, 32), flip=True)],
+    ids=["whole", "windows"],
 )
-def test_decisions_have_the_size_of_the_image(backbone: Any, size: tuple[int, int], viewing: Viewing) -> None:
+def test_decisions_have_the_size_of_the_image(
+    backbone: Any, size: tuple[int, int], viewing: InferenceSettings
+) -> None:
     decision = assemble(backbone, viewing=viewing).predict(picture(*size), "a street")
     assert decision.shape == size
     assert decision.dtype == np.uint8
@@ -62,7 +68,9 @@ def test_the_prompt_reaches_the_network(backbone: Any) -> None:
 
 
 def test_captions_are_rewritten_and_prompts_are_not(backbone: Any) -> None:
-    rewrite = Rewrite(strategy="simple", target_words=Wording(medium="photo", style="dark night"))
+    rewrite = Rewrite(
+        strategy="simple", target_description=DomainDescription(medium="photo", style="dark night")
+    )
     model = assemble(backbone, rewrite=rewrite)
     assert model.prompt("a car") == "a dark night photo of a car"
     image = picture(64, 64)
@@ -73,20 +81,20 @@ def test_captions_are_rewritten_and_prompts_are_not(backbone: Any) -> None:
 
 def test_a_window_that_covers_the_image_is_the_whole_image(backbone: Any) -> None:
     model, image = assemble(backbone), picture(64, 96)
-    whole = dense(model, image, Viewing())
-    assert torch.equal(dense(model, image, Viewing(window=(64, 96))), whole)
-    assert torch.equal(dense(model, image, Viewing(window=(128, 128), stride=(8, 8))), whole)
+    whole = dense(model, image, InferenceSettings())
+    assert torch.equal(dense(model, image, InferenceSettings(window=(64, 96))), whole)
+    assert torch.equal(dense(model, image, InferenceSettings(window=(128, 128), stride=(8, 8))), whole)
 
 
 def test_mirrored_images_get_mirrored_decisions_when_averaged_with_their_mirror(backbone: Any) -> None:
-    model, image = assemble(backbone, viewing=Viewing(flip=True)), picture(64, 64)
+    model, image = assemble(backbone, viewing=InferenceSettings(flip=True)), picture(64, 64)
     mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     torch.testing.assert_close(dense(model, mirrored), dense(model, image).flip(-1))
 
 
 @pytest.mark.parametrize("size", [(100, 130), (64, 64), (30, 200), (65, 64)], ids=str)
 def test_windows_cover_every_pixel_and_never_leave_the_image(size: tuple[int, int]) -> None:
-    viewing = Viewing(window=(64, 48), stride=(40, 30))
+    viewing = InferenceSettings(window=(64, 48), stride=(40, 30))
     seen = np.zeros(size, int)
     boxes = viewing.boxes(*size)
     for rows, columns in boxes:
@@ -100,12 +108,12 @@ def test_windows_cover_every_pixel_and_never_leave_the_image(size: tuple[int, in
 
 def test_windows_are_averaged() -> None:
     pixels = torch.rand(1, 3, 50, 70)
-    average = Viewing(window=(32, 32), stride=(10, 10)).through(lambda x: x * 2, pixels)
+    average = InferenceSettings(window=(32, 32), stride=(10, 10)).through(lambda x: x * 2, pixels)
     torch.testing.assert_close(average, pixels * 2)
 
 
 def test_windows_of_the_paper() -> None:
-    viewing = Viewing(short=512, long=1024, window=(512, 512), stride=(341, 341))
+    viewing = InferenceSettings(short=512, long=1024, window=(512, 512), stride=(341, 341))
     assert viewing.size(1080, 1920) == (512, 910)
     assert viewing.size(1024, 2048) == (512, 1024)
     assert [columns.start for _, columns in viewing.boxes(512, 1024)] == [0, 341, 512]
@@ -116,7 +124,7 @@ def test_windows_of_the_paper() -> None:
 )
 def test_nonsensical_viewing_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        Viewing(**wrong)
+        InferenceSettings(**wrong)
 
 
 def test_attention_of_words_lies_on_their_tokens(backbone: Any) -> None:
@@ -168,17 +176,19 @@ def test_the_seed_decides_the_heads_first_weights(backbone: Any) -> None:
 @pytest.fixture
 def learned(backbone: Any) -> PerceptionModel:
     """A model whose UNet, words and head are not those of any base."""
-    backbone.learn("<dusk>", "night", vectors=2)
+    backbone.add_tokens("<dusk>", "night", vectors=2)
     with torch.no_grad():
         for parameter in backbone.unet.parameters():
             parameter.mul_(1.01)
         backbone.text_encoder.get_input_embeddings().weight[-1] += 0.3
-    words = Wording(medium="photo", style="dark night")
+    words = DomainDescription(medium="photo", style="dark night")
     return assemble(
         backbone,
         seed=5,
-        rewrite=Rewrite(strategy="a {word} photo of {caption}", target_words=words, word="<dusk> <dusk>_1"),
-        viewing=Viewing(short=48, window=(32, 32), flip=True),
+        rewrite=Rewrite(
+            strategy="a {word} photo of {caption}", target_description=words, word="<dusk> <dusk>_1"
+        ),
+        viewing=InferenceSettings(short=48, window=(32, 32), flip=True),
     )
 
 
@@ -240,7 +250,7 @@ def test_a_corrupt_folder_is_refused(
         data = bytearray((tmp_path / name).read_bytes())
         data[len(data) // 2] ^= 1
         (tmp_path / name).write_bytes(data)
-    with pytest.raises(ArtefactError, match="tadp-da adapt") as caught:
+    with pytest.raises(ArtifactError, match="tadp-da adapt") as caught:
         PerceptionModel.load(tmp_path)
     assert name in str(caught.value)
 
@@ -248,10 +258,10 @@ def test_a_corrupt_folder_is_refused(
 def test_a_folder_without_its_last_file_is_no_model(learned: PerceptionModel, tmp_path: Path) -> None:
     learned.save(tmp_path)
     (tmp_path / "model.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ArtefactError, match="not a perception model"):
+    with pytest.raises(ArtifactError, match="not a perception model"):
         PerceptionModel.load(tmp_path)
     (tmp_path / "model.json").unlink()
-    with pytest.raises(ArtefactError, match="train it again"):
+    with pytest.raises(ArtifactError, match="train it again"):
         PerceptionModel.load(tmp_path)
 
 
@@ -260,5 +270,5 @@ def test_facts_that_do_not_fit_the_weights_are_refused(learned: PerceptionModel,
     facts = json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))
     facts["head"]["settings"]["width"] = 32
     (tmp_path / "model.json").write_text(json.dumps(facts), encoding="utf-8")
-    with pytest.raises(ArtefactError, match="cannot be put together"):
+    with pytest.raises(ArtifactError, match="cannot be put together"):
         PerceptionModel.load(tmp_path)

@@ -6,7 +6,7 @@ import pytest
 
 from tadp_da import errors
 from tadp_da.backbones import backbones
-from tadp_da.captions import strategies
+from tadp_da.captions.strategies import strategies
 from tadp_da.domains import domains
 from tadp_da.errors import TadpError, UsageError
 from tadp_da.heads import heads
@@ -44,10 +44,10 @@ def test_exit_codes_are_the_published_contract() -> None:
     assert codes == {
         "UsageError": 2,
         "DataError": 3,
-        "EnvironmentFault": 4,
-        "Diverged": 5,
-        "ArtefactError": 6,
-        "Interrupted": 75,
+        "EnvironmentSetupError": 4,
+        "DivergedError": 5,
+        "ArtifactError": 6,
+        "InterruptedRunError": 75,
     }
     error = errors.DataError("a mask holds 9", where="a.png", fix="map it")
     assert error.lines() == ["a mask holds 9", "  where: a.png", "  fix:   map it"]

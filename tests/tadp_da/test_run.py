@@ -1,4 +1,4 @@
-"""Laws of the artefact store: made once per inputs, whole or absent, never silently changed."""
+"""Laws of the artifact store: made once per inputs, whole or absent, never silently changed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from tadp_da import run as runs
-from tadp_da.errors import ArtefactError, EnvironmentFault, TadpError, UsageError
-from tadp_da.run import MANIFEST, UNFINISHED, Run, made
+from tadp_da.errors import ArtifactError, EnvironmentSetupError, TadpError, UsageError
+from tadp_da.run import Run
+from tadp_da.storage.artifacts import MANIFEST, UNFINISHED, get_or_create
 
 
 def read(folder: Path) -> str:
@@ -29,11 +30,11 @@ def test_made_once_per_inputs(tmp_path: Path) -> None:
         calls.append(folder)
         (folder / "text").write_text(f"made {len(calls)}")
 
-    assert run.once("thing", {"a": 1}, make, read) == "made 1"
-    assert run.once("thing", {"a": 1}, make, read) == "made 1"
-    assert run.once("thing", {"a": 2}, make, read) == "made 2"
+    assert run.get_or_create("thing", {"a": 1}, make, read) == "made 1"
+    assert run.get_or_create("thing", {"a": 1}, make, read) == "made 1"
+    assert run.get_or_create("thing", {"a": 2}, make, read) == "made 2"
     assert len(calls) == 2
-    manifest = json.loads((run.place("thing", {"a": 1}) / MANIFEST).read_text())
+    manifest = json.loads((run.artifact_path("thing", {"a": 1}) / MANIFEST).read_text())
     assert manifest["inputs"] == {"a": 1}
     assert set(manifest["files"]) == {"text"}
     assert "torch" in manifest["versions"]
@@ -48,17 +49,17 @@ def test_a_draft_outlives_an_error_and_is_gone_on_from(tmp_path: Path) -> None:
         raise RuntimeError("disk on fire")
 
     with pytest.raises(RuntimeError):
-        run.once("thing", {}, half, read)
-    assert not run.place("thing", {}).exists()
+        run.get_or_create("thing", {}, half, read)
+    assert not run.artifact_path("thing", {}).exists()
 
     def rest(folder: Path) -> None:
         assert run.inside(folder).unfinished == folder / UNFINISHED
         assert (folder / UNFINISHED / "state").read_text() == "7"
         (folder / "text").write_text(read(folder) + " and half")
 
-    assert run.once("thing", {}, rest, read) == "half and half"
-    assert list(tmp_path.iterdir()) == [run.place("thing", {})]
-    assert {p.name for p in run.place("thing", {}).iterdir()} == {"text", MANIFEST}
+    assert run.get_or_create("thing", {}, rest, read) == "half and half"
+    assert list(tmp_path.iterdir()) == [run.artifact_path("thing", {})]
+    assert {p.name for p in run.artifact_path("thing", {}).iterdir()} == {"text", MANIFEST}
 
 
 def test_an_error_before_anything_was_made_leaves_nothing(tmp_path: Path) -> None:
@@ -66,15 +67,15 @@ def test_an_error_before_anything_was_made_leaves_nothing(tmp_path: Path) -> Non
         raise RuntimeError("no such model")
 
     with pytest.raises(RuntimeError):
-        Run(folder=tmp_path).once("thing", {}, fail, read)
+        Run(folder=tmp_path).get_or_create("thing", {}, fail, read)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_settings_that_change_nothing_name_nothing(tmp_path: Path) -> None:
     run = Run(folder=tmp_path)
     settings = {"adapt": {"steps": 3, "workers": 0, "checkpoint_every": 5}}
-    assert run.place("m", settings) == run.place("m", {"adapt": {"steps": 3, "workers": 8}})
-    assert run.place("m", settings) != run.place("m", {"adapt": {"steps": 4}})
+    assert run.artifact_path("m", settings) == run.artifact_path("m", {"adapt": {"steps": 3, "workers": 8}})
+    assert run.artifact_path("m", settings) != run.artifact_path("m", {"adapt": {"steps": 4}})
 
 
 def test_an_explicit_place_that_is_taken_is_never_cleared(tmp_path: Path) -> None:
@@ -82,21 +83,24 @@ def test_an_explicit_place_that_is_taken_is_never_cleared(tmp_path: Path) -> Non
     place.mkdir()
     (place / "thesis.tex").write_text("years of work")
     with pytest.raises(UsageError, match="choose a new folder"):
-        made(place, {}, lambda f: None, read)
+        get_or_create(place, {}, lambda f: None, read)
     assert (place / "thesis.tex").read_text() == "years of work"
     (place / "thesis.tex").unlink()
-    assert made(place, {}, lambda f: (f / "text").write_text("in an empty one"), read) == "in an empty one"
+    assert (
+        get_or_create(place, {}, lambda f: (f / "text").write_text("in an empty one"), read)
+        == "in an empty one"
+    )
 
 
 def test_leftovers_of_dead_processes_go(tmp_path: Path) -> None:
     run = Run(folder=tmp_path)
-    place = run.place("thing", {})
+    place = run.artifact_path("thing", {})
     dead = subprocess.Popen(["true"])
     dead.wait()
     old, living = (tmp_path / f".{place.name}.{pid}" for pid in (dead.pid, 1))
     for folder in (old, living):
         (folder / "deep").mkdir(parents=True)
-    run.once("thing", {}, lambda f: (f / "text").write_text("new"), read)
+    run.get_or_create("thing", {}, lambda f: (f / "text").write_text("new"), read)
     assert not old.exists()
     assert living.exists()
 
@@ -108,8 +112,8 @@ def test_what_a_killed_namesake_was_writing_is_no_part_of_the_artefact(tmp_path:
         (folder / f".text.{os.getpid()}").write_text("ha")
 
     run = Run(folder=tmp_path)
-    run.once("thing", {}, make, read)
-    assert {p.name for p in run.place("thing", {}).iterdir()} == {"text", MANIFEST}
+    run.get_or_create("thing", {}, make, read)
+    assert {p.name for p in run.artifact_path("thing", {}).iterdir()} == {"text", MANIFEST}
 
 
 def test_the_desk_of_a_killed_namesake_is_cleared_and_the_draft_stays(
@@ -137,7 +141,7 @@ def test_another_process_may_complete_it_at_any_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int, asked: int
 ) -> None:
     place, draft, looks = tmp_path / "out", tmp_path / ".out.draft", itertools.count()
-    made(place, {"a": 1}, lambda f: (f / "text").write_text("true"), read)
+    get_or_create(place, {"a": 1}, lambda f: (f / "text").write_text("true"), read)
     place.rename(draft)
     (draft / UNFINISHED).mkdir()
     runs.write_json(draft / UNFINISHED / "inputs.json", {"a": 1})
@@ -155,26 +159,26 @@ def test_another_process_may_complete_it_at_any_moment(
     # at the latest while one waits for its lock
     monkeypatch.setattr(runs, "locked", after(lambda *_: nullcontext(), 0))
     if asked == 1:
-        assert made(place, {"a": 1}, lambda _: pytest.fail("made again"), read) == "true"
+        assert get_or_create(place, {"a": 1}, lambda _: pytest.fail("made again"), read) == "true"
     else:
         with pytest.raises(UsageError, match="with other settings"):
-            made(place, {"a": 2}, lambda _: pytest.fail("made again"), read)
+            get_or_create(place, {"a": 2}, lambda _: pytest.fail("made again"), read)
 
 
 def test_a_folder_without_manifest_is_made_again(tmp_path: Path) -> None:
     run = Run(folder=tmp_path)
-    place = run.place("thing", {})
+    place = run.artifact_path("thing", {})
     place.mkdir()
     (place / "text").write_text("stale")
-    assert run.once("thing", {}, lambda f: (f / "text").write_text("fresh"), read) == "fresh"
+    assert run.get_or_create("thing", {}, lambda f: (f / "text").write_text("fresh"), read) == "fresh"
 
 
 def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     run = Run(folder=tmp_path)
-    run.once("thing", {}, lambda f: (f / "text").write_text("true"), read)
-    (run.place("thing", {}) / "text").write_text("forged")
-    with pytest.raises(ArtefactError, match="delete the folder"):
-        run.once("thing", {}, lambda f: None, read)
+    run.get_or_create("thing", {}, lambda f: (f / "text").write_text("true"), read)
+    (run.artifact_path("thing", {}) / "text").write_text("forged")
+    with pytest.raises(ArtifactError, match="delete the folder"):
+        run.get_or_create("thing", {}, lambda f: None, read)
 
 
 def test_unknown_precision_is_refused(tmp_path: Path) -> None:
@@ -184,13 +188,13 @@ def test_unknown_precision_is_refused(tmp_path: Path) -> None:
 
 def test_what_was_complete_but_not_yet_in_place_is_not_made_again(tmp_path: Path) -> None:
     run = Run(folder=tmp_path)
-    place = run.place("thing", {})
-    run.once("thing", {}, lambda f: (f / "text").write_text("true"), read)
+    place = run.artifact_path("thing", {})
+    run.get_or_create("thing", {}, lambda f: (f / "text").write_text("true"), read)
     place.rename(tmp_path / f".{place.name}.draft")
-    assert run.once("thing", {}, lambda f: pytest.fail("made again"), read) == "true"
+    assert run.get_or_create("thing", {}, lambda f: pytest.fail("made again"), read) == "true"
 
 
-@pytest.mark.parametrize(("name", "kind"), [("gpu", UsageError), ("cuda:63", EnvironmentFault)])
+@pytest.mark.parametrize(("name", "kind"), [("gpu", UsageError), ("cuda:63", EnvironmentSetupError)])
 def test_a_device_that_is_none_or_not_here_is_told_at_once(
     tmp_path: Path, name: str, kind: type[TadpError]
 ) -> None:

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from tadp_da.errors import DataError
-from tadp_da.types import FeaturePyramid, FeatureSpec, Labeled, LabelSpace, Unlabeled, open_image
+from tadp_da.images import open_image
+from tadp_da.types import FeaturePyramid, FeatureSpec, Labeled, LabelSpace, Unlabeled
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])

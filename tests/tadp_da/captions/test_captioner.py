@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from tadp_da.captions.captioner import Captioner, CaptionerSettings, caption_images, review
 from tadp_da.captions.files import CaptionFile, Entry
-from tadp_da.errors import ArtefactError, DataError, EnvironmentFault, UsageError
+from tadp_da.errors import ArtifactError, DataError, EnvironmentSetupError, UsageError
 from tadp_da.run import Run
 from tadp_da.types import Unlabeled
 
@@ -153,11 +153,11 @@ def test_a_file_that_nobody_signed_is_refused(
 ) -> None:
     out = tmp_path / "captions.json"
     CaptionFile(out, {"x.png": Entry(("a car",))}).write()
-    with pytest.raises(ArtefactError, match=r"not captions\.meta\.json") as caught:
+    with pytest.raises(ArtifactError, match=r"not captions\.meta\.json") as caught:
         caption_images(pictures, captioner, out, run)
     assert "choose another --out" in caught.value.fix
     (tmp_path / "captions.meta.json").write_text("[1", encoding="utf-8")
-    with pytest.raises(ArtefactError, match="cannot read who made the captions"):
+    with pytest.raises(ArtifactError, match="cannot read who made the captions"):
         caption_images(pictures, captioner, out, run)
 
 
@@ -202,7 +202,7 @@ def test_more_least_than_most_tokens_is_refused() -> None:
     ],
 )
 def test_a_model_that_is_not_there_is_an_error_with_advice(name: str, advice: str) -> None:
-    with pytest.raises(EnvironmentFault) as caught:
+    with pytest.raises(EnvironmentSetupError) as caught:
         Captioner.from_pretrained(name)
     assert advice in caught.value.fix
 
@@ -214,7 +214,7 @@ def test_row_34_pickled_weights_are_refused(blip2: Path, tmp_path: Path) -> None
     folder = shutil.copytree(blip2, tmp_path / "pickled")
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(EnvironmentFault, match="safetensors"):
+    with pytest.raises(EnvironmentSetupError, match="safetensors"):
         Captioner.from_pretrained(folder)
 
 
@@ -228,7 +228,7 @@ def test_a_text_model_is_no_captioner(blip2: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(blip2, tmp_path / "text")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps(config["text_config"]), encoding="utf-8")
-    with pytest.raises(EnvironmentFault, match="cannot open the captioner"):
+    with pytest.raises(EnvironmentSetupError, match="cannot open the captioner"):
         Captioner.from_pretrained(folder)
 
 

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from tadp_da.captions.captioner import Captioner, CaptionerSettings, caption_images
-from tadp_da.errors import EnvironmentFault, UsageError
+from tadp_da.errors import EnvironmentSetupError, UsageError
 from tadp_da.run import Run
 from tadp_da.types import Unlabeled
 from tests.tadp_da.captions.conftest import write_blip2
@@ -96,7 +96,9 @@ def test_layers_that_this_cpu_cannot_run_in_4_bits_are_refused_before_the_first_
 
 def test_without_bitsandbytes_the_extra_is_named(blip2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(EnvironmentFault, match="quantization nf4 needs the package bitsandbytes") as caught:
+    with pytest.raises(
+        EnvironmentSetupError, match="quantization nf4 needs the package bitsandbytes"
+    ) as caught:
         Captioner.from_pretrained(blip2, settings("nf4"))
     assert "pip install 'tadp-da[gpu]'" in caught.value.fix
     assert Captioner.from_pretrained(blip2, settings()).model is not None
@@ -108,7 +110,7 @@ def test_an_alias_is_read_from_the_cache_and_signed_with_its_commit(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     commit = "59a1ef6c1e5117b3f65523d1c6066825bcf315e3"
     snapshots = tmp_path / "models--Salesforce--blip2-opt-2.7b" / "snapshots"
-    with pytest.raises(EnvironmentFault) as caught:
+    with pytest.raises(EnvironmentSetupError) as caught:
         Captioner.from_pretrained("blip2-opt-2.7b")
     assert "hf download Salesforce/blip2-opt-2.7b --local-dir FOLDER --revision 59a1ef6c" in caught.value.fix
     assert "--captioner FOLDER" in caught.value.fix
@@ -130,6 +132,6 @@ def test_code_of_the_models_own_is_never_run(blip2: Path, tmp_path: Path) -> Non
     }
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (folder / "own.py").write_text("import pathlib; pathlib.Path('ran').write_text('x')", encoding="utf-8")
-    with pytest.raises(EnvironmentFault, match="cannot open the captioner"):
+    with pytest.raises(EnvironmentSetupError, match="cannot open the captioner"):
         Captioner.from_pretrained(folder)
     assert not Path("ran").exists()

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tadp_da.captions._text import loops, without_loop
 from tadp_da.captions.clean import clean, clean_all
 from tadp_da.captions.files import CaptionFile
 from tadp_da.captions.rewrite import Rewrite
-from tadp_da.domains._paper import AS_PUBLISHED, paper_wording
+from tadp_da.captions.text import loops, without_loop
+from tadp_da.domains.shared.paper_description import AS_PUBLISHED, paper_description
 
 #: ``tests`` reads the captions published with the TADP paper where this variable says they lie.
 PUBLISHED = Path(os.environ.get("TADP_CAPTIONS", "captions-of-tadp"))
@@ -173,7 +173,9 @@ def test_no_published_caption_doubles_an_article_in_the_papers_words(domain: str
     captions = [e.caption for e in CaptionFile.read(PUBLISHED / f"{stem}_captions.json").entries.values()]
     for name in ("simple", "textual-inversion", "dreambooth", "nearby", "unrelated"):
         said = {
-            articles: Rewrite(strategy=name, target_words=paper_wording(domain, articles), word="sks").target
+            articles: Rewrite(
+                strategy=name, target_description=paper_description(domain, articles), word="sks"
+            ).target
             for articles in ("keep", "fix")
         }
         assert not any(

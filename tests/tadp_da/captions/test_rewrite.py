@@ -7,12 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tadp_da.captions import strategies
 from tadp_da.captions.rewrite import Rewrite, _tell, fit, fit_all, fit_and_tell, rewrite_rows
+from tadp_da.captions.strategies import strategies
 from tadp_da.errors import DataError, UsageError
-from tadp_da.types import Wording
+from tadp_da.types import DomainDescription
 
-NIGHT = Wording(style="dark night", templates={"dreambooth": "a dashcam photo of {caption} at {word} night"})
+NIGHT = DomainDescription(
+    style="dark night", templates={"dreambooth": "a dashcam photo of {caption} at {word} night"}
+)
 
 
 def count(prompt: str) -> int:
@@ -21,18 +23,18 @@ def count(prompt: str) -> int:
 
 
 def test_both_sides_say_the_same_so_that_training_matches_testing() -> None:
-    rewrite = Rewrite(strategy="simple", target_words=NIGHT)
+    rewrite = Rewrite(strategy="simple", target_description=NIGHT)
     assert rewrite.source("a car") == rewrite.target("a car") == "a dark night photo of a car"
 
 
 def test_on_the_target_only_the_source_keeps_its_captions() -> None:
-    rewrite = Rewrite(strategy="simple", side="target", target_words=NIGHT)
+    rewrite = Rewrite(strategy="simple", side="target", target_description=NIGHT)
     assert rewrite.source("a  car ") == "a  car "
     assert rewrite.target("a car") == "a dark night photo of a car"
 
 
 def test_a_template_is_a_strategy() -> None:
-    rewrite = Rewrite(strategy="{caption} in {word} style", word="sks", target_words=NIGHT)
+    rewrite = Rewrite(strategy="{caption} in {word} style", word="sks", target_description=NIGHT)
     assert rewrite.target("a car") == "a car in sks style"
 
 
@@ -53,12 +55,15 @@ def test_without_classes_class_names_are_refused() -> None:
 
 def test_a_wording_for_an_unknown_strategy_is_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="unknown strategy 'simpel', did you mean 'simple'"):
-        Rewrite(strategy="null", target_words=Wording(templates={"simpel": "a {caption}"}))
+        Rewrite(strategy="null", target_description=DomainDescription(templates={"simpel": "a {caption}"}))
 
 
 def test_a_domains_own_template_is_tried_at_birth() -> None:
     with pytest.raises(UsageError, match="unknown field 'stile'"):
-        Rewrite(strategy="simple", target_words=Wording(templates={"simple": "a {stile} {caption}"}))
+        Rewrite(
+            strategy="simple",
+            target_description=DomainDescription(templates={"simple": "a {stile} {caption}"}),
+        )
 
 
 @pytest.mark.parametrize("wrong", [{"side": "source"}, {"strategie": "null"}])
@@ -68,12 +73,12 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, str]) -> None:
 
 
 def test_a_prompt_that_fits_is_left_alone() -> None:
-    fitted = fit(Rewrite(strategy="simple", target_words=NIGHT).target, "a  car ", count, 20)
+    fitted = fit(Rewrite(strategy="simple", target_description=NIGHT).target, "a  car ", count, 20)
     assert (fitted.kept, fitted.dropped) == ("a  car ", "")
 
 
 def test_a_long_caption_gives_way_to_the_word_behind_it() -> None:
-    rewrite = Rewrite(strategy="dreambooth", target_words=NIGHT, word="sks")
+    rewrite = Rewrite(strategy="dreambooth", target_description=NIGHT, word="sks")
     fitted = fit(rewrite.target, "a car and a bus on the road and a tree", count, 15)
     assert fitted.prompt == "a dashcam photo of a car and a bus at sks night"
     assert (fitted.kept, fitted.dropped) == ("a car and a bus", "on the road and a tree")
@@ -114,7 +119,9 @@ _WORDS = st.sampled_from(["a", "the", "car", "building", "and", "of", "illuminat
 def test_row_28_a_fitted_prompt_is_within_the_limit_and_keeps_the_word(
     caption: str, limit: int, strategy: str, word: str
 ) -> None:
-    fitted = fit(Rewrite(strategy=strategy, target_words=NIGHT, word=word).target, caption, count, limit)
+    fitted = fit(
+        Rewrite(strategy=strategy, target_description=NIGHT, word=word).target, caption, count, limit
+    )
     assert count(fitted.prompt) <= limit
     assert word in fitted.prompt
     assert caption.startswith(fitted.kept)
@@ -160,11 +167,11 @@ def test_no_caption_is_an_error() -> None:
 
 
 def test_captions_of_art_lose_their_style_phrases_before_the_strategy_says_it() -> None:
-    words = Wording(style="watercolor", medium="painting")
-    rewrite = Rewrite(strategy="simple", target_words=words, clean=True)
+    words = DomainDescription(style="watercolor", medium="painting")
+    rewrite = Rewrite(strategy="simple", target_description=words, clean=True)
     said = "- a watercolor painting of a dog"
-    assert rewrite.target(said) == Rewrite(strategy="simple", target_words=words).target("a dog")
-    assert rewrite.source(said) == Rewrite(strategy="simple", target_words=words).source(said)
+    assert rewrite.target(said) == Rewrite(strategy="simple", target_description=words).target("a dog")
+    assert rewrite.source(said) == Rewrite(strategy="simple", target_description=words).source(said)
 
 
 def test_that_captions_lose_their_end_is_told_once(caplog: pytest.LogCaptureFixture) -> None:

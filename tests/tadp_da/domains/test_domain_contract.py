@@ -38,7 +38,7 @@ def test_it_says_what_its_splits_hold(domain: Domain) -> None:
 
 
 def test_captions_can_speak_of_it(domain: Domain) -> None:
-    words = domain.words
+    words = domain.description
     assert all(text.strip() == text != "" for text in (words.medium, words.nearby, words.unrelated))
     assert words.nearby != words.unrelated
     assert f"a {words.style} {words.medium}" not in (words.nearby, words.unrelated), (

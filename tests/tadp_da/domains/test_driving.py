@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tadp_da.domains import domains
-from tadp_da.domains._driving import LABEL_IDS, LABELS
-from tadp_da.domains.check import Finding, check_data
+from tadp_da.domains.checks.validate import Finding, check_data
+from tadp_da.domains.shared.driving import LABEL_IDS, LABELS
 from tadp_da.errors import DataError, UsageError
 from tests.tadp_da.domains import trees
 

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from tadp_da.errors import DataError, UsageError
 from tadp_da.heads import heads
+from tadp_da.inference import InferenceSettings
 from tadp_da.types import Boxes, Detections, FeaturePyramid, FeatureSpec, LabelSpace
-from tadp_da.viewing import Viewing
 
 SPEC = FeatureSpec(channels={4: 8, 8: 12, 16: 16, 32: 16}, attention={8: 7, 16: 7})
 CLASSES = ("sky", "road", "car")
@@ -127,9 +127,9 @@ def test_one_image_is_decided_at_its_own_resolution(head: Any, kind: Kind, size:
         return head(pyramid(shape, batch=1), shape)
 
     pixels, own = torch.zeros(1, 3, *size), (2 * size[0], 3 * size[1])
-    plain = head.look(view, pixels, Viewing(), size)
+    plain = head.look(view, pixels, InferenceSettings(), size)
     assert kind.same(plain, head.decide(view(pixels))[0])
-    for viewing in (Viewing(), Viewing(window=(32, 32), flip=True)):
+    for viewing in (InferenceSettings(), InferenceSettings(window=(32, 32), flip=True)):
         painted, _ = head.score().paint(head.look(view, pixels, viewing, own), kind.label(own), own)
         assert painted.shape == own
 

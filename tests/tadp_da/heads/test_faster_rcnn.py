@@ -15,8 +15,8 @@ from tadp_da.errors import DataError, UsageError
 from tadp_da.heads._anchors import roi_align
 from tadp_da.heads._boxes import BoxAnnotation, Found, see
 from tadp_da.heads.faster_rcnn import FasterRCNN, FasterRCNNSettings
+from tadp_da.inference import InferenceSettings
 from tadp_da.types import Boxes, FeaturePyramid, FeatureSpec, LabelSpace
-from tadp_da.viewing import Viewing
 
 SPEC = FeatureSpec(channels={4: 4, 8: 4, 16: 4, 32: 4}, attention={})
 LABELS = LabelSpace("detection", ("car", "person", "tree"))
@@ -245,14 +245,14 @@ def bright(pixels: torch.Tensor) -> Found:
 @pytest.mark.parametrize(
     "viewing",
     [
-        Viewing(),
-        Viewing(flip=True),
-        Viewing(window=(32, 48), stride=(16, 24)),
-        Viewing(window=(40, 40), flip=True),
+        InferenceSettings(),
+        InferenceSettings(flip=True),
+        InferenceSettings(window=(32, 48), stride=(16, 24)),
+        InferenceSettings(window=(40, 40), flip=True),
     ],
     ids=["whole", "mirror", "windows", "both"],
 )
-def test_boxes_come_back_in_the_pixels_of_the_image(viewing: Viewing) -> None:
+def test_boxes_come_back_in_the_pixels_of_the_image(viewing: InferenceSettings) -> None:
     pixels = torch.full((1, 3, 64, 96), -1.0)
     pixels[:, :, 42:50, 60:84] = 1.0
     found = see(bright, pixels, viewing, (128, 288), nms=0.5, most=100).arrays()
@@ -265,7 +265,7 @@ def test_boxes_come_back_in_the_pixels_of_the_image(viewing: Viewing) -> None:
 def test_views_keep_the_best_of_each_class() -> None:
     answers = iter([one((0.0, 0.0, 10.0, 10.0), 0, 0.5), one((0.0, 0.0, 10.0, 10.0), 0, 0.8),
                     one((0.0, 0.0, 10.0, 10.0), 1, 0.6)])  # fmt: skip
-    viewing = Viewing(window=(16, 16), stride=(8, 16))
+    viewing = InferenceSettings(window=(16, 16), stride=(8, 16))
     found = see(
         lambda _: next(answers), torch.zeros(1, 3, 32, 16), viewing, (32, 16), nms=0.0, most=2
     ).arrays()

@@ -155,7 +155,7 @@ class TestImport:
             import_weights(work / "export", tmp_path, 64)
 
 
-class Interrupted(Exception):
+class InterruptedRunError(Exception):
     pass
 
 
@@ -167,7 +167,7 @@ def _fit(folder: Path, budget: Budget, stop: int | None = None) -> dict[str, Ten
     def loss(draw: Draw) -> dict[str, Tensor]:
         nonlocal steps
         if steps == stop:
-            raise Interrupted
+            raise InterruptedRunError
         steps += 1
         return {"error": (model(draw.normal(4, 3)) - draw.normal(4, 2)).square().mean()}
 
@@ -178,7 +178,7 @@ def _fit(folder: Path, budget: Budget, stop: int | None = None) -> dict[str, Ten
 class TestLoop:
     def test_resumed_equals_uninterrupted(self, tmp_path: Path) -> None:
         whole = _fit(tmp_path / "a", Budget(steps=6))
-        with pytest.raises(Interrupted):
+        with pytest.raises(InterruptedRunError):
             _fit(tmp_path / "b", Budget(steps=6), stop=3)
         resumed = _fit(tmp_path / "b", Budget(steps=6))
         assert all(torch.equal(whole[name], resumed[name]) for name in whole)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tadp_da.mini.styles import LOOKS, contact_sheet, corpus, render
-from tadp_da.mini.world import CLASSES, SKY_DEPTH, Scene, draw_scene, main, parse_counts
+from tadp_da.mini.contact_sheet import contact_sheet, main
+from tadp_da.mini.styles import LOOKS, corpus, render
+from tadp_da.mini.world import CLASSES, SKY_DEPTH, Scene, draw_scene, parse_counts
 
 SEEN = {"day", "night", "fog", "rain", "snow", "sunset", "comic", "watercolor", "sketch"}
 HELD_OUT = {"city-night", "aquarelle", "manga", "thermal"}

@@ -1,0 +1,310 @@
+"""Optimizer steps per second of personalization, beside what the diffusers example scripts do at every step:
+
+    python -m benchmarks.profiling.step_speed                    # on the embedded model
+    python -m benchmarks.profiling.step_speed --shape sd-1.5     # Stable Diffusion 1.5 of random weights
+
+The scripts open and encode every image again at every step, encode its prompt, and textual inversion gives the
+optimizer all of the embedding matrix and restores the other rows afterwards. Ours encodes what is frozen once and
+trains the new rows alone. Both ways work on the same model, images and batch size and take turns step by step, so that
+a busy machine slows both. DreamBooth of Stable Diffusion wants 22 GiB, or 12 with ``--optimizer adamw8bit``, because
+two optimizers hold their states.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+
+from benchmarks.cost.shapes import SD_15
+from benchmarks.profiling.full_size_cases import TINY, backbone
+from personalize.denoising import LatentDataset, NoisePrediction, Prompts, TextTable, collate
+from personalize.latents import encode, target_size, to_pixels
+from personalize.methods.dreambooth import DreamBooth
+from personalize.methods.textual_inversion import TextualInversion, only_rows
+from personalize.settings import TrainingSettings
+from tadp_da.backbones.stable_diffusion import BackboneSettings, StableDiffusion
+from tadp_da.run import Run
+from tadp_da.training.loop import LoopSettings, fit
+from tadp_da.types import Unlabeled
+
+GOAL = 1.5
+SHAPES = {"sd-1.5": SD_15, "tiny": TINY}
+_SEED, _IMAGES, _MOST_STEPS = 0, 5, 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Seconds of each step of both ways, in turn, and what ours did once before."""
+
+    method: str
+    ours: Sequence[float]
+    theirs: Sequence[float]
+    once: float
+
+    @property
+    def ratio(self) -> float:
+        """How many steps of ours fit into one of theirs: the median over pairs of neighbours in time."""
+        return statistics.median(t / o for o, t in zip(self.ours, self.theirs, strict=True))
+
+    def row(self) -> str:
+        """A line of the table."""
+        rates = [1 / statistics.median(seconds) for seconds in (self.ours, self.theirs)]
+        met = "met" if self.ratio >= GOAL else "missed"
+        cells = (
+            self.method,
+            *(f"{rate:.3g}" for rate in rates),
+            f"{self.ratio:.2f}",
+            GOAL,
+            met,
+            f"{self.once:.1f}",
+        )
+        return f"| {' | '.join(map(str, cells))} |"
+
+
+class Script:
+    """What the diffusers example scripts do at a step, which nothing remembers to the next.
+
+    Args:
+        model: its VAE and scheduler are used as they are, its UNet is shared.
+        text_encoder: one of its own.
+        images: opened anew for every batch.
+        prompt: of every image.
+        chosen: batch, size and optimizer.
+        run: device.
+    """
+
+    def __init__(
+        self,
+        model: StableDiffusion,
+        text_encoder: Any,
+        images: Unlabeled,
+        prompt: str,
+        chosen: TrainingSettings,
+        run: Run,
+    ) -> None:
+        self.model, self.text_encoder, self.images = model, text_encoder.to(run.torch_device), images
+        self.prompt, self.chosen, self.device = prompt, chosen, run.torch_device
+        self.size, self.next = target_size(chosen, model), 0
+        self.rng = np.random.default_rng(_SEED)
+
+    def optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        """As ours."""
+        rate, decay = self.chosen.learning_rate, self.chosen.weight_decay
+        if self.chosen.optimizer == "adamw":
+            return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+        from bitsandbytes.optim import AdamW8bit
+
+        return AdamW8bit(parameters, lr=rate, weight_decay=decay)
+
+    def pixels(self) -> Tensor:
+        """The next batch, from the files."""
+        pictures = []
+        for _ in range(self.chosen.batch):
+            picture = self.images[self.next % len(self.images)].convert("RGB").resize(self.size[::-1])
+            pictures.append(ImageOps.mirror(picture) if self.rng.random() < 0.5 else picture)
+            self.next += 1
+        return to_pixels(pictures).to(self.device)
+
+    def text(self) -> Tensor:
+        """The batch's prompts, encoded."""
+        ids = self.model.tokenizer(
+            [self.prompt] * self.chosen.batch, padding="max_length", max_length=77, return_tensors="pt"
+        ).input_ids
+        return self.text_encoder(ids.to(self.device)).last_hidden_state
+
+    def loss(self, text: Tensor) -> Tensor:
+        """Mean squared error of the prediction for the next batch."""
+        scheduler = self.model.scheduler
+        with torch.no_grad():
+            latents = (
+                self.model.vae.encode(self.pixels()).latent_dist.sample()
+                * self.model.vae.config.scaling_factor
+            )
+        noise = torch.randn_like(latents)
+        times = torch.randint(scheduler.config.num_train_timesteps, (len(latents),), device=self.device)
+        found = self.model.unet(scheduler.add_noise(latents, noise, times), times, text).sample
+        velocity = scheduler.config.prediction_type == "v_prediction"
+        return F.mse_loss(found, scheduler.get_velocity(latents, noise, times) if velocity else noise)
+
+    def whole_matrix(self, tokens: Sequence[str]) -> Callable[[], None]:
+        """Textual inversion: a step on all of the embedding matrix, then all rows but the new ones are put back."""
+        self.text_encoder.requires_grad_(False)
+        matrix = self.text_encoder.get_input_embeddings().weight.requires_grad_(True)
+        before, optimizer = matrix.detach().clone(), self.optimizer([matrix])
+        others = torch.ones(len(matrix), dtype=torch.bool, device=self.device)
+        others[self.model.tokenizer.convert_tokens_to_ids(list(tokens))] = False
+
+        def step() -> None:
+            self.loss(self.text()).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            with torch.no_grad():
+                matrix[others] = before[others]
+
+        return step
+
+    def whole_unet(self, parameters: Sequence[nn.Parameter]) -> Callable[[], None]:
+        """DreamBooth: a step on all of the UNet."""
+        optimizer = self.optimizer(parameters)
+
+        def step() -> None:
+            with torch.no_grad():
+                text = self.text()
+            self.loss(text).backward()
+            torch.nn.utils.clip_grad_norm_(parameters, self.chosen.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return step
+
+
+@dataclass(frozen=True)
+class Turns:
+    """A step of each way, and the seconds that ours took once, before its first step."""
+
+    ours: Callable[[], Any]
+    theirs: Callable[[], Any]
+    once: float
+
+
+@contextmanager
+def textual_inversion(
+    model: StableDiffusion, images: Unlabeled, chosen: TextualInversion, run: Run
+) -> Iterator[Turns]:
+    """Rows of a new word, beside all of the embedding matrix in a text encoder of its own."""
+    begun = time.perf_counter()
+    tokens = model.add_tokens(chosen.word, chosen.like)
+    prompts = Prompts.of(chosen.sentences, tokens[0], images, None)
+    views = LatentDataset(encode(model, images, chosen, run), prompts)
+    once = time.perf_counter() - begun
+    script = Script(model, copy.deepcopy(model.text_encoder), images, prompts.say(0, 0), chosen, run)
+    with only_rows(model, tokens) as rows:
+        ours = _steps(NoisePrediction(model, model.encode_text), [rows], views, chosen, run)
+        yield Turns(ours, script.whole_matrix(tokens), once)
+
+
+@contextmanager
+def dreambooth(model: StableDiffusion, images: Unlabeled, chosen: DreamBooth, run: Run) -> Iterator[Turns]:
+    """All of the UNet, by either way."""
+    begun = time.perf_counter()
+    prompts = Prompts.of((chosen.prompt,), chosen.word, images, None)
+    views = LatentDataset(encode(model, images, chosen, run), prompts)
+    objective = NoisePrediction(model, TextTable(model, prompts.all(), run))
+    once = time.perf_counter() - begun
+    script = Script(model, model.text_encoder, images, prompts.say(0, 0), chosen, run)
+    parameters = model.trainable("full", prediction=True)
+    yield Turns(_steps(objective, parameters, views, chosen, run), script.whole_unet(parameters), once)
+
+
+def _steps(
+    objective: NoisePrediction,
+    parameters: list[nn.Parameter],
+    views: LatentDataset,
+    chosen: TrainingSettings,
+    run: Run,
+) -> Callable[[], Any]:
+    """The project's training loop, one step at a time."""
+    objective.requires_grad_(False).eval()
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    groups = [{"params": parameters, "lr": chosen.learning_rate, "weight_decay": chosen.weight_decay}]
+    loop = LoopSettings(steps=_MOST_STEPS, batch=chosen.batch, clip=chosen.clip)
+    steps = fit(objective, groups, views, loop, run, collate=collate, optimizer=chosen.optimizer)
+    return lambda: next(steps)
+
+
+def compare(turns: Turns, steps: int, device: torch.device) -> tuple[list[float], list[float]]:
+    """Seconds of each step of ours and of theirs, in turn; the first of each is not counted."""
+    taken: tuple[list[float], list[float]] = ([], [])
+    for _ in range(steps + 1):
+        for way, seconds in zip((turns.ours, turns.theirs), taken, strict=True):
+            begun = time.perf_counter()
+            way()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds.append(time.perf_counter() - begun)
+    return taken[0][1:], taken[1][1:]
+
+
+def _model(shape: str, settings: BackboneSettings) -> StableDiffusion:
+    if shape == "mini":
+        return StableDiffusion.from_pretrained("mini", settings)
+    torch.manual_seed(_SEED)
+    return backbone(SHAPES[shape], settings)
+
+
+def _photographs(folder: Path, side: int) -> Unlabeled:
+    """A few drawn scenes of that side as files."""
+    from tadp_da.mini.styles import render
+    from tadp_da.mini.world import draw_scene
+
+    paths = []
+    for index in range(_IMAGES):
+        picture = render(draw_scene(_SEED, index, (side, side)), "city-night", _SEED, index)
+        paths.append(folder / f"{index}.jpg")
+        Image.fromarray(picture).save(paths[-1], quality=95)
+    return Unlabeled("city-night", folder, tuple(paths))
+
+
+def run(method: str, options: argparse.Namespace) -> Speed:
+    """Measure one method on a fresh model."""
+    model = _model(options.shape, BackboneSettings(channels_last=options.channels_last))
+    common = {"batch": options.batch, "optimizer": options.optimizer, "resolution": options.size}
+    with tempfile.TemporaryDirectory() as place:
+        the_run = Run(folder=Path(place), seed=_SEED, device=options.device, quiet=True)
+        chosen: Any
+        turns: Any
+        if method == "dreambooth":
+            chosen, turns = DreamBooth(**common), dreambooth
+        else:
+            chosen, turns = TextualInversion(word="<dusk>", like="night", **common), textual_inversion
+        images = _photographs(Path(place), target_size(chosen, model)[0])
+        with turns(model, images, chosen, the_run) as both:
+            ours, theirs = compare(both, options.steps, the_run.torch_device)
+    return Speed(method=method, ours=ours, theirs=theirs, once=both.once)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    methods = ("textual-inversion", "dreambooth")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.profiling.step_speed",
+        description="Steps per second of personalization, beside the way of the diffusers example scripts.",
+    )
+    parser.add_argument("--shape", choices=["mini", *SHAPES], default="mini")
+    parser.add_argument("--method", nargs="+", choices=methods, default=methods)
+    parser.add_argument("--steps", type=int, default=10, help="counted steps of each way")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--size", type=int, help="side of the images; the model's own if not given")
+    parser.add_argument("--optimizer", choices=["adamw", "adamw8bit"], default="adamw")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--channels-last", action="store_true", help="the backbone's setting, for both ways")
+    options = parser.parse_args(arguments)
+    os.environ["TADP_DA_CACHE"] = "off"  # what was encoded for others would be found here
+    print("| method | ours, steps/s | theirs, steps/s | ratio | goal | | ours once before, s |")
+    print("| --- | ---: | ---: | ---: | ---: | --- | ---: |")
+    for method in options.method:
+        print(run(method, options).row(), flush=True)
+    print(
+        f"\n{options.shape}, batch {options.batch}, {options.optimizer}, fp32, {options.steps} steps of each way in "
+        f"turn, {options.device}, {torch.get_num_threads()} threads, torch {torch.__version__}."
+    )
+
+
+if __name__ == "__main__":
+    main()

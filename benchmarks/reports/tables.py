@@ -1,0 +1,208 @@
+"""Tables of a comparison: in the terminal, as Markdown, CSV and JSON, with plots and panels beside them."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import html
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.evaluate import Report
+from benchmarks.reports.plots import plot_panels, plot_scores
+from benchmarks.reports.statistics import Comparison, Difference, Row, Spread
+from tadp_da.storage.files import write_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+ABSENT = "-"
+_WORDS = ("row", "verdict")
+_CLASSES = "Scores per class on the target, %"
+_MEASURES = "The same decisions by other measures, on the target, %"
+NOTES = (
+    "± is the sample standard deviation over training seeds. The difference is taken seed by seed on the target's test "
+    "images; in brackets its 95 % interval (Student's t). A row helps or hurts when that interval leaves out zero. "
+    "Intervals are not corrected for the number of rows, and a chance of the backbone's pretraining is in none of them."
+)
+
+
+@dataclass(frozen=True)
+class Written:
+    """Files of one comparison; a figure that had nothing to show is None."""
+
+    markdown: Path
+    csv: Path
+    json: Path
+    plot: Path
+    panels: Path | None
+
+
+def write(comparison: Comparison, reports: Mapping[str, Mapping[int, Report]], folder: Path) -> Written:
+    """Write tables, plot and panels into a folder.
+
+    Args:
+        comparison: the table.
+        reports: what it was made from, for panels: those of the lowest seed of each row.
+        folder: made if need be; files of an earlier report are replaced.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = Written(
+        folder / "table.md",
+        folder / "table.csv",
+        folder / "table.json",
+        folder / "scores.png",
+        folder / "panels.png",
+    )
+    plot_scores(comparison, files.plot)
+    shown = {name: seeds[min(seeds)] for name, seeds in reports.items() if seeds}
+    panels = files.panels if files.panels and plot_panels(shown, files.panels) else None
+    pictures = [path.name for path in (files.plot, panels) if path is not None]
+    files.markdown.write_text(markdown(comparison, pictures=pictures), encoding="utf-8")
+    files.csv.write_text(as_csv(comparison), encoding="utf-8")
+    write_json(files.json, dataclasses.asdict(comparison) | {"conclusion": comparison.conclusion()})
+    return dataclasses.replace(files, panels=panels)
+
+
+def terminal(comparison: Comparison) -> Table:
+    """The table for a rich console: scores, differences and verdicts."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=Text(comparison.title), title_justify="left", caption_justify="left", header_style="bold"
+    )
+    table.caption = Text("\n".join([comparison.conclusion(), *_notes(comparison)]))
+    for column in _header(comparison):
+        table.add_column(Text(column), justify="left" if column in _WORDS else "right")
+    inks = {"helps": "green", "hurts": "red"}
+    for row in comparison.rows:
+        table.add_row(*(Text(cell) for cell in _cells(row)), style=inks.get(row.verdict))
+    return table
+
+
+def terminal_classes(comparison: Comparison) -> Table:
+    """The per-class table for a rich console: means on the target, "-" where a class is absent."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=_CLASSES, title_justify="left", header_style="bold")
+    table.add_column("row")
+    for name in comparison.classes:
+        table.add_column(Text(name), justify="right")
+    for row in comparison.rows:
+        table.add_row(Text(row.name), *_class_cells(comparison, row))
+    return table
+
+
+def markdown(comparison: Comparison, *, pictures: list[str] | None = None) -> str:
+    """The report as Markdown: title, table, conclusion, per-class table, notes."""
+    parts = [f"# {_escaped(comparison.title)}", _grid(_header(comparison), map(_cells, comparison.rows))]
+    parts.append(_escaped(comparison.conclusion()))
+    parts += [f"![{Path(name).stem}]({name})" for name in pictures or []]
+    if comparison.classes:
+        parts.append(f"## {_CLASSES}")
+        lines = ([row.name, *_class_cells(comparison, row)] for row in comparison.rows)
+        parts.append(_grid(["row", *comparison.classes], lines))
+    if measures := next((tuple(row.measures) for row in comparison.rows if row.measures), ()):
+        parts.append(f"## {_MEASURES}")
+        lines = ([row.name, *_numbers(row.measures, measures)] for row in comparison.rows)
+        parts.append(_grid(["row", *measures], lines))
+    parts += map(_escaped, _notes(comparison))
+    parts.append(NOTES)
+    return "\n\n".join(parts) + "\n"
+
+
+def as_csv(comparison: Comparison) -> str:
+    """One line per row and seed-free figures in full precision; an absent value is an empty cell."""
+    out = io.StringIO()
+    lines = csv.writer(out, lineterminator="\n")
+    lines.writerow(
+        ["row", "verdict", "target_mean", "target_std", "target_seeds", "source_mean", "source_std"]
+        + ["difference", "difference_low", "difference_high", "difference_seeds"]
+        + [f"target_{name}" for name in comparison.classes]
+    )
+    for row in comparison.rows:
+        target, source, paired = row.target, row.source, row.difference
+        lines.writerow(
+            [_harmless(row.name), row.verdict]
+            + ([target.mean, target.std, len(target.values)] if target else [None, None, 0])
+            + ([source.mean, source.std] if source else [None, None])
+            + (
+                [paired.mean, paired.low, paired.high, len(paired.values)]
+                if paired
+                else [None, None, None, 0]
+            )
+            + [row.classes.get(name) for name in comparison.classes]
+        )
+    return out.getvalue()
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    """What the scores say of themselves, each thing once."""
+    return list(dict.fromkeys(note for row in comparison.rows for note in row.notes))
+
+
+def _header(comparison: Comparison) -> list[str]:
+    metric = comparison.metric
+    return [
+        "row",
+        f"target {metric}",
+        f"source {metric}",
+        "seeds",
+        f"difference from {comparison.baseline}",
+        "verdict",
+    ]
+
+
+def _cells(row: Row) -> list[str]:
+    seeds = str(len(row.target.values)) if row.target else "0"
+    return [row.name, _spread(row.target), _spread(row.source), seeds, _paired(row.difference), row.verdict]
+
+
+def _class_cells(comparison: Comparison, row: Row) -> list[str]:
+    return _numbers(row.classes, comparison.classes)
+
+
+def _numbers(values: Mapping[str, float | None], names: Iterable[str]) -> list[str]:
+    return [ABSENT if (value := values.get(name)) is None else f"{value:.1f}" for name in names]
+
+
+def _spread(found: Spread | None) -> str:
+    if found is None:
+        return ABSENT
+    return f"{found.mean:.1f}" + (f" ± {found.std:.1f}" if found.std is not None else "")
+
+
+def _paired(found: Difference | None) -> str:
+    if found is None:
+        return ABSENT
+    interval = (
+        f" ({found.low:+.1f} to {found.high:+.1f})"
+        if found.low is not None and found.high is not None
+        else ""
+    )
+    return f"{found.mean:+.1f}{interval}"
+
+
+def _grid(header: list[str], lines: Iterable[list[str]]) -> str:
+    rule = ["---" if name in _WORDS else "---:" for name in header]
+    escaped = ([_escaped(cell) for cell in cells] for cells in (header, *lines))
+    first, *rest = (f"| {' | '.join(cells)} |" for cells in escaped)
+    return "\n".join([first, f"| {' | '.join(rule)} |", *rest])
+
+
+def _escaped(text: str) -> str:
+    """Text that Markdown and HTML show as it is: names come from files that others wrote."""
+    flat = " ".join(html.escape(text, quote=False).split())
+    for mark in "\\|`*_[]<>#!$":
+        flat = flat.replace(mark, f"\\{mark}")
+    return flat
+
+
+def _harmless(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

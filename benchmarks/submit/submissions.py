@@ -1,0 +1,229 @@
+"""Predictions in the forms that evaluation servers and the tools of others read.
+
+    cityscapes   zip of one 8-bit PNG per image in label ids (7 is road), at the image's size, under its name
+    dark-zurich  zip of three folders of such PNGs in train ids (0 is road): labelTrainIds/, labelTrainIds_invalid/ and,
+                 in 16 bits, confidence/
+    coco         JSON list of {"image_id", "category_id", "bbox": [x, y, width, height], "score"}
+    voc          folder of comp4_det_test_<class>.txt, lines of "id score left top right bottom" counted from 1
+
+Dark Zurich's server computes IoU from the first folder; its two uncertainty-aware figures come from the other two. A
+decision has no confidence here, so it is stated as full and nothing as invalid: those two figures then say nothing that
+IoU does not.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from benchmarks.submit.mask_zips import MASK_ZIPS, beside
+from tadp_da.class_names import same_classes
+from tadp_da.domains.formats.files import some
+from tadp_da.errors import DataError, UsageError
+from tadp_da.images import displayed_size
+from tadp_da.perception_model import PerceptionModel
+from tadp_da.registry import nearest
+from tadp_da.run import Run
+from tadp_da.storage.files import write_json
+from tadp_da.types import Detections, LabelSpace, Task, Unlabeled
+
+
+def write_coco(
+    labels: LabelSpace,
+    images: Unlabeled,
+    decisions: Iterable[Detections],
+    place: Path,
+    like: Path | None = None,
+) -> None:
+    """Write detections as COCO results.
+
+    Args:
+        labels: classes of the detections.
+        images: what was looked at.
+        decisions: per image, in their order.
+        place: the JSON file.
+        like: COCO file whose ids of images and categories are used; finds of classes that it has not are left out.
+            Without one, both are numbered from 1 and ``<place>.images.json`` tells the numbers.
+
+    Raises:
+        DataError: when ``like`` is no COCO file, lacks an image, or has none of the classes.
+    """
+    keys = [images.key(i) for i in range(len(images))]
+    if like is None:
+        sizes = [displayed_size(path) for path in images.paths]
+        numbered = {
+            "images": [
+                {"id": i, "file_name": key, "height": h, "width": w}
+                for i, (key, (h, w)) in enumerate(zip(keys, sizes, strict=True), 1)
+            ],
+            "categories": [{"id": i, "name": name} for i, name in enumerate(labels.classes, 1)],
+        }
+        write_json(place.with_suffix(".images.json"), numbered)
+        image_ids, class_ids = (
+            list(range(1, len(keys) + 1)),
+            dict(enumerate(range(1, 1 + len(labels.classes)))),
+        )
+    else:
+        image_ids, class_ids = _numbers(like, keys, labels)
+    results = []
+    for number, found in zip(image_ids, decisions, strict=True):
+        boxes = zip(found.xyxy.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)
+        for (left, top, right, bottom), label, score in boxes:
+            if label in class_ids:
+                box = [round(v, 3) for v in (left, top, right - left, bottom - top)]
+                results.append(
+                    {"image_id": number, "category_id": class_ids[label], "bbox": box, "score": score}
+                )
+    write_json(place, results)
+
+
+def _numbers(file: Path, keys: Sequence[str], labels: LabelSpace) -> tuple[list[Any], dict[int, Any]]:
+    """Ids of our images, and of our classes where the file has them. File names may be ends of our keys."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        by_name = {str(entry["file_name"]): entry["id"] for entry in content["images"]}
+        categories = [(str(entry["name"]), entry["id"]) for entry in content["categories"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"not a readable COCO file: {error!r}",
+            where=file,
+            fix='give a file with {"images": [{"id", "file_name"}], "categories": [{"id", "name"}]}',
+        ) from None
+    found = [next((by_name[end] for end in _ends(key) if end in by_name), None) for key in keys]
+    if missing := [key for key, number in zip(keys, found, strict=True) if number is None]:
+        raise DataError(
+            f"{len(missing)} of {len(keys)} images are not in the COCO file: {some(missing)}",
+            where=file,
+            fix="give the file of this split",
+        )
+    shared = same_classes(labels.classes, [name for name, _ in categories])
+    if not shared:
+        raise DataError(
+            f"the COCO file has none of the model's classes: {', '.join(labels.classes)}",
+            where=file,
+            fix="give the file of a data set with these classes",
+        )
+    return found, {ours: categories[theirs][1] for ours, theirs in shared.items()}
+
+
+def write_voc(labels: LabelSpace, images: Unlabeled, decisions: Iterable[Detections], place: Path) -> None:
+    """Write detections as the development kit of Pascal VOC reads them: a file per class in a folder.
+
+    The kit counts pixels from 1 and means both ends, so a half-open box ``x1, x2`` becomes ``x1 + 1, x2``.
+
+    Args:
+        labels: classes of the detections.
+        images: what was looked at; the stem of a file's name is its id.
+        decisions: per image, in their order.
+        place: the folder, new or empty.
+
+    Raises:
+        DataError: when two images share an id, or an id or a class cannot stand in such a file.
+        UsageError: when the folder holds other files.
+    """
+    ids = [path.stem for path in images.paths]
+    name, count = Counter(ids).most_common(1)[0]
+    if count > 1 or any(re.search(r"\s", number) for number in ids):
+        raise DataError(
+            f"{count} images have the id {name!r}" if count > 1 else "an image's name holds a blank",
+            where=images.root,
+            fix="VOC tells images by their names without folder and ending: give each one of its own, without blanks",
+        )
+    if bad := [name for name in labels.classes if not re.fullmatch(r"[\w][\w .-]*", name)]:
+        raise DataError(f"class {bad[0]!r} cannot stand in a file name", fix="rename the class")
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise UsageError("the folder is not empty", where=place, fix="choose another --out, or delete it")
+    fresh = beside(place)
+    fresh.mkdir()
+    try:
+        lines: list[list[str]] = [[] for _ in labels.classes]
+        for number, found in zip(ids, decisions, strict=True):
+            boxes = zip(found.xyxy.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)
+            for (x1, y1, x2, y2), label, score in boxes:
+                lines[label].append(f"{number} {score:.9g} {x1 + 1:.3f} {y1 + 1:.3f} {x2:.3f} {y2:.3f}\n")
+        for name, written in zip(labels.classes, lines, strict=True):
+            (fresh / f"comp4_det_test_{name}.txt").write_text("".join(written), encoding="utf-8")
+        if place.exists():
+            place.rmdir()
+        fresh.replace(place)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+FORMS: Mapping[str, Task] = {
+    **dict.fromkeys(MASK_ZIPS, "segmentation"),
+    "coco": "detection",
+    "voc": "detection",
+}
+"""Forms by name, with the task whose models can be written so."""
+
+
+def submit(
+    model: PerceptionModel,
+    images: Unlabeled,
+    captions: Mapping[str, str],
+    form: str,
+    place: Path,
+    run: Run,
+    *,
+    like: Path | None = None,
+) -> None:
+    """Predict every image and write the predictions in a form; zips are checked afterwards.
+
+    Args:
+        model: decides; it is moved to the run's device.
+        images: what to look at.
+        captions: caption of each image by key.
+        form: a name in ``FORMS``.
+        place: file or, for ``voc``, folder to write.
+        run: device and progress bars.
+        like: for ``coco``, the file whose ids are used.
+
+    Raises:
+        UsageError: for an unknown form, one of another task, or ``like`` where it has no meaning.
+        DataError: when images or classes do not suit the form.
+    """
+    task = FORMS.get(form)
+    if task is None:
+        raise UsageError(
+            f"unknown form {form!r}{nearest(form, list(FORMS))}", fix=f"choose one of: {', '.join(FORMS)}"
+        )
+    if task != model.labels.task:
+        raise UsageError(
+            f"form {form!r} is for {task}, the model does {model.labels.task}",
+            fix=f"choose one of: {', '.join(f for f, t in FORMS.items() if t == model.labels.task) or 'none'}",
+        )
+    if like is not None and form != "coco":
+        raise UsageError(f"form {form!r} takes no ids from a COCO file", fix="leave out --like")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    decisions = _decisions(model.to(run.torch_device), images, captions, run)
+    writers: Mapping[str, Callable[[], None]] = {
+        "coco": lambda: write_coco(model.labels, images, decisions, place, like),
+        "voc": lambda: write_voc(model.labels, images, decisions, place),
+    }
+    if form in writers:
+        writers[form]()
+        return
+    MASK_ZIPS[form].write(model.labels, images, decisions, place)
+    MASK_ZIPS[form].check(place, images)
+
+
+def _decisions(
+    model: PerceptionModel, images: Unlabeled, captions: Mapping[str, str], run: Run
+) -> Iterator[Any]:
+    with run.progress(len(images), "predicting") as advance:
+        for index in range(len(images)):
+            key = images.key(index)
+            yield model.predict(images[index], caption=captions[key])
+            advance(key)
+
+
+def _ends(key: str) -> list[str]:
+    """A path and its ends: ``a/b/c``, ``b/c``, ``c``."""
+    parts = PurePosixPath(key).parts
+    return ["/".join(parts[i:]) for i in range(len(parts))]

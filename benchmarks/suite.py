@@ -1,0 +1,249 @@
+"""Fill a table: every row at every seed, what is finished is not done again; then compare and write it down."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from reprlib import repr as shorten
+from typing import Any
+
+from benchmarks.evaluate import Report
+from benchmarks.pipeline import reproduce
+from benchmarks.places import place
+from benchmarks.recipe import Benchmark, Recipe
+from benchmarks.reports import tables as reports_of
+from benchmarks.reports.statistics import BASELINE, Comparison, compare
+from benchmarks.reports.tables import Written
+from benchmarks.workers import run_parallel
+from tadp_da.backbones.stable_diffusion import BackboneSettings
+from tadp_da.errors import DataError, UsageError
+from tadp_da.run import Run
+from tadp_da.storage.artifacts import MANIFEST, NON_SEMANTIC_FIELDS
+from tadp_da.storage.files import write_json
+
+Reports = Mapping[str, Mapping[int, Report]]
+Note = Mapping[str, Any]
+_log = logging.getLogger(__name__)
+_OF_A_ROW = ("strategy", "sides", "personalize", "concept", "target_images", "pretrained", "train_on")
+"""Settings in which rows differ; in all others they do only where the benchmark's own rows do."""
+_IDLE = {
+    "adapt": {*NON_SEMANTIC_FIELDS, "keep", "keep_latents", "gradient_checkpointing"},
+    "personalize": {*NON_SEMANTIC_FIELDS, "previews", "gradient_checkpointing"},
+    "captions": {"batch"},
+    "evaluate": {"keep"},
+    "backbone": set(dataclasses.asdict(BackboneSettings())) - set(BackboneSettings().portable()),
+}
+"""Settings that change speed, memory or pictures, not what a number means."""
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One row at one seed."""
+
+    table: str
+    name: str
+    place: int
+    seed: int
+    recipe: Recipe
+    data: Path
+    varying: tuple[str, ...]
+
+
+def fill(benchmark: Benchmark, seeds: Sequence[int], run: Run, data: Path, jobs: int = 1) -> Reports:
+    """Run every row at every seed and note where each report lies, so that several processes can share the work.
+
+    Args:
+        benchmark: the rows.
+        seeds: training seeds; every row uses the same ones, so that differences are paired.
+        run: folder, device, precision.
+        data: folder of the registry's domains.
+        jobs: rows that run at a time, each in a process of its own.
+
+    Returns:
+        Reports of these rows and seeds, and of those of the benchmark's others that stand in the folder and were made
+        with its settings from the same data. What else was noted under its name is left out, with a warning.
+    """
+    varying = _varying(benchmark.whole)
+    cells = [
+        _Cell(benchmark.name, name, benchmark.order.index(name), seed, recipe, data, varying)
+        for seed in seeds
+        for name, recipe in benchmark.rows.items()
+    ]
+    if jobs > 1:
+        run_parallel(_fill_one, cells, run, jobs, benchmark.name)
+    else:
+        for cell in cells:
+            with run.progress(1, cell.table) as advance:
+                advance(_fill_one(cell, run))
+    mine = {(cell.name, cell.seed) for cell in cells}
+    return _belonging(run.folder, benchmark, mine, varying)
+
+
+def _fill_one(cell: _Cell, run: Run) -> str:
+    report = reproduce(cell.recipe, run.with_seed(cell.seed), cell.data)
+    note = _notes(run.folder, cell.table) / f"{cell.name}-{cell.seed}.json"
+    note.parent.mkdir(parents=True, exist_ok=True)
+    # a report lies at an absolute path, and --out may be a relative one
+    lies = report.folder.relative_to(run.folder.absolute()).as_posix() if report.folder else ""
+    facts = {"row": cell.name, "place": cell.place, "seed": cell.seed, "report": lies}
+    facts |= {"made_of": _made_of(report, cell), "varying": list(cell.varying)}
+    write_json(note, facts | {"recipe": cell.recipe.as_json()})
+    found = report.target
+    score = "" if found is None or found.main is None else f": {found.metric} {found.main:.1f}"
+    return f"{cell.name}, seed {cell.seed}{score}"
+
+
+def _made_of(report: Report, cell: _Cell) -> dict[str, Any]:
+    """What a report depends on that its recipe does not hold: precision, and digests of files by their content."""
+    if report.folder is None:
+        return {}
+    inputs = json.loads((report.folder / MANIFEST).read_text(encoding="utf-8"))["inputs"]
+    recipe = cell.recipe
+    # all of them, although a row may learn from some or none: every row of a table is of the same target
+    unlabeled = place(recipe.target, cell.data, recipe.limit).contents("unlabeled", labels=False)
+    data = {f"{recipe.train_on}/train": inputs["data"], "target/unlabeled": unlabeled}
+    data |= {f"{side}/test": found for side, found in inputs["tests"].items()}
+    kept = {name: inputs[name] for name in ("precision", "caption_files")}
+    return kept | {"weights": inputs["fingerprint"], "data": data}
+
+
+def finished(folder: Path, name: str, *, only: Mapping[str, Recipe] | None = None) -> Reports:
+    """Reports of a benchmark that stand in a run folder, by row and seed, in the order of its table.
+
+    Args:
+        folder: run folder.
+        name: of the benchmark.
+        only: leave out reports of rows that were made with other settings than these, but for settings that change no
+            result and where models and captions lie.
+
+    Raises:
+        DataError: when none does.
+        UsageError: when they were made with different settings or of different data, and say nothing side by side.
+    """
+    notes = [n for n in _read(folder, name) if only is None or _alike(n["recipe"], only.get(n["row"]))]
+    free = _free(notes, _varying(only or {}))
+    seen: dict[Any, Any] = {}
+    for note in notes:
+        if clash := _clash(note, seen, free):
+            raise UsageError(
+                f"the runs of {name!r} were not made alike: {clash}",
+                where=_notes(folder, name),
+                fix="repeat the command that made the rows you want, with all of them (what is finished is not done "
+                "again), and delete the notes of the others from that folder",
+            )
+    return _reports(folder, name, notes)
+
+
+def _belonging(
+    folder: Path, benchmark: Benchmark, mine: set[tuple[str, int]], varying: tuple[str, ...]
+) -> Reports:
+    """Reports of the rows and seeds that are mine, and of others that were made like them."""
+    notes, kept, seen = _read(folder, benchmark.name), [], dict[Any, Any]()
+    free = _free((), varying)
+    for note in sorted(notes, key=lambda n: (n["row"], n["seed"]) not in mine):  # mine decide
+        if not _alike(note["recipe"], benchmark.whole.get(note["row"])):
+            why = "made with other settings, or no row of this table"
+        else:
+            why = _clash(note, seen, free)
+        if why:
+            _log.warning("row %s at seed %s is not in the table: %s", note["row"], note["seed"], why)
+        else:
+            kept.append(note)
+    return _reports(folder, benchmark.name, [note for note in notes if note in kept])
+
+
+def _read(folder: Path, name: str) -> list[Note]:
+    notes = [json.loads(n.read_text(encoding="utf-8")) for n in _notes(folder, name).glob("*.json")]
+    return sorted(notes, key=lambda note: (note["place"], note["row"], note["seed"]))
+
+
+def _reports(folder: Path, name: str, notes: Sequence[Note]) -> Reports:
+    found: dict[str, dict[int, Report]] = {}
+    for told in notes:
+        found.setdefault(told["row"], {})[int(told["seed"])] = Report.load(folder / told["report"])
+    if not found:
+        raise DataError(
+            f"no finished run of {name!r}",
+            where=folder,
+            fix=f"run it first: tadp-da benchmark run {name} --out {folder}",
+        )
+    return found
+
+
+def _alike(told: Mapping[str, Any], recipe: Recipe | None) -> bool:
+    return recipe is not None and _deciding(told) == _deciding(recipe.as_json())
+
+
+def _deciding(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a recipe's record by dotted name, without those that change no result or say where things lie."""
+    shown = {name: value for name, value in _flat(recipe).items() if name != "caption_files"}
+    for model in ("model", "captioner"):  # a path or a mirror is the same model, the embedded one is another
+        shown[model] = shown.get(model) == "mini"
+    return {k: v for k, v in shown.items() if k.partition(".")[2] not in _IDLE.get(k.partition(".")[0], ())}
+
+
+def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields by name, those of nested settings by dotted name; a domain is one value however it is given."""
+    flat: dict[str, Any] = {}
+    for name, value in recipe.items():
+        nested = isinstance(value, dict) and name not in ("source", "target", "caption_files")
+        flat |= {f"{name}.{inner}": v for inner, v in value.items()} if nested else {name: value}
+    return flat
+
+
+def _varying(rows: Mapping[str, Recipe]) -> tuple[str, ...]:
+    """Names of fields in which rows differ by design."""
+    flats = [_flat(recipe.as_json()) for recipe in rows.values()]
+    names = {name for flat in flats for name in flat}
+    return tuple(sorted(n for n in names if any(flat.get(n) != flats[0].get(n) for flat in flats)))
+
+
+def _free(notes: Sequence[Note], varying: Sequence[str]) -> set[str]:
+    return {*_OF_A_ROW, *varying}.union(*(note.get("varying", ()) for note in notes))
+
+
+def _facts(note: Note) -> Iterator[tuple[str, str, Any]]:
+    """What should be the same in a table: name, what more it is about, value."""
+    recipe, made = note["recipe"], note.get("made_of", {})  # notes of earlier versions do not say
+    yield from ((name, "", value) for name, value in _deciding(recipe).items())
+    named = {"precision": "precision", "caption_files": "caption_files", "model": "weights"}
+    yield from ((name, kept, made[kept]) for name, kept in named.items() if kept in made)
+    for split, found in made.get("data", {}).items():
+        side = split.partition("/")[0]
+        yield f"content of {split}", f"{recipe[side]} {recipe['limit']}", found
+
+
+def _clash(note: Note, seen: dict[Any, Any], free: set[str]) -> str:
+    """In what a note differs from those seen before, in words. If in nothing, it is seen from now on.
+
+    Args:
+        note: of a row at a seed.
+        seen: what is known, by row (empty for what all rows share) and fact.
+        free: fields, or groups of them, that need only be the same at every seed of a row.
+    """
+    fresh: dict[Any, Any] = {}
+    for name, of, value in _facts(note):
+        own = name in free or name.partition(".")[0] in free
+        key = (note["row"] if own else "", name, of)
+        fresh[key] = value, f"row {note['row']} at seed {note['seed']}"
+        known, where = seen.get(key, fresh[key])
+        if known != value:
+            return f"{name} is {shorten(value)} in {fresh[key][1]} and {shorten(known)} in {where}"
+    seen.update(fresh)
+    return ""
+
+
+def publish(
+    title: str, reports: Reports, folder: Path, baseline: str = BASELINE
+) -> tuple[Comparison, Written]:
+    """Compare, and write table, plot and panels into ``folder``."""
+    comparison = compare(reports, baseline=baseline, title=title)
+    return comparison, reports_of.write(comparison, reports, folder)
+
+
+def _notes(folder: Path, name: str) -> Path:
+    return folder / "tables" / name / "rows"

@@ -1,0 +1,108 @@
+"""Work on independent tasks in several processes: a GPU each where there are several, else a share of the cores."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from typing import Any, TypeVar
+
+from tadp_da.errors import EnvironmentSetupError, InterruptedRunError, TadpError
+from tadp_da.run import Run
+from tadp_da.training.signals import Stop, attended
+
+T = TypeVar("T")
+Told = tuple[type[TadpError], str, str | None, str] | str | None
+
+
+def run_parallel(
+    work: Callable[[T, Run], str], tasks: Sequence[T], run: Run, jobs: int, title: str = "tasks"
+) -> None:
+    """Call ``work(task, run)`` for every task, each in one of ``jobs`` processes; each takes the next when it is free.
+
+    When one fails the others are told to stop, which saves what they have begun.
+
+    Args:
+        work: a function of a module; what it returns is shown beside the progress bar.
+        tasks: can be pickled.
+        run: with device ``auto`` and several GPUs, process i gets GPU i.
+        jobs: processes.
+        title: of the progress bar.
+
+    Raises:
+        TadpError: what a process raised first.
+        EnvironmentSetupError: when a process died, most often of too little memory.
+    """
+    context = get_context("spawn")  # a fork would take torch's threads and CUDA's state along, broken
+    waiting = iter(tasks)
+    ends: dict[Connection, Any] = {}
+    for number in range(min(jobs, len(tasks))):
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_worker, args=(theirs, run, number, jobs))
+        process.start()
+        ours.send(work)
+        theirs.close()
+        ends[ours] = process
+    busy = set(ends)
+    try:
+        with run.progress(len(tasks), title) as advance:
+            while busy:
+                for end in wait(list(busy)):
+                    assert isinstance(end, Connection)
+                    if (done := _told(end, ends[end])) is not None:
+                        advance(done)
+                    task = next(waiting, None)
+                    end.send(task)
+                    if task is None:
+                        busy.remove(end)
+    finally:
+        for end in busy:
+            ends[end].terminate()  # SIGTERM: it saves, then ends
+        for process in ends.values():
+            process.join()
+
+
+def _told(end: Connection, process: Any) -> str | None:
+    """What a process has done; None if it only asks for its first task."""
+    try:
+        told: Told = end.recv()
+    except EOFError:
+        process.join()
+        raise EnvironmentSetupError(
+            f"a process ended without a word (exit code {process.exitcode})",
+            fix="look for lack of memory (-9: the system killed it), and take fewer --jobs",
+        ) from None
+    if isinstance(told, tuple):
+        kind, what, where, fix = told
+        raise kind(what, where=where, fix=fix)
+    return told
+
+
+def _worker(end: Connection, run: Run, number: int, jobs: int) -> None:
+    import torch
+
+    # it warns on import of a kernel that nothing here uses; what imports it comes with the work
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    work: Callable[[Any, Run], str] = end.recv()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    run = replace(run, device=_device(run.device, number), quiet=run.quiet or sys.stderr.isatty())
+    try:
+        with attended():
+            end.send(None)
+            while (task := end.recv()) is not None:
+                end.send(work(task, run))
+    except TadpError as error:
+        end.send((type(error), error.what, error.where, error.fix))
+    except (Stop, EOFError):  # a signal, or the parent is gone
+        sys.exit(InterruptedRunError.exit_code)
+
+
+def _device(asked: str, number: int) -> str:
+    import torch
+
+    many = asked == "auto" and torch.cuda.device_count() > 1
+    return f"cuda:{number % torch.cuda.device_count()}" if many else asked

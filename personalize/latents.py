@@ -1,0 +1,178 @@
+"""Images as latents, encoded once: afterwards training never touches the autoencoder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tadp_da.concept import digest_tensors
+from tadp_da.errors import DataError, UsageError
+from tadp_da.fingerprints import content_of, image_key
+from tadp_da.storage.cache import open_cache
+
+if TYPE_CHECKING:
+    from personalize.settings import TrainingSettings
+    from tadp_da.run import Run
+    from tadp_da.types import Unlabeled
+
+_CHUNK = 8  # pictures per pass of the autoencoder; bounds memory at 512 x 512
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Scaled latents of images and of their crops and mirrored forms ("views").
+
+    Attributes:
+        mean: ``(images, views, c, u, v)`` on the CPU.
+        std: the posterior's standard deviation in the same shape, or None where only the mode counts.
+    """
+
+    mean: Tensor
+    std: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.mean.shape[0]
+
+    @property
+    def views(self) -> int:
+        return self.mean.shape[1]
+
+    @property
+    def digest(self) -> str:
+        """blake2b of the values: changes with the images, the framing and the autoencoder."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest_tensors(digest, {"mean": self.mean} | ({} if self.std is None else {"std": self.std}))
+        return digest.hexdigest()
+
+
+def target_size(chosen: TrainingSettings, backbone: Any) -> tuple[int, int]:
+    """(height, width) that images are brought to.
+
+    Raises:
+        UsageError: when they do not fit the backbone's grid.
+    """
+    if chosen.resolution is None:
+        side = int(backbone.unet.config.sample_size) * min(backbone.spec.channels)
+        return side, side
+    side_or_sides, grid = chosen.resolution, max(backbone.spec.channels)
+    height, width = (side_or_sides,) * 2 if isinstance(side_or_sides, int) else side_or_sides
+    if height % grid or width % grid:
+        raise UsageError(
+            f"images cannot be brought to {height}x{width}: this backbone works in steps of {grid} pixels",
+            where="resolution",
+            fix=f"choose multiples of {grid}, e.g. {max(grid, round(height / grid) * grid)}",
+        )
+    return height, width
+
+
+def cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The image scaled, aspect ratio kept, to the smallest size that covers (height, width)."""
+    height, width = size
+    scale = max(height / image.height, width / image.width)
+    scaled = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
+    return image if scaled == image.size else image.resize(scaled, Image.Resampling.LANCZOS)
+
+
+def crops(
+    image: Image.Image, size: tuple[int, int], views: int = 1, rng: np.random.Generator | None = None
+) -> list[Image.Image]:
+    """Crops of (height, width): one from the middle, or ``views`` at places drawn from ``rng``."""
+    height, width = size
+    image = cover(image, size)
+    room = image.height - height, image.width - width
+    corners = (
+        [(room[0] // 2, room[1] // 2)]
+        if rng is None
+        else [(int(rng.integers(room[0] + 1)), int(rng.integers(room[1] + 1))) for _ in range(views)]
+    )
+    return [image.crop((left, top, left + width, top + height)) for top, left in corners]
+
+
+def to_pixels(pictures: Sequence[Image.Image]) -> Tensor:
+    """Pictures of one size as ``(b, 3, h, w)`` in [-1, 1]."""
+    array = np.stack([np.asarray(p.convert("RGB"), dtype=np.float32) for p in pictures])
+    return torch.from_numpy(array).permute(0, 3, 1, 2) / 127.5 - 1
+
+
+@torch.no_grad()
+def encode(
+    backbone: Any, images: Unlabeled, chosen: TrainingSettings, run: Run, note: str = "encoding images"
+) -> Latents:
+    """Latents of every view of every image.
+
+    Raises:
+        DataError: when there is no image.
+        UsageError: when posterior samples are asked of an autoencoder that has no posterior.
+    """
+    if len(images) == 0:
+        raise DataError(
+            f"no images to learn from ({note})", fix="check the folder and the split of the domain"
+        )
+    backbone.to(run.torch_device)
+    cache, found = open_cache(), []
+    facts, known = _facts(backbone, chosen), cache.counts.found
+    with run.progress(len(images), note) as advance:
+        for index, path in enumerate(images.paths):
+            place = [run.seed, index] if chosen.crop == "random" else None
+            about = facts | {"image": content_of(path), "place": place}
+            make = partial(_views, backbone, images, index, chosen, place)
+            found.append(cache.get_or_create("latents", about, make, source=path))
+            advance(f"{cache.counts.found - known} from the cache")
+    stds = [tensors["std"] for tensors in found if "std" in tensors]
+    return Latents(torch.stack([tensors["mean"] for tensors in found]), torch.stack(stds) if stds else None)
+
+
+def _views(
+    backbone: Any, images: Unlabeled, index: int, chosen: TrainingSettings, place: list[int] | None
+) -> dict[str, Tensor]:
+    """Mean and, for a posterior that is sampled, deviation of the latents of an image's views, on the CPU.
+
+    Args:
+        place: seed of the crops' places; None for the middle.
+    """
+    rng = None if place is None else np.random.default_rng(place)
+    image, size = images[index], target_size(chosen, backbone)
+    if chosen.crop == "squash":
+        image = image.resize(size[::-1], Image.Resampling.LANCZOS)
+    pixels = to_pixels(crops(image, size, chosen.views, rng))
+    if chosen.flip:
+        pixels = torch.cat([pixels, pixels.flip(-1)])
+    parts = [_encode(backbone, part.to(backbone.device)) for part in pixels.split(_CHUNK)]
+    tensors = {"mean": torch.cat([mean for mean, _ in parts]).cpu()}
+    if chosen.posterior == "sample":
+        tensors["std"] = torch.cat([_require(std, backbone) for _, std in parts]).cpu()
+    return tensors
+
+
+def _facts(backbone: Any, chosen: TrainingSettings) -> dict[str, Any]:
+    """All that the views of an image depend on, besides its file and where they are cut out."""
+    framing = {name: getattr(chosen, name) for name in ("crop", "views", "flip", "posterior")}
+    facts = image_key(backbone, cover, crops, to_pixels, _views, _encode)
+    return facts | framing | {"size": list(target_size(chosen, backbone)), "chunk": _CHUNK}
+
+
+def _encode(backbone: Any, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Mean and standard deviation of the scaled latents, where ``encode_image`` gives one draw of them; the
+    tiny autoencoder has no deviation."""
+    output, scale = backbone.vae.encode(pixels), backbone.vae.config.scaling_factor
+    if hasattr(output, "latents"):
+        return output.latents.float() * scale, None
+    return output.latent_dist.mean.float() * scale, output.latent_dist.std.float() * scale
+
+
+def _require(std: Tensor | None, backbone: Any) -> Tensor:
+    if std is None:
+        raise UsageError(
+            f"{type(backbone.vae).__name__} has no posterior to sample from",
+            where="posterior",
+            fix="choose mode",
+        )
+    return std

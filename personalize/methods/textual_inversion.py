@@ -1,0 +1,126 @@
+"""Textual Inversion (Gal et al. 2022, arXiv 2208.01618): a new word whose embedding draws the domain.
+
+The network stays as it is; only the rows of the new word are parameters, so nothing else can move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass as settings
+
+from personalize import personalizers
+from personalize.settings import STRICT, Positive, TrainingSettings, as_record, check_word
+from personalize.templates import TEMPLATES, Property, check, wants_caption
+
+if TYPE_CHECKING:
+    import torch
+
+    from tadp_da.backbones import DiffusionBackbone
+    from tadp_da.concept import Concept
+    from tadp_da.run import Run
+    from tadp_da.types import Unlabeled
+
+
+@personalizers.add("textual-inversion")
+@settings(frozen=True, kw_only=True, config=STRICT)
+class TextualInversion(TrainingSettings):
+    """Learn the embedding of a new word. Defaults are those of the TADP paper's appendix (Table S4 d) for
+    Stable Diffusion: 3000 steps of 4 images at 5e-4.
+
+    Attributes:
+        word: the new word; not one that the vocabulary holds.
+        like: known words; the new rows start from the mean of theirs.
+        vectors: rows of the new word; with more than one, every one stands in the prompt.
+        learnable_property: which sentences to learn from (see ``templates.py``): of a style, an object, a
+            scene as such or, where captions are at hand, a scene with its content named.
+        templates: sentences of your own instead; each holds ``{word}`` and may hold ``{caption}``.
+    """
+
+    learns_weights: ClassVar[bool] = False
+
+    word: Annotated[str, AfterValidator(check_word)]
+    like: str
+    vectors: Positive = 1
+    learnable_property: Property = "style"
+    templates: tuple[str, ...] = ()
+    steps: Positive = 3000
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    accumulate: Positive = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.sentences)
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The templates in use."""
+        return self.templates or TEMPLATES[self.learnable_property]
+
+    @property
+    def needs_captions(self) -> bool:
+        """Whether a template holds ``{caption}``."""
+        return wants_caption(self.sentences)
+
+    def __call__(
+        self,
+        backbone: DiffusionBackbone,
+        images: Unlabeled,
+        run: Run,
+        captions: Mapping[str, str] | None = None,
+    ) -> Concept:
+        """Learn the rows; the backbone holds them afterwards, all other rows bit for bit as before.
+
+        Raises:
+            UsageError: when the vocabulary holds ``word``.
+            DataError: when there is no image, or a caption is needed and missing.
+            DivergedError: when the loss is not finite.
+        """
+        from personalize.denoising import LatentDataset, NoisePrediction, Prompts
+        from personalize.latents import encode
+        from personalize.training import BeforeAfterLogger, as_it_came, train
+        from tadp_da.concept import Concept
+
+        base = backbone.fingerprint
+        tokens = backbone.add_tokens(self.word, self.like, self.vectors)
+        prompts = Prompts.of(self.sentences, " ".join(tokens), images, captions)
+        views = LatentDataset(encode(backbone, images, self, run), prompts)
+        objective = NoisePrediction(backbone, backbone.encode_text, self.snr_gamma)
+        look = BeforeAfterLogger(backbone, images, views, self, run)
+        with look(), as_it_came(objective.backbone), only_rows(backbone, tokens) as rows:
+            train(objective, [rows], views, self, run, "textual inversion")
+        return Concept(
+            word=self.word,
+            domain=images.domain,
+            backbone=base,
+            method="textual-inversion",
+            rows=rows.detach().float().cpu().clone(),
+            settings=as_record(self),
+        )
+
+
+@contextmanager
+def only_rows(backbone: Any, tokens: Sequence[str]) -> Iterator[torch.nn.Parameter]:
+    """The tokens' embedding rows ``(vectors, d)`` as a parameter of its own, written back at the end.
+
+    The optimizer never sees the whole matrix, so neither weight decay nor momentum can reach another row.
+    """
+    import torch
+    from peft import TrainableTokensConfig, inject_adapter_in_model
+
+    encoder, ids = backbone.text_encoder, backbone.tokenizer.convert_tokens_to_ids(list(tokens))
+    table = encoder.get_input_embeddings()
+    place = next(name for name, module in encoder.named_modules() if module is table)
+    inject_adapter_in_model(TrainableTokensConfig(target_modules=[place], token_indices=ids), encoder)
+    layer: Any = encoder.get_submodule(place)
+    rows: torch.nn.Parameter = layer.trainable_tokens_delta["default"]
+    try:
+        yield rows
+    finally:
+        encoder.set_input_embeddings(table)
+        encoder.__dict__.pop("peft_config", None)
+    with torch.no_grad():
+        table.weight[ids] = rows.to(table.weight)

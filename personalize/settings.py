@@ -1,0 +1,117 @@
+"""Settings that every personalizer shares, and how they steer the common loop."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic.dataclasses import dataclass as settings
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+@settings(frozen=True, kw_only=True, config=STRICT)
+class Previews:
+    """The picture that shows what was learned: samples before and after, above real images of the domain.
+
+    Attributes:
+        images: samples per row; 0 draws no picture.
+        prompts: what to sample; ``{word}`` stands for the new word, and the list is repeated to fill the row.
+            Empty takes the personalizer's own templates.
+        steps: denoising steps per sample.
+        guidance: weight of classifier-free guidance.
+    """
+
+    images: Count = 4
+    prompts: tuple[str, ...] = ()
+    steps: Positive = 20
+    guidance: Annotated[float, Field(ge=0)] = 5.0
+
+
+@settings(frozen=True, kw_only=True, config=STRICT)
+class TrainingSettings:
+    """What training on noise needs, whichever parameters move.
+
+    Attributes:
+        steps: optimizer steps.
+        batch: images per forward pass.
+        accumulate: forward passes per step.
+        learning_rate: of AdamW; not scaled by batch size.
+        warmup: steps over which the learning rate rises linearly from 0.
+        decay: what it does afterwards: stays, or falls to 0 along a cosine at the last step.
+        weight_decay: of AdamW.
+        clip: largest gradient norm, 0 for none.
+        optimizer: AdamW or its 8-bit form.
+        snr_gamma: weighs time steps by min(SNR, gamma) (Hang et al. 2023, "Min-SNR"; the authors take 5);
+            None weighs them equally.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
+        resolution: side of the square, or (height, width), that images are brought to: scaled so that they
+            cover it, with their aspect ratio kept, then cropped. None takes the backbone's own.
+        crop: where: in the middle, or at ``views`` places per image drawn once; or nowhere: ``"squash"`` scales the
+            whole image to the size, its aspect ratio lost (textual inversion in TADP's code).
+        views: crops per image when ``crop`` is random.
+        flip: also learn from mirrored images.
+        posterior: latents as the posterior's mode, or sampled anew at every step.
+        checkpoint_every: steps between checkpoints in the run's folder; 0 saves one only at the end and when a
+            signal stops the training.
+        previews: the picture of samples before and after.
+    """
+
+    steps: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+    batch: Positive = 1
+    accumulate: Positive = 1
+    warmup: Count = 0
+    decay: Literal["none", "cosine"] = "none"
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    clip: Annotated[float, Field(ge=0)] = 1.0
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    snr_gamma: Annotated[float, Field(gt=0)] | None = None
+    gradient_checkpointing: bool = False
+    resolution: Positive | tuple[Positive, Positive] | None = None
+    crop: Literal["center", "random", "squash"] = "center"
+    views: Positive = 1
+    flip: bool = True
+    posterior: Literal["mode", "sample"] = "mode"
+    checkpoint_every: Count = 250
+    previews: Previews = Previews()
+
+    def __post_init__(self) -> None:
+        if self.views > 1 and self.crop != "random":
+            raise ValueError(
+                f"views={self.views} of a {self.crop} crop are all the same; set crop='random' or views=1"
+            )
+        if self.warmup >= self.steps:
+            raise ValueError(f"warmup={self.warmup} leaves none of {self.steps} steps; lower it")
+
+    def factor(self, step: int) -> float:
+        """Factor on the learning rate at a step counted from 0."""
+        if step < self.warmup:
+            return (step + 1) / (self.warmup + 1)
+        if self.decay == "none":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / (self.steps - self.warmup)))
+
+
+def as_record(chosen: Any) -> dict[str, Any]:
+    """Settings as JSON values, for records and for the keys of what was made from them."""
+    record: dict[str, Any] = TypeAdapter(type(chosen)).dump_python(chosen, mode="json")
+    return record
+
+
+def check_word(word: str) -> str:
+    """Refuse a word that cannot stand in a prompt.
+
+    Raises:
+        ValueError: pydantic turns it into a message about the setting.
+    """
+    if not word or word.split() != [word]:
+        raise ValueError(f"{word!r} is not one word; choose one without blanks, e.g. '<night>'")
+    if word != word.lower():
+        raise ValueError(f"{word!r} has capitals, which CLIP's tokenizer folds away; write {word.lower()!r}")
+    if set(word) & set("{}"):
+        raise ValueError(f"{word!r} holds braces, which templates use; choose a word without them")
+    return word

@@ -1,0 +1,80 @@
+"""A base's fingerprint, and putting a concept into a base: all is checked before anything changes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from torch import Tensor, nn
+
+from tadp_da.backbones.sd import lora as _lora
+from tadp_da.backbones.sd import words as _words
+from tadp_da.concept import Concept, digest_tensors
+from tadp_da.errors import ArtifactError
+
+_FIX = "use the concept with the backbone that it was learned on, or learn it again on this one"
+
+
+def fingerprint(parts: Mapping[str, nn.Module]) -> str:
+    """blake2b over every tensor of the parts, by name."""
+
+    def one(item: tuple[str, Tensor]) -> bytes:
+        digest = hashlib.blake2b(digest_size=16)
+        digest_tensors(digest, dict([item]))
+        return digest.digest()
+
+    items = sorted(
+        (f"{part}.{k}", v) for part, module in parts.items() for k, v in module.state_dict().items()
+    )
+    # hashlib lets go of the interpreter lock, so on many cores a full-size model takes a second or two.
+    with ThreadPoolExecutor() as pool:
+        return hashlib.blake2b(b"".join(pool.map(one, items)), digest_size=16).hexdigest()
+
+
+def install(concept: Concept, base: str, unet: Any, tokenizer: Any, text_encoder: Any) -> None:
+    """Put rows, weights and low-rank weights of ``concept`` in place.
+
+    Raises:
+        ArtifactError: when the concept was made on another base than ``base``, or a tensor does not fit.
+        UsageError: when its word is in the vocabulary already.
+    """
+    if concept.rows is not None:
+        _words.require_rows(text_encoder, concept.rows)  # first: it can name both models
+    if concept.backbone != base:
+        raise ArtifactError(
+            f"the concept {concept.word!r} was learned on backbone {concept.backbone}, this one is {base}",
+            where="concept.json: backbone",
+            fix="load the model that the concept was learned on, or learn it again on this one",
+        )
+    if concept.rows is not None:
+        for token in concept.tokens:
+            _words.require_new(tokenizer, token)
+    if concept.weights:
+        _require_weights(unet, concept)
+    if concept.lora:
+        _lora.require(unet, concept.lora)
+    if concept.rows is not None:
+        _words.add(tokenizer, text_encoder, concept.tokens, concept.rows)
+    if concept.weights:
+        unet.load_state_dict(dict(concept.weights), strict=True)
+    if concept.lora:
+        _lora.install(unet, concept.lora)
+
+
+def _require_weights(unet: nn.Module, concept: Concept) -> None:
+    own = unet.state_dict()
+    faults = [f"missing tensor {name!r}" for name in own.keys() - concept.weights.keys()]
+    faults += [f"unknown tensor {name!r}" for name in concept.weights.keys() - own.keys()]
+    for name, value in concept.weights.items():
+        if name in own and value.shape != own[name].shape:
+            faults.append(f"{name!r} has shape {tuple(value.shape)}, expected {tuple(own[name].shape)}")
+        elif not bool(value.isfinite().all()):
+            faults.append(f"{name!r} holds numbers that are not finite")
+    if faults:
+        raise ArtifactError(
+            f"the concept's UNet weights do not fit: {sorted(faults)[0]} ({len(faults)} in all)",
+            where=f"concept {concept.word!r}: unet/",
+            fix=_FIX,
+        )

@@ -1,0 +1,43 @@
+"""Settings of a backbone: what decides the features, and how this machine computes them. A helper, no plug-in."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from tadp_da.backbones.sd.kernels import Attention
+
+_OF_THE_MACHINE = ("attention", "channels_last", "compile")
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class BackboneSettings:
+    """How images become features. The last three change speed and rounding only; a saved model does not keep them.
+
+    Attributes:
+        timestep: what the UNet is told of the noise on the clean latent (1 in the authors' code, 0 in the paper).
+        scaled: multiply latents by the VAE's scaling factor, as in pretraining; the authors' detectors do not.
+            Only ``StableDiffusion.pyramid`` asks: noising and sampling are always scaled.
+        posterior: take the mode of the VAE's posterior, or sample it.
+        pixels: for the VAE as it was trained, or normalized as for ImageNet (authors' code); concepts never ask.
+        attention: kernel of the attention whose maps nobody reads: torch's scaled-dot-product attention, xformers, or
+            xformers where its kernel runs on this machine and torch's anywhere else.
+        channels_last: memory layout of UNet and VAE that convolutions like.
+        compile: compile the UNet's transformer blocks (``torch.compile``, which wants a C++ compiler): minutes of
+            waiting at the first steps, then each is some percent faster. For trainings of thousands of steps.
+    """
+
+    timestep: Annotated[int, Field(ge=0, le=999)] = 1
+    scaled: bool = True
+    posterior: Literal["mode", "sample"] = "mode"
+    pixels: Literal["sd", "imagenet"] = "sd"
+    attention: Attention = "auto"
+    channels_last: bool = False
+    compile: bool = False
+
+    def portable(self) -> dict[str, Any]:
+        """What decides the features, as JSON values."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in _OF_THE_MACHINE}

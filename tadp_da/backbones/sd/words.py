@@ -1,0 +1,106 @@
+"""New words in a CLIP tokenizer and text encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tadp_da.errors import ArtifactError, UsageError
+
+
+def names(word: str, vectors: int) -> tuple[str, ...]:
+    """``word``, ``word_1``, ...: the placeholder tokens of a concept of several vectors, as diffusers names them."""
+    return tuple(word if i == 0 else f"{word}_{i}" for i in range(vectors))
+
+
+def token_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids without begin and end marks, uncut."""
+    return tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids
+
+
+def initial_row(tokenizer: Any, text_encoder: Any, like: str) -> Tensor:
+    """Embedding row ``(d,)`` of ``like``: the mean over its tokens.
+
+    Raises:
+        UsageError: when ``like`` has no token.
+    """
+    ids = token_ids(tokenizer, like)
+    if not ids:
+        raise UsageError(
+            f"the initializer {like!r} has no token",
+            where="like",
+            fix="give a word near the concept, such as 'night'",
+        )
+    return text_encoder.get_input_embeddings().weight.detach()[ids].mean(0)
+
+
+def add(tokenizer: Any, text_encoder: Any, words: Sequence[str], rows: Tensor) -> None:
+    """Make every word one token with its row of ``rows (n, d)``; tokenizer and embedding grow, all other rows stay.
+
+    Raises:
+        UsageError: when a word is in the vocabulary already or is not one word.
+        ArtifactError: when the rows are of another width, or not finite.
+    """
+    from tokenizers import AddedToken
+
+    for word in words:
+        require_new(tokenizer, word)
+    require_rows(text_encoder, rows)
+    # Whole words only: "sks" must not be found inside "masks".
+    tokenizer.add_tokens([AddedToken(word, single_word=True, normalized=True) for word in words])
+    trainable = text_encoder.get_input_embeddings().weight.requires_grad
+    size = max(len(tokenizer), text_encoder.get_input_embeddings().num_embeddings)
+    text_encoder.resize_token_embeddings(size, mean_resizing=False)
+    weight = text_encoder.get_input_embeddings().weight
+    weight.requires_grad_(trainable)
+    with torch.no_grad():
+        weight[tokenizer.convert_tokens_to_ids(list(words))] = rows.to(weight)
+
+
+def require_new(tokenizer: Any, word: str) -> None:
+    """Check that ``word`` can become a token.
+
+    Raises:
+        UsageError: when it is empty, holds blanks, or is one token already.
+    """
+    if not word or word.split() != [word]:
+        raise UsageError(
+            f"{word!r} is not one word", where="word", fix="choose a word without blanks, such as '<night>'"
+        )
+    if len(token_ids(tokenizer, word)) == 1:
+        raise UsageError(
+            f"the word {word!r} is in the vocabulary already; learning it would change what it means",
+            where="word",
+            fix=f"choose a new word, such as '<my-{word.strip('<>')}>'",
+        )
+
+
+def _model(width: int) -> str:
+    """Who has text of this width, as far as the width tells."""
+    known = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}.get(width, "a model")
+    return f"{known} with text of width {width}"
+
+
+def require_rows(text_encoder: Any, rows: Tensor) -> None:
+    """Check that rows fit the text encoder.
+
+    Raises:
+        ArtifactError: when they are of another width, or not finite.
+    """
+    width = text_encoder.get_input_embeddings().embedding_dim
+    if rows.ndim != 2 or rows.shape[1] != width:
+        raise ArtifactError(
+            f"learned rows of shape {tuple(rows.shape)} are those of {_model(rows.shape[-1])}; "
+            f"this is {_model(width)}",
+            where="learned_embeds.safetensors",
+            fix="use the concept with the backbone that it was learned on, or learn it again on this one",
+        )
+    if not bool(rows.isfinite().all()):
+        raise ArtifactError(
+            "learned rows hold numbers that are not finite",
+            where="learned_embeds.safetensors",
+            fix="learn the concept again with a lower learning rate",
+        )

@@ -1,0 +1,126 @@
+"""Opening an image-to-text model: from the cache, the hub or a folder, in which precision, and without chatter."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tadp_da.errors import EnvironmentSetupError, UsageError
+from tadp_da.storage.hub import CAPTIONERS, Files, Found, fetch, has_weights, is_id
+
+if TYPE_CHECKING:
+    import torch
+
+Quantization = Literal["none", "int8", "nf4"]
+
+_FILES = Files(
+    marker="config.json",
+    wanted=["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"],
+    unwanted=["*/*"],
+    complete=lambda folder: _has_processor(folder) and has_weights(folder),
+    option="--captioner",
+)
+
+
+def _has_processor(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("preprocessor_config.json", "processor_config.json"))
+
+
+def locate(name: str | Path) -> Found:
+    """Where a captioner is: ``"mini"``, a folder, one of :data:`tadp_da.storage.hub.CAPTIONERS` or a hub id.
+
+    Raises:
+        EnvironmentSetupError: when it is neither here nor can be fetched.
+    """
+    from tadp_da.mini import WEIGHTS
+
+    if str(name) == "mini":
+        return Found(WEIGHTS / "blip2")
+    folder = Path(name).expanduser()
+    if folder.exists() or not is_id(str(name), CAPTIONERS):
+        return Found(folder)
+    return fetch(str(name), _FILES, CAPTIONERS)
+
+
+def load(
+    folder: Path, dtype: torch.dtype, quantization: Quantization, device: torch.device | str
+) -> tuple[Any, Any]:
+    """Model in evaluation mode on its device, and processor. Only safetensors are read, and no code of the model's own.
+
+    Raises:
+        EnvironmentSetupError: when bitsandbytes is asked for and missing.
+        UsageError: when this CPU cannot run the model in 4 bits.
+        OSError, ValueError, KeyError: when this is no image-to-text model.
+    """
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    options = _quantized(quantization, dtype, device)
+    with quiet():
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        model = AutoModelForImageTextToText.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            **options,
+        )
+    if quantization == "nf4" and str(device) == "cpu":
+        _check_blocks(model)
+    # A quantized model is put on its device while it is read; to() would undo that, and refuses.
+    return (model if options else model.to(device)).eval(), processor
+
+
+def _quantized(quantization: Quantization, dtype: torch.dtype, device: torch.device | str) -> dict[str, Any]:
+    if quantization == "none":
+        return {}
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise EnvironmentSetupError(
+            f"quantization {quantization} needs the package bitsandbytes, which is not installed",
+            where="quantization",
+            fix="pip install 'tadp-da[gpu]', or choose quantization: none",
+        )
+    from transformers import BitsAndBytesConfig
+
+    config = (
+        BitsAndBytesConfig(load_in_8bit=True)
+        if quantization == "int8"
+        else BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _check_blocks(model: Any) -> None:
+    """4-bit kernels of CPUs with AVX512-BF16 work on blocks of 32 outputs, and find out at the first image only."""
+    for name, layer in model.named_modules():
+        if getattr(layer, "support_avx512bf16_for_cpu", False) and layer.out_features % 32:
+            raise UsageError(
+                f"the captioner's layer {name} has {layer.out_features} outputs; this CPU runs 4-bit layers of "
+                "multiples of 32 only",
+                where="quantization",
+                fix="choose quantization: int8 or none, or caption on a GPU",
+            )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Loading bars and advice of transformers and bitsandbytes stay off the terminal; errors are raised anyway."""
+    from transformers.utils import logging as transformers_logging
+
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    casts = logging.getLogger("bitsandbytes")  # a line for every layer and token whose input it casts
+    before = casts.level
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    casts.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        casts.setLevel(before)
+        if bars:
+            transformers_logging.enable_progress_bar()

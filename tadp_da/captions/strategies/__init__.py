@@ -1,0 +1,86 @@
+"""Caption strategies: pure functions from a caption and its context to a prompt. One file per kind of strategy.
+
+A strategy sees no model, no file and no training flag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from tadp_da.captions.template import FIELDS, PromptContext, parse
+from tadp_da.errors import UsageError
+from tadp_da.registry import Registry, nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionStrategy:
+    """A named way to write prompts.
+
+    Attributes:
+        rewrite: ``(caption, context) -> prompt``, pure.
+        needs_concept: whether ``context.word`` must be set.
+        needs_classes: whether ``context.classes`` must be set.
+        summary: one line for listings.
+    """
+
+    rewrite: Callable[[str, PromptContext], str]
+    needs_concept: bool = False
+    needs_classes: bool = False
+    summary: str = ""
+
+    def __call__(self, caption: str, context: PromptContext) -> str:
+        return self.rewrite(caption, context)
+
+
+strategies: Registry[CaptionStrategy] = Registry("caption strategy", "tadp_da.captions.strategies")
+
+
+def templated(
+    name: str, default: str, *, summary: str, holds: tuple[str, ...] = ("caption",)
+) -> CaptionStrategy:
+    """A strategy that fills a template: the target's own (``DomainDescription.templates[name]``) where it has one.
+
+    Args:
+        name: name of the strategy.
+        default: template for domains that have none of their own.
+        summary: one line for listings.
+        holds: fields that every template of this strategy must have, the domain's own too.
+    """
+    fallback = parse(default, holds=holds)
+
+    def rewrite(caption: str, context: PromptContext) -> str:
+        own = context.target.templates.get(name)
+        return (parse(own, holds=holds) if own is not None else fallback).fill(caption, context)
+
+    return _needing(holds, rewrite, summary)
+
+
+def _needing(
+    fields: Collection[str], rewrite: Callable[[str, PromptContext], str], summary: str
+) -> CaptionStrategy:
+    return CaptionStrategy(
+        rewrite=rewrite, needs_concept="word" in fields, needs_classes="classes" in fields, summary=summary
+    )
+
+
+def find(name_or_template: str) -> CaptionStrategy:
+    """The strategy of that name, or one made of a template such as ``"a {style} photo of {caption}"``.
+
+    Raises:
+        UsageError: for an unknown name or a template that cannot be used; the message names the nearest match.
+    """
+    if "{" in name_or_template or "}" in name_or_template:
+        template = parse(name_or_template)
+        return _needing(template.fields, template.fill, f"your template {template.text!r}")
+    if name_or_template not in strategies:
+        known = list(strategies)
+        raise UsageError(
+            f"unknown caption strategy {name_or_template!r}{nearest(name_or_template, known)}",
+            fix=f"choose one of: {', '.join(known)}; or write a template with {{caption}} and any of "
+            + ", ".join(f"{{{field}}}" for field in FIELDS[1:]),
+        )
+    return strategies[name_or_template]
+
+
+__all__ = ["CaptionStrategy", "PromptContext", "find", "strategies", "templated"]

@@ -1,0 +1,177 @@
+"""Templates: sentences with holes, such as ``"a {style} {medium} of {caption}"``, filled in good English.
+
+Only plain field names are holes: no attribute, index or format specification, so a template from a recipe can
+reach nothing. The caption may be asked for as ``{caption!r}``: then it is put in as it is and nothing around it
+is mended. That is how prompts published with doubled articles are reproduced.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from dataclasses import dataclass
+from functools import lru_cache
+
+from tadp_da.captions.text import DETERMINERS, agree, is_article, single_articles
+from tadp_da.errors import UsageError
+from tadp_da.registry import nearest
+from tadp_da.types import DomainDescription, Side
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptContext:
+    """What a strategy may know.
+
+    Attributes:
+        side: whose image the caption belongs to.
+        source: words of the source domain.
+        target: words of the target domain.
+        word: the concept's word as it stands in a prompt (several vectors: several placeholder tokens separated
+            by blanks), or None when nothing was personalized.
+        classes: class names of the task.
+    """
+
+    side: Side
+    source: DomainDescription
+    target: DomainDescription
+    word: str | None = None
+    classes: tuple[str, ...] = ()
+
+
+FIELDS = ("caption", "style", "medium", "word", "classes", "nearby", "unrelated")
+_DANGLING = re.compile(
+    r"(?:(?:^|\s)(?:of|with|showing|shows|depicting|about|from|in)(?:\s+(?:a|an|the))?|:)\s*$", re.IGNORECASE
+)
+PERSONALIZE = (
+    "learn one from unlabelled target images: tadp-da personalize IMAGES --method textual-inversion --out CONCEPT "
+    "(or --method dreambooth), and give it with --concept CONCEPT"
+)
+NAME_CLASSES = "name the classes of the task; a labelled domain does it by itself"
+
+
+@dataclass(frozen=True)
+class Template:
+    """A parsed template.
+
+    Attributes:
+        text: as it was written.
+        parts: pairs of literal text and the field behind it; the last field may be empty.
+        raw: whether the caption is put in as it is.
+    """
+
+    text: str
+    parts: tuple[tuple[str, str], ...]
+    raw: bool
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """Names of the fields it holds."""
+        return frozenset(field for _, field in self.parts if field)
+
+    def fill(self, caption: str, context: PromptContext) -> str:
+        """The prompt for a caption, with no doubled article, no run of blanks and no ``of`` left hanging.
+
+        Fields speak of the target on both sides: TADP trains with the words that it tests with.
+
+        Raises:
+            UsageError: when it holds ``{word}`` or ``{classes}`` and the context has none.
+        """
+        values = _values(self, caption, context)
+        if self.raw:
+            return "".join(literal + values.get(field, "") for literal, field in self.parts)
+        text, written = _join(self.parts, values)
+        return _mend(text, written)
+
+
+@lru_cache(maxsize=256)
+def parse(text: str, *, holds: tuple[str, ...] = ("caption",)) -> Template:
+    """Read a template.
+
+    Args:
+        text: the template.
+        holds: fields that it must have.
+
+    Raises:
+        UsageError: for unbalanced braces, an unknown or missing field, an attribute, an index, or a format
+            specification.
+    """
+    try:
+        found = list(string.Formatter().parse(text))
+    except ValueError as error:
+        raise UsageError(
+            f"template {text!r} cannot be read: {error}",
+            fix="pair the braces, e.g. 'a {style} photo of {caption}'",
+        ) from None
+    raw = False
+    for _, field, spec, conversion in found:
+        if field is None:
+            continue
+        if field not in FIELDS:
+            raise UsageError(
+                f"template {text!r} has an unknown field {field!r}{nearest(field, list(FIELDS))}",
+                fix=f"use only: {', '.join(f'{{{name}}}' for name in FIELDS)}",
+            )
+        if spec or (conversion and (field, conversion) != ("caption", "r")):
+            raise UsageError(
+                f"template {text!r} formats field {field!r}",
+                fix=f"write it plainly, as {{{field}}}; only {{caption}} may be {{caption!r}}",
+            )
+        raw = raw or conversion == "r"
+    template = Template(text, tuple((literal, field or "") for literal, field, _, _ in found), raw)
+    if missing := [name for name in holds if name not in template.fields]:
+        raise UsageError(
+            f"template {text!r} does not hold {{{missing[0]}}}",
+            fix="put it in, e.g. 'a {style} photo of {caption}'",
+        )
+    return template
+
+
+def _values(template: Template, caption: str, context: PromptContext) -> dict[str, str]:
+    fields, target = template.fields, context.target
+    if "word" in fields and not context.word:
+        raise UsageError(
+            f"template {template.text!r} needs a concept's word, and no concept was given", fix=PERSONALIZE
+        )
+    if "classes" in fields and not context.classes:
+        raise UsageError(
+            f"template {template.text!r} needs class names, and none were given", fix=NAME_CLASSES
+        )
+    values = {
+        "caption": caption,
+        "style": target.style,
+        "medium": target.medium,
+        "word": context.word or "",
+        "classes": ", ".join(context.classes),
+        "nearby": target.nearby,
+        "unrelated": target.unrelated,
+    }
+    return values if template.raw else {name: " ".join(value.split()) for name, value in values.items()}
+
+
+def _join(parts: tuple[tuple[str, str], ...], values: dict[str, str]) -> tuple[str, list[bool]]:
+    """The filled text, and for each character whether the template's author wrote it."""
+    text = ""
+    written: list[bool] = []
+    for literal, field in parts:
+        value = values.get(field, "")
+        text, written = text + literal, written + [True] * len(literal)
+        if field == "caption":
+            first = value.split(" ", 1)[0].lower()
+            if not value:
+                text = _DANGLING.sub("", text)
+            elif first in DETERMINERS or first.isdecimal():
+                text = re.sub(r"(^|\s)(a|an|the)(\s+)$", r"\1", text, flags=re.IGNORECASE)
+            written = written[: len(text)]
+        text, written = text + value, written + [False] * len(value)
+    return text, written
+
+
+def _mend(text: str, written: list[bool]) -> str:
+    """One blank between tokens, one article before a noun, ``a`` or ``an`` as the filled-in word sounds."""
+    found = list(re.finditer(r"\S+", text))
+    tokens = [match[0] for match in found]
+    for i in range(len(found) - 1):
+        if is_article(tokens[i]) and written[found[i].start()] and not is_article(tokens[i + 1]):
+            filled = not all(written[slice(*found[i + 1].span())])
+            tokens[i] = agree(tokens[i], tokens[i + 1]) if filled else tokens[i]
+    return re.sub(r"\s+([,.;:])(?=\s|$)", r"\1", " ".join(single_articles(tokens)))

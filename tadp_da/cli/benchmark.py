@@ -1,0 +1,226 @@
+"""Commands for the whole figure: the demo, your own data, tables over seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from tadp_da.cli.options import (
+    AllowOverlap,
+    Data,
+    Device,
+    Jobs,
+    Model,
+    NewCaptioner,
+    Out,
+    Precision,
+    Preset,
+    Seed,
+    Seeds,
+    Sets,
+    SkipBad,
+    captioner_for,
+    names_of,
+    open_run,
+    out,
+    preset_for,
+    seeds_of,
+)
+from tadp_da.errors import UsageError
+
+Masks = Annotated[Path | None, typer.Option(help="Folder of their masks; test masks are only scored by.")]
+Boxes = Annotated[Path | None, typer.Option(help="Or their boxes: folder of VOC XML, or a COCO JSON file.")]
+
+
+def demo(
+    out_folder: Out = Path("runs/demo"), data: Data = Path("data"), seed: Seed = 0, device: Device = "auto"
+) -> None:
+    """The whole figure on the embedded mini world in a few minutes: learn the night, adapt, score, draw.
+
+    Example: `tadp-da demo`
+    """
+    from benchmarks.demo import run_demo
+
+    run_demo(open_run(out_folder, seed, device), data, out)
+
+
+def run(
+    source_images: Annotated[Path, typer.Option(help="Folder of labelled source images.")],
+    target_images: Annotated[Path, typer.Option(help="Folder of unlabelled target images.")],
+    target_style: Annotated[str, typer.Option(help="Simple words of the target, e.g. 'dark dusk'.")],
+    source_masks: Masks = None,
+    source_boxes: Boxes = None,
+    classes: Annotated[str, typer.Option(help="Class names in the order of their ids: sky,road,car.")] = "",
+    legend: Annotated[
+        Path | None, typer.Option(help="YAML file: what values or colours of the masks mean, 7: road.")
+    ] = None,
+    target_test_images: Annotated[
+        Path | None, typer.Option(help="Target test images, not among the above.")
+    ] = None,
+    target_test_masks: Masks = None,
+    target_test_boxes: Boxes = None,
+    target_classes: Annotated[str, typer.Option(help="Classes of the test labels, where they differ.")] = "",
+    target_legend: Annotated[Path | None, typer.Option(help="Legend of the test masks, likewise.")] = None,
+    target_medium: Annotated[str, typer.Option(help="What target pictures are.")] = "photo",
+    strategies: Annotated[
+        str, typer.Option(help="Rows of the table.")
+    ] = "no-text,null,simple,textual-inversion,dreambooth",
+    out_folder: Out = Path("runs/own"),
+    model: Model = "mini",
+    captioner: NewCaptioner = "",
+    preset: Preset = "",
+    sets: Sets = None,
+    seeds: Seeds = "0",
+    jobs: Jobs = 1,
+    device: Device = "auto",
+    precision: Precision = "no",
+    skip_bad: SkipBad = False,
+    allow_overlap: AllowOverlap = False,
+) -> None:
+    """The whole figure on your own data: personalize, caption, adapt, and, with target test labels, score.
+
+    Example: `tadp-da run --source-images day/images --source-masks day/masks --classes sky,road,car
+    --target-images dusk/images --target-style "dark dusk"`
+    """
+    source: dict[str, Any] = {"images": source_images, "masks": source_masks, "boxes": source_boxes}
+    source |= {"classes": names_of(classes), "legend": legend}
+    target: dict[str, Any] = {"images": target_images, "style": target_style, "medium": target_medium}
+    tests = {"images": target_test_images, "masks": target_test_masks, "boxes": target_test_boxes}
+    if any(tests.values()):
+        target |= {f"test_{what}": path for what, path in tests.items()}
+        target |= {"classes": names_of(target_classes or classes), "legend": target_legend or legend}
+    choices: dict[str, Any] = {"device": device, "skip_bad": skip_bad, "allow_overlap": allow_overlap}
+    models = {"model": model, "captioner": captioner or captioner_for(model)}
+    preset = preset or preset_for(model, boxes=source_boxes is not None)
+    _run_own(
+        open_run(out_folder, precision=precision, **choices),
+        names_of(strategies),
+        source,
+        target,
+        models,
+        preset,
+        tuple(sets or ()),
+        seeds_of(seeds),
+        jobs,
+    )
+
+
+def _run_own(
+    run: Any,
+    strategies: tuple[str, ...],
+    source: dict[str, Any],
+    target: dict[str, Any],
+    models: dict[str, str],
+    preset: str,
+    sets: tuple[str, ...],
+    seeds: tuple[int, ...],
+    jobs: int,
+) -> None:
+    from benchmarks.own import SHOWN, custom_benchmark, show_predictions
+    from benchmarks.suite import fill
+
+    if source["masks"] is None and source["boxes"] is None:
+        raise UsageError("the source has no labels", fix="give --source-masks FOLDER, or --source-boxes PATH")
+    table = custom_benchmark(
+        strategies=strategies,
+        source={"name": "source"} | source,
+        target={"name": "target"} | target,
+        preset=preset,
+        sets=sets,
+        **models,
+    )
+    reports = fill(table, seeds, run, Path("data"), jobs)
+    if target.get("test_images") is not None:
+        _publish(table.name, reports, run.folder)
+    out.print(f"Predictions on the first {SHOWN} target images: {show_predictions(table, seeds[0], run)}")
+
+
+def benchmark_list() -> None:
+    """The benchmarks that come with the package, and what each shows.
+
+    Example: `tadp-da benchmark list`
+    """
+    from benchmarks.recipe import read_benchmark, shipped
+
+    table = Table("benchmark", "rows", "claim", header_style="bold")
+    for name in shipped():
+        found = read_benchmark(name)
+        table.add_row(name, str(len(found.rows)), " ".join(found.claim.split()))
+    out.print(table)
+
+
+def benchmark_run(
+    name: Annotated[str, typer.Argument(help="A name from `benchmark list`, or your own YAML file.")],
+    data: Data = Path("data"),
+    seeds: Seeds = "0,1,2",
+    rows: Annotated[str, typer.Option(help="Only these rows.")] = "",
+    limit: Annotated[
+        int | None, typer.Option(help="Only the first so many images of every split: a smoke run.", min=1)
+    ] = None,
+    model: Annotated[str, typer.Option(help="Another copy of the diffusion model than the recipe's.")] = "",
+    captioner: Annotated[str, typer.Option(help="Another captioner than the recipe's.")] = "",
+    out_folder: Out = Path("runs/benchmarks"),
+    jobs: Jobs = 1,
+    sets: Sets = None,
+    device: Device = "auto",
+    precision: Precision = "no",
+    skip_bad: SkipBad = False,
+    allow_overlap: AllowOverlap = False,
+) -> None:
+    """Fill a table over seeds. What is finished in the folder is not done again; several processes may share it.
+
+    Example: `tadp-da benchmark run mini-night --seeds 0 1 2`, or, to see that everything is in its place,
+    `tadp-da benchmark run nighttime-driving-ours --seeds 0 --limit 2 --set adapt.steps=1`
+    """
+    from benchmarks.recipe import read_benchmark
+    from benchmarks.suite import fill
+
+    given = {"model": model, "captioner": captioner, "limit": limit}
+    table = read_benchmark(name, tuple(sets or ()), base={k: v for k, v in given.items() if v})
+    table = table.only(names_of(rows))
+    if limit is not None:  # its numbers are none of the table's
+        table = dataclasses.replace(table, name=f"{table.name}-first-{limit}")
+    choices = {"skip_bad": skip_bad, "allow_overlap": allow_overlap}
+    the_run = open_run(out_folder, device=device, precision=precision, **choices)
+    _publish(table.name, fill(table, seeds_of(seeds), the_run, data, jobs), the_run.folder)
+
+
+def compare(
+    folder: Annotated[Path, typer.Argument(help="Run folder of `benchmark run` or `run`.")],
+    name: Annotated[str, typer.Argument(help="Which benchmark in it.")],
+    baseline: Annotated[
+        str,
+        typer.Option(
+            help="The row that others are compared with; else null where it is one, or the first.",
+            show_default=False,
+        ),
+    ] = "",
+) -> None:
+    """The table of what is finished: mean, spread, paired difference with its confidence interval. Trains nothing.
+
+    Example: `tadp-da compare runs/benchmarks mini-night`
+    """
+    from benchmarks.suite import finished
+
+    _publish(name, finished(folder, name), folder, baseline)
+
+
+def _publish(name: str, reports: Any, folder: Path, baseline: str = "") -> None:
+    from benchmarks.reports.statistics import BASELINE, baseline_of
+    from benchmarks.reports.tables import terminal, terminal_classes
+    from benchmarks.suite import publish
+
+    # decided by what is there: another process may have made null by now, or not yet
+    chosen = baseline or baseline_of(reports)
+    title = name if chosen == BASELINE else f"{name}, compared with {chosen}"
+    comparison, written = publish(title, reports, folder / "tables" / name, chosen)
+    out.print(terminal(comparison))
+    out.print(terminal_classes(comparison))
+    out.print(
+        f"Table: {written.markdown}\nPlot: {written.plot}"
+        + (f"\nPanels: {written.panels}" if written.panels else "")
+    )

@@ -1,0 +1,268 @@
+"""Probes that run native code: a small real call of everything a training or a captioner may lean on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tadp_da.doctor.finding import Finding, Probe
+from tadp_da.errors import EnvironmentSetupError
+
+if TYPE_CHECKING:
+    import torch
+
+_AGAIN = "install the package again in a fresh virtual environment: pip install tadp-da"
+_TORCH = "take torch and torchvision of one release for your driver: https://pytorch.org/get-started/locally"
+_GIB = 2**30
+
+
+def _best_device() -> torch.device:
+    from tadp_da.run import Run
+
+    return Run(folder=Path()).torch_device
+
+
+def _torch() -> Finding:
+    import torch
+
+    devices = [{"name": "cpu", "threads": torch.get_num_threads(), "cores": os.cpu_count()}]
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        devices.append(
+            {
+                "name": f"cuda:{index} {torch.cuda.get_device_name(index)}",
+                "free GiB": round(free / _GIB, 1),
+                "total GiB": round(total / _GIB, 1),
+                "capability": ".".join(map(str, torch.cuda.get_device_capability(index))),
+                "bf16": torch.cuda.is_bf16_supported(),
+            }
+        )
+    if torch.backends.mps.is_available():
+        devices.append({"name": "mps"})
+    for device in devices:
+        _multiply(str(device["name"]).split()[0])
+    said = "; ".join(
+        f"{d['name']} ({d['free GiB']} of {d['total GiB']} GiB free)" if "free GiB" in d else str(d["name"])
+        for d in devices
+    )
+    facts = {"version": torch.__version__, "cuda": torch.version.cuda, "devices": devices}
+    says = f"{torch.__version__} computes on {said}; auto takes {_best_device()}"
+    if _idle_gpu():
+        fix = f"torch sees no GPU though a driver is installed; compare `nvidia-smi` with the build: {_TORCH}"
+        return Finding(name="torch", state="warn", says=says, fix=fix, facts=facts)
+    return Finding(name="torch", state="ok", says=says, facts=facts)
+
+
+def _idle_gpu() -> bool:
+    import torch
+
+    driver = shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia/version").exists()
+    return driver and not torch.cuda.is_available()
+
+
+def _multiply(device: str) -> None:
+    import torch
+
+    ones = torch.ones(64, 64, device=device, requires_grad=True)
+    (ones @ ones).sum().backward()
+    if ones.grad is None or not bool((ones.grad == 128).all()):
+        raise ArithmeticError(f"a product of matrices on {device} comes out wrong")
+
+
+def _torchvision() -> Finding:
+    import torch
+    import torchvision
+    from torchvision.ops import nms
+
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]], device=_best_device())
+    kept = nms(boxes, torch.tensor([0.9, 0.8, 0.7], device=boxes.device), 0.5).tolist()
+    if kept != [0, 2]:
+        raise ArithmeticError(f"non-maximum suppression keeps boxes {kept}, expected [0, 2]")
+    return Finding(name="torchvision", state="ok", says=f"{torchvision.__version__}, its kernels run")
+
+
+def _training() -> Finding:
+    """One step of LoRA on a tiny UNet: diffusers, peft, transformers, accelerate and the default attention at work."""
+    import torch
+    from accelerate import Accelerator  # noqa: F401
+    from diffusers import UNet2DConditionModel
+    from peft import LoraConfig
+    from transformers import CLIPTextModel  # noqa: F401
+
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, cross_attention_dim=8,
+        attention_head_dim=2, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )  # fmt: skip
+    unet.add_adapter(LoraConfig(r=2, init_lora_weights="gaussian", target_modules=["to_q", "to_v"]))
+    device = _best_device()
+    unet.to(device)
+    trained = {name: p for name, p in unet.named_parameters() if p.requires_grad}
+    before = {name: p.detach().clone() for name, p in trained.items()}
+    optimizer = torch.optim.AdamW(trained.values(), lr=0.1)
+    noise, text = torch.randn(1, 4, 8, 8, device=device), torch.randn(1, 3, 8, device=device)
+    unet(noise, 1, text).sample.square().mean().backward()
+    optimizer.step()
+    if not any(bool((p != before[name]).any()) for name, p in trained.items()):
+        raise ArithmeticError("a training step of LoRA moved no parameter")
+    if not all(bool(p.isfinite().all()) for p in trained.values()):
+        raise ArithmeticError("a training step of LoRA left numbers that are not finite")
+    return Finding(name="training", state="ok", says=f"a LoRA step on a tiny UNet works on {device}")
+
+
+def _sdpa(backend: str) -> Finding:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.nn.functional import scaled_dot_product_attention
+
+    from tadp_da.backbones.sd.kernels import deviation
+
+    name, device = f"attention: sdpa {backend.split('_')[0].lower()}", _best_device()
+    if backend == "auto":
+        error = deviation(scaled_dot_product_attention, device)
+    else:
+        try:
+            with sdpa_kernel(getattr(SDPBackend, backend)):
+                error = deviation(scaled_dot_product_attention, device)
+        except RuntimeError as refused:
+            if not str(refused).startswith(("No available kernel", "No viable backend")):
+                raise
+            return Finding(name=name, state="off", says=f"torch has none for {device.type}")
+    return Finding(
+        name=name, state="ok", says=f"forward and backward on {device.type}", facts={"error": error}
+    )
+
+
+_XFORMERS = (
+    "nothing here needs it, attention runs on torch's SDPA: pip uninstall xformers. To keep it, take the wheel "
+    "that is built for the CUDA of your torch: pip install xformers --index-url https://download.pytorch.org/whl/cuXXX"
+)
+
+
+def _xformers() -> Finding:
+    import torch
+
+    from tadp_da.backbones.sd.kernels import try_xformers
+
+    name, trial = "attention: xformers", try_xformers(_best_device())
+    facts = {"version": _version("xformers"), "torch": torch.__version__}
+    if trial.state == "ok":
+        return Finding(name=name, state="ok", says=trial.says, facts=facts | {"error": trial.error})
+    if trial.state == "broken":
+        fix = _XFORMERS.replace("cuXXX", f"cu{(torch.version.cuda or 'XXX').replace('.', '')}")
+        return Finding(name=name, state="red", says=trial.says, fix=fix, facts=facts)
+    return Finding(name=name, state="off", says=f"{trial.says}; not needed, attention runs on torch's SDPA")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "of unknown version"
+
+
+_BITSANDBYTES = (
+    "pip install -U 'bitsandbytes>=0.50'; until then keep `optimizer: adamw` and unquantized captioners"
+)
+
+
+def _bitsandbytes(name: str, call: Callable[[], str]) -> Finding:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        fix = "only if you want 8-bit states or quantized captioners: pip install 'tadp-da[gpu]'"
+        return Finding(name=name, state="off", says="bitsandbytes is not installed", fix=fix)
+    says = f"bitsandbytes {_version('bitsandbytes')}: {call()} on {_best_device().type}"
+    return Finding(name=name, state="ok", says=says)
+
+
+def _adamw8bit() -> str:
+    import torch
+    from bitsandbytes.optim import AdamW8bit
+
+    # tensors of fewer than 4096 numbers keep states of 32 bits
+    weight = torch.nn.Parameter(torch.ones(64, 128, device=_best_device()))
+    optimizer = AdamW8bit([weight], lr=0.1, weight_decay=0.0)
+    weight.square().sum().backward()
+    optimizer.step()
+    state = optimizer.state[weight]["state1"]
+    if state.dtype != torch.uint8:
+        raise ArithmeticError(f"the optimizer's states are {state.dtype}, expected torch.uint8")
+    moved = float((weight.detach() - 0.9).abs().max())  # Adam's first step is the learning rate
+    if not moved < 0.01:
+        raise ArithmeticError(f"a step of AdamW8bit is off by {moved:.2g}")
+    return "a step of AdamW8bit works"
+
+
+def _linear(kind: str, most: float) -> str:
+    import bitsandbytes
+    import torch
+
+    torch.manual_seed(0)
+    make = {
+        "Linear8bitLt": partial(bitsandbytes.nn.Linear8bitLt, has_fp16_weights=False),
+        "Linear4bit": partial(bitsandbytes.nn.Linear4bit, quant_type="nf4"),
+    }[kind]
+    layer, plain, device = make(64, 64), torch.nn.Linear(64, 64), _best_device()
+    layer.load_state_dict(plain.state_dict())
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    x = torch.randn(8, 64)
+    with torch.no_grad():
+        found, exact = layer.to(device)(x.to(device, dtype)).float().cpu(), plain(x)
+    error = float((found - exact).abs().mean() / exact.abs().mean())
+    if not error < most:
+        raise ArithmeticError(f"{kind} is off by {error:.0%}, expected at most {most:.0%}")
+    return f"{kind} runs, {error:.1%} off"
+
+
+def _mini(part: str) -> Finding:
+    from tadp_da.mini import WEIGHTS
+
+    name, files = f"embedded {part}", [path for path in (WEIGHTS / part).rglob("*") if path.is_file()]
+    if not files:
+        raise EnvironmentSetupError(f"{WEIGHTS / part} is missing from this installation")
+    if part == "stable-diffusion":
+        from tadp_da.backbones.stable_diffusion import StableDiffusion
+
+        StableDiffusion.from_pretrained("mini")
+    else:
+        from tadp_da.captions.captioner import Captioner
+
+        Captioner.from_pretrained("mini")
+    size = sum(path.stat().st_size for path in files)
+    return Finding(name=name, state="ok", says=f"loads, {size / 1e6:.0f} MB", facts={"bytes": size})
+
+
+def _mini_probe(part: str) -> Probe:
+    fix = f"install the package again, or make the weights: python -m tadp_da.mini.pretrain. {_OTHERWISE}"
+    return Probe(name=f"embedded {part}", run=partial(_mini, part), fix=fix)
+
+
+_OTHERWISE = "Until then `demo` cannot run; give --model and --captioner folders of your own"
+_SDPA_FIX = f"torch's own kernel fails on this device: {_TORCH}"
+
+KERNELS = (
+    Probe(name="torch", run=_torch, core=True, fix=_TORCH),
+    Probe(name="torchvision", run=_torchvision, core=True, fix=_TORCH),
+    Probe(name="attention: sdpa auto", run=partial(_sdpa, "auto"), core=True, fix=_SDPA_FIX),
+    *(
+        Probe(name=f"attention: sdpa {name.split('_')[0].lower()}", run=partial(_sdpa, name), fix=_SDPA_FIX)
+        for name in ("MATH", "FLASH_ATTENTION", "EFFICIENT_ATTENTION", "CUDNN_ATTENTION")
+    ),
+    Probe(name="attention: xformers", run=_xformers, fix=_XFORMERS),
+    Probe(name="training", run=_training, core=True, fix=_AGAIN),
+    Probe(name="8-bit AdamW", run=partial(_bitsandbytes, "8-bit AdamW", _adamw8bit), fix=_BITSANDBYTES),
+    *(
+        Probe(
+            name=name, run=partial(_bitsandbytes, name, partial(_linear, kind, most)), fix=_BITSANDBYTES
+        )
+        for name, kind, most in (("8-bit linear", "Linear8bitLt", 0.05), ("4-bit linear", "Linear4bit", 0.25))
+    ),
+    _mini_probe("stable-diffusion"),
+    _mini_probe("blip2"),
+)  # fmt: skip
+"""In this order. Each runs in a process apart from the caller's."""

@@ -1,0 +1,119 @@
+"""Doctor: what of this machine is usable, found by trying it, and what to do about what is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tadp_da.doctor.environment import installed, places
+from tadp_da.doctor.finding import Finding, clean
+from tadp_da.doctor.isolated import run_apart
+from tadp_da.doctor.kernels import KERNELS
+from tadp_da.errors import EnvironmentSetupError, UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What the doctor found.
+
+    Attributes:
+        findings: one of each probe, in the order they were tried.
+        core: names of the probes without which nothing works.
+    """
+
+    findings: tuple[Finding, ...]
+    core: frozenset[str]
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """Names of the probes of the core that are red."""
+        return tuple(f.name for f in self.findings if f.state == "red" and f.name in self.core)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the core works: a training can run here, whatever else is missing."""
+        return not self.broken
+
+    def lines(self) -> list[str]:
+        """The report as text, without secrets and home paths."""
+        wide = max(len(finding.name) for finding in self.findings)
+        lines = []
+        for finding in self.findings:
+            lines.append(f"{finding.state:<4}  {finding.name:<{wide}}  {finding.says}")
+            if finding.fix:
+                lines.append(f"{'':<6}{'':<{wide}}  fix: {finding.fix}")
+        return [*clean(lines), "", self.verdict]
+
+    @property
+    def verdict(self) -> str:
+        """One line: whether the core works, and what else is broken."""
+        other = [f.name for f in self.findings if f.state == "red" and f.name not in self.core]
+        also = f"; broken beside it: {', '.join(other)}" if other else ""
+        if self.ok:
+            return f"the core works{also}"
+        return f"the core does not work: {', '.join(self.broken)}{also}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as JSON values, without secrets and home paths."""
+        findings = [finding.as_json() | {"core": finding.name in self.core} for finding in self.findings]
+        return {"ok": self.ok, "verdict": self.verdict, "findings": findings}
+
+    def bundle(self, path: Path) -> None:
+        """Write the report and the versions of all packages as a zip to attach to a bug report.
+
+        It holds what the report says and nothing else: no variable of the environment, no secret, no home path.
+
+        Raises:
+            UsageError: when the name does not end in ``.zip``.
+            EnvironmentSetupError: when it cannot be written.
+        """
+        if path.suffix != ".zip":
+            raise UsageError(f"--bundle {path.name!r} is no zip", fix="give a name that ends in .zip")
+        made = datetime.now(UTC).isoformat(timespec="seconds")
+        files = {
+            "report.txt": "\n".join(self.lines()) + "\n",
+            "report.json": json.dumps({"made": made} | self.as_json(), indent=1, ensure_ascii=False) + "\n",
+            "packages.txt": "\n".join(clean(installed())) + "\n",
+        }
+        fresh = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with zipfile.ZipFile(fresh, "w", zipfile.ZIP_DEFLATED) as archive:
+                for name, text in files.items():
+                    archive.writestr(name, text)
+            fresh.replace(path)
+        except OSError as error:
+            raise EnvironmentSetupError(
+                f"cannot write the bundle: {error.strerror or type(error).__name__}",
+                where=path,
+                fix="give --bundle a file in a folder that you may write to",
+            ) from error
+
+
+def examine(*, out: Path = Path("runs"), data: Path = Path("data"), seconds: float = 60) -> Report:
+    """Try everything, most basic first.
+
+    Nothing is fetched, and no file is left behind. What runs native code runs in another process, so that a crash
+    or a hang of one is its own red finding.
+
+    Args:
+        out: folder that runs would write to.
+        data: folder of the data sets.
+        seconds: how long one probe may take before it counts as hanging.
+    """
+    light = places(out, data)
+    findings = [probe() for probe in light]
+    tried = 0
+    for tried, finding in enumerate(run_apart(KERNELS, seconds), 1):
+        findings.append(finding)
+        if tried == 1 and finding.state == "red":
+            break  # all others stand on it
+    why = f"not tried, because {KERNELS[0].name} does not work"
+    findings += [Finding(name=probe.name, state="off", says=why) for probe in KERNELS[tried:]]
+    core = frozenset(probe.name for probe in (*light, *KERNELS) if probe.core)
+    return Report(findings=tuple(findings), core=core)

@@ -1,0 +1,58 @@
+"""Folders in the form of Pascal VOC: ``JPEGImages``, ``Annotations``, ``SegmentationClass``, and lists of ids that make
+up the splits, ``ImageSets/Main/<list>.txt``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from tadp_da.domains.formats.boxes import Annotation
+from tadp_da.domains.formats.files import some
+from tadp_da.domains.formats.voc_xml import read_annotation
+from tadp_da.errors import DataError
+
+CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+"""The twenty of VOC, in the order and spelling of the development kit."""
+
+
+def listed_images(folder: Path, names: str, *, kind: str = "Main") -> tuple[Path, ...]:
+    """The pictures of a list, in the list's order; none when there is no such list.
+
+    A line holds an id, and in lists of one class a second column that is not looked at.
+
+    Raises:
+        DataError: when a listed picture is missing, or listed twice.
+    """
+    file = folder / "ImageSets" / kind / f"{names}.txt"
+    if not file.is_file():
+        return ()
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    ids = [line.split()[0] for line in lines if line.strip()]
+    if len(set(ids)) < len(ids):
+        twice = sorted({name for name in ids if ids.count(name) > 1})
+        raise DataError(
+            f"{len(twice)} images are listed twice: {some(twice)}", where=file, fix="fetch the list again"
+        )
+    place = folder / "JPEGImages"
+    there = set(os.listdir(place)) if place.is_dir() else set()
+    if missing := [name for name in ids if f"{name}.jpg" not in there]:
+        raise DataError(
+            f"{len(missing)} of {len(ids)} listed images are missing: {some(missing)}",
+            where=place,
+            fix=f"unpack the data set again: {file.name} lists what JPEGImages must hold as <id>.jpg",
+        )
+    return tuple(place / f"{name}.jpg" for name in ids)
+
+
+def annotation(image: Path, classes: Sequence[str]) -> Annotation:
+    """The boxes of an image that lies in ``JPEGImages``.
+
+    Raises:
+        DataError: as :func:`read_annotation` does.
+    """
+    path = image.parent.parent / "Annotations" / f"{image.stem}.xml"
+    return read_annotation(path, image, classes)

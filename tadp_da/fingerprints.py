@@ -1,0 +1,167 @@
+"""What the frozen parts of a backbone say of pictures and prompts, and all that it depends on."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from packaging.version import Version
+from torch import Tensor, nn
+
+from tadp_da.concept import digest_tensors
+from tadp_da.errors import DataError
+from tadp_da.images import open_image, opened
+from tadp_da.storage.cache import open_cache
+from tadp_da.storage.files import file_digest
+
+if TYPE_CHECKING:
+    from tadp_da.run import Run
+
+Code = Callable[..., Any] | ModuleType
+_LIBRARIES = ("tadp-da", "torch", "torchvision", "diffusers", "transformers", "tokenizers", "Pillow", "numpy")
+#: Of a configuration: where it came from, not what it does.
+_NO_MATTER = ("transformers_version", "architectures", "dtype")
+
+
+@functools.cache
+def libraries() -> str:
+    """The libraries' major versions; the minor ones too of those that have not reached 1."""
+    known = {name: Version(importlib.metadata.version(name)).release for name in _LIBRARIES}
+    return " ".join(
+        f"{name}-{'.'.join(map(str, version[: 1 if version[0] else 2]))}" for name, version in known.items()
+    )
+
+
+def code_of(*code: Code) -> str:
+    """A version of functions and modules that nobody has to remember to raise: the hash of their source."""
+    return _code(tuple(inspect.unwrap(part) if callable(part) else part for part in code))
+
+
+@functools.cache
+def _code(code: tuple[Code, ...]) -> str:
+    sources = "\n".join(inspect.getsource(part) for part in code)
+    return hashlib.blake2b(sources.encode(), digest_size=8).hexdigest()
+
+
+def weights_of(module: nn.Module) -> str:
+    """blake2b of every tensor of a module as it is now, whole. Two cores take a second for a GiB: ask once per set of
+    pictures. It is not remembered, because a module may change."""
+
+    def one(item: tuple[str, Tensor]) -> bytes:
+        digest = hashlib.blake2b(digest_size=16)
+        digest_tensors(digest, dict([item]))
+        return digest.digest()
+
+    # hashlib lets go of the interpreter lock
+    with ThreadPoolExecutor() as pool:
+        parts = pool.map(one, sorted(module.state_dict().items()))
+        return hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()
+
+
+def tokenizer_of(tokenizer: Any) -> str:
+    """The hash of a tokenizer's vocabulary and rules, learned words included."""
+    return _hash(_words(tokenizer))
+
+
+def content_of(path: Path) -> str:
+    """The hash of a picture file's bytes, to be taken before it is opened.
+
+    Raises:
+        DataError: when it cannot be read.
+    """
+    try:
+        return file_digest(path)
+    except OSError as error:
+        raise DataError(
+            f"an image cannot be read ({error.strerror})", where=path, fix="check the data root"
+        ) from None
+
+
+def image_key(backbone: Any, *code: Code) -> dict[str, Any]:
+    """What latents of a file depend on, besides its bytes and how the caller frames it.
+
+    Args:
+        backbone: whose autoencoder it is.
+        code: all functions or modules that stand between the opened picture and its latents.
+    """
+    vae = backbone.vae
+    return {
+        "decode": "EXIF turned, RGB",
+        "vae": weights_of(vae),
+        "vae_config": _config(vae.config),
+        "scaling": vae.config.scaling_factor,
+        "code": code_of(open_image, opened, *code),
+        **environment_key(vae),
+    }
+
+
+def text_facts(backbone: Any) -> dict[str, Any]:
+    """What the embedding of a prompt depends on, besides its words; learned rows are weights like all others."""
+    encoder, tokenizer = backbone.text_encoder, backbone.tokenizer
+    return {
+        "text_encoder": weights_of(encoder),
+        "text_encoder_config": _config(encoder.config.to_dict()),
+        "tokenizer": tokenizer_of(tokenizer),
+        "code": code_of(type(backbone).encode_text),
+        **environment_key(encoder),
+    }
+
+
+def embeddings(backbone: Any, prompts: Sequence[str], run: Run) -> Tensor:
+    """Embeddings of different prompts ``(n, t, d)`` on the CPU, from the cache where they are known.
+
+    Each is encoded by itself, because kernels round by the size of the batch: so it depends on nothing but itself.
+
+    Args:
+        backbone: its text encoder must be frozen while the table is in use.
+        prompts: at least one.
+        run: for a progress bar.
+    """
+    cache, facts = open_cache(), text_facts(backbone)
+    found, known = [], cache.counts.found
+    with torch.no_grad(), run.progress(len(prompts), "encoding prompts") as advance:
+        for prompt in prompts:
+
+            def make(prompt: str = prompt) -> dict[str, Tensor]:
+                return {"text": backbone.encode_text([prompt])[0].cpu()}
+
+            found.append(cache.get_or_create("text", facts | {"prompt": prompt}, make)["text"])
+            advance(f"{cache.counts.found - known} from the cache")
+    return torch.stack(found)
+
+
+def environment_key(module: Any) -> dict[str, str]:
+    """Kernels of another kind of device round otherwise."""
+    return {
+        "dtype": str(module.dtype).removeprefix("torch."),
+        "device": module.device.type,
+        "libraries": libraries(),
+    }
+
+
+def _words(tokenizer: Any) -> dict[str, Any]:
+    """Vocabulary and rules of a tokenizer, learned words included."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:  # one in Python, or of sentencepiece: its class is its rules
+        return {"class": type(tokenizer).__qualname__, "words": tokenizer.get_vocab()}
+    known = json.loads(backend.to_str())
+    # how the last call padded and cut, which every call says anew
+    return {name: value for name, value in known.items() if name not in ("padding", "truncation")}
+
+
+def _config(config: Mapping[str, Any]) -> str:
+    known = {k: v for k, v in config.items() if not k.startswith("_") and k not in _NO_MATTER}
+    return _hash(known)
+
+
+def _hash(value: Any) -> str:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()

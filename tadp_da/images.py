@@ -1,0 +1,111 @@
+"""Image files: decoding, their displayed size, and geometric functions; one function each, used by every stage."""
+
+from __future__ import annotations
+
+import os
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tadp_da.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+MOST_PIXELS = 80_000_000
+"""Pixels that a picture may have unless ``TADP_MAX_PIXELS`` says otherwise; just below where Pillow grows uneasy."""
+
+
+_DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+def most_pixels() -> int:
+    """The pixel limit of pictures: ``TADP_MAX_PIXELS`` in the environment, or ``MOST_PIXELS``.
+
+    Raises:
+        UsageError: when the variable is no positive whole number.
+    """
+    text = os.environ.get("TADP_MAX_PIXELS", str(MOST_PIXELS))
+    if not text.isdecimal() or int(text) == 0:
+        raise UsageError(
+            f"TADP_MAX_PIXELS is {text!r}", fix="give a positive whole number of pixels, or unset it"
+        )
+    return int(text)
+
+
+@contextmanager
+def opened(path: Path, what: str = "an image") -> Iterator[Image]:
+    """A picture file with its header read and its pixels not yet; what fails while it is open is told with its path.
+
+    Raises:
+        DataError: when the file is missing, truncated, no picture, or larger than :func:`most_pixels`.
+    """
+    from PIL import Image
+
+    most = most_pixels()
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below speaks for it
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > most:
+                raise Image.DecompressionBombError(
+                    f"{image.width}x{image.height} pixels, the limit is {most}"
+                )
+            yield image
+    except FileNotFoundError:
+        raise DataError(f"{what} is missing", where=path, fix="check the data root") from None
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"{what} is too large to open: {error}",
+            where=path,
+            fix="shrink or remove it; if it is what it should be, raise the limit: TADP_MAX_PIXELS=120000000",
+        ) from None
+    # Pillow raises TypeError for EXIF data of the wrong kind
+    except (OSError, ValueError, TypeError, SyntaxError, EOFError, struct.error) as error:
+        raise DataError(
+            f"cannot decode {what}: {error}", where=path, fix="re-encode or remove the file"
+        ) from None
+
+
+def open_image(path: Path) -> Image:
+    """The picture at ``path`` as RGB, turned as its EXIF says. Grey, palette and CMYK pictures become RGB too;
+    transparency is dropped.
+
+    Raises:
+        DataError: when the file is missing, truncated, no picture, larger than :func:`most_pixels`, or one of more than
+            8 bits a channel, whose values no rule but its owner's maps to 0..255.
+    """
+    from PIL import ImageOps
+
+    with opened(path) as image:
+        if image.mode in _DEEP:
+            raise DataError(
+                f"an image has more than 8 bits a channel (mode {image.mode})",
+                where=path,
+                fix="convert it with the scaling that suits it, e.g. magick in.png -auto-level -depth 8 out.png",
+            )
+        return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def displayed_size(path: Path) -> tuple[int, int]:
+    """Height and width of the picture at ``path`` once it is turned as its EXIF says; only its header is read.
+
+    Raises:
+        DataError: when the file is missing, no picture, or larger than :func:`most_pixels`.
+    """
+    from PIL import ExifTags
+
+    with opened(path) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def geometry() -> Any:
+    """torchvision's functions on images, masks and boxes; imported late, because that takes seconds and listings need
+    none of them."""
+    from torchvision.transforms.v2 import functional
+
+    return functional

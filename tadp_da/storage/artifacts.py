@@ -1,0 +1,275 @@
+"""Artifacts: folders that are complete or absent, made once per set of inputs, by one process at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tadp_da.distributed.processes import broadcast, is_main, rank, wait
+from tadp_da.errors import ArtifactError, UsageError
+from tadp_da.storage.files import file_digest, flush, flush_one, locked, storing, sweep, write_json
+
+if TYPE_CHECKING:
+    pass
+
+
+T = TypeVar("T")
+
+
+_log = logging.getLogger(__name__)
+
+
+MANIFEST = "manifest.json"
+
+
+UNFINISHED = "unfinished"
+"""Folder in an artifact in the making for what is needed only to go on; no part of the artifact."""
+
+
+NON_SEMANTIC_FIELDS = frozenset({"workers", "checkpoint_every"})
+"""Settings that change nothing in a result: they neither name an artifact nor forbid to go on with it."""
+
+
+_INPUTS = f"{UNFINISHED}/inputs.json"
+
+
+def get_or_create(
+    place: Path,
+    inputs: Mapping[str, Any],
+    make: Callable[[Path], object],
+    load: Callable[[Path], T],
+    *,
+    replace: bool = False,
+    may_change: Collection[str] = (),
+) -> T:
+    """The artifact in the folder ``place``: loaded when it stands whole, made otherwise, by one process at a time.
+
+    ``make`` works in a draft beside the place that outlives interruption and error: it finds there what an earlier call
+    left, and goes on from it or overwrites it. What it keeps in ``unfinished/`` is no part of the artifact. At the end
+    the draft is completed by its manifest, flushed and renamed. A folder without a manifest does not count.
+
+    Several processes (:mod:`tadp_da.distributed.processes`) call ``make`` together; what the main one writes
+    is the artifact.
+
+    Args:
+        place: the artifact's folder.
+        inputs: everything the artifact depends on, as JSON values.
+        make: writes the artifact into the folder it is given.
+        load: reads it back.
+        replace: a folder without a manifest at the place may be removed.
+        may_change: dotted names of inputs that may differ from those that a draft was begun with.
+
+    Raises:
+        UsageError: when something else stands there, or was begun there with other inputs.
+        ArtifactError: when a file of the artifact is not what its manifest says.
+        EnvironmentSetupError: when the disk is full or the folder may not be written to.
+    """
+    place = broadcast(place.absolute)  # one that is made while another is made lies beside the main process's
+
+    def missing() -> bool:
+        _refuse_other(place, inputs, may_change)
+        if not replace:
+            _refuse_foreign(place)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return not is_complete(place)
+
+    def whole() -> None:
+        # a process that died just after its artifact stood could not tidy up
+        shutil.rmtree(place / UNFINISHED, ignore_errors=True)
+        verify(place)
+
+    with storing(place):
+        if broadcast(missing):
+            lock = place.with_name(f".{place.name}.lock")
+            with locked(lock, place.name) if is_main() else nullcontext():
+                if broadcast(missing):
+                    _make(place, inputs, make, replace=replace)
+    broadcast(whole)
+    return load(place)
+
+
+def is_complete(place: Path) -> bool:
+    """Whether an artifact stands whole in this folder."""
+    return (place / MANIFEST).exists()
+
+
+def _draft(place: Path) -> Path:
+    return place.with_name(f".{place.name}.draft")
+
+
+def _make(place: Path, inputs: Mapping[str, Any], make: Callable[[Path], object], *, replace: bool) -> None:
+    draft = _draft(place)
+    if broadcast(_begin, place, inputs):
+        try:
+            with _desk(place) as folder:
+                make(folder)
+            wait()  # else the draft would be completed while another process still reads what is unfinished
+        finally:
+            if is_main() and sorted(draft.rglob("*")) == [draft / UNFINISHED, draft / _INPUTS]:
+                shutil.rmtree(draft)  # there is nothing to go on from
+    broadcast(_finish, place, inputs, replace)
+
+
+def _begin(place: Path, inputs: Mapping[str, Any]) -> bool:
+    """Prepare the draft; False if all that is left to do is to rename it."""
+    draft = _draft(place)
+    sweep(place.parent.glob(f".{place.name}.*"))
+    if (draft / MANIFEST).exists():
+        return False
+    (draft / UNFINISHED).mkdir(parents=True, exist_ok=True)
+    write_json(draft / _INPUTS, dict(inputs))
+    return True
+
+
+def _finish(place: Path, inputs: Mapping[str, Any], replace: bool) -> None:
+    draft = _draft(place)
+    if not (draft / MANIFEST).exists():
+        _complete(draft, inputs)
+    if place.exists():
+        shutil.rmtree(place) if replace else place.rmdir()
+    draft.replace(place)
+    flush_one(place.parent)
+
+
+@contextmanager
+def _desk(place: Path) -> Iterator[Path]:
+    """Where this process makes an artifact: the main one in the draft. Each other has a folder that is thrown away at
+    the end, with the main one's unfinished work in it: it reads there what to go on from, and no stage need know."""
+    draft = _draft(place)
+    if is_main():
+        yield draft
+        return
+    # by rank too: on two machines, and in a container every time, numbers of processes are the same
+    own = place.with_name(f".{place.name}.{rank()}.{os.getpid()}")
+    shutil.rmtree(own, ignore_errors=True)  # of one that was killed
+    own.mkdir()
+    (own / UNFINISHED).symlink_to(draft / UNFINISHED, target_is_directory=True)
+    try:
+        yield own
+    finally:
+        shutil.rmtree(own)
+
+
+def _refuse_other(place: Path, inputs: Mapping[str, Any], may_change: Collection[str]) -> None:
+    """Refuse to load, or to go on with, what was made of other inputs."""
+    whole, begun = place / MANIFEST, _draft(place) / _INPUTS
+    # at the first once more, for another process may have renamed its draft between two looks
+    for known in (whole, begun, whole):
+        with suppress(FileNotFoundError):
+            if known.exists():
+                before = _read(known)["inputs"] if known is whole else _read(known)
+                break
+    else:
+        return
+    old, new = (_flat(strip_non_semantic(json.loads(json.dumps(found)))) for found in (before, inputs))
+    differing = [k for k in sorted(old | new) if old.get(k) != new.get(k)]
+    changed = [k for k in differing if known is whole or k not in may_change]
+    if differing and not changed:
+        _log.warning("going on with other %s; what is done stays as it was done", ", ".join(differing))
+    if changed:
+        told = "; ".join(f"{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in changed)
+        raise UsageError(
+            f"what is there was {'made' if known is whole else 'begun'} with other settings ({told})",
+            where=place if known is whole else _draft(place),
+            fix="give the settings it was made with, choose another --out, or delete that folder to start over",
+        )
+
+
+def _refuse_foreign(place: Path) -> None:
+    taken = place.exists() and (not place.is_dir() or any(place.iterdir()))
+    if taken and not is_complete(place):  # in this order, for another process may complete it meanwhile
+        raise UsageError(
+            "the place is taken by something that is no finished run",
+            where=place,
+            fix="choose a new folder with --out",
+        )
+
+
+def strip_non_semantic(inputs: Any) -> Any:
+    """Inputs without those that change nothing."""
+    if not isinstance(inputs, dict):
+        return inputs
+    return {key: strip_non_semantic(value) for key, value in inputs.items() if key not in NON_SEMANTIC_FIELDS}
+
+
+def _flat(inputs: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested inputs by dotted name."""
+    if not isinstance(inputs, dict):
+        return {prefix: inputs}
+    pairs = ((f"{prefix}.{key}" if prefix else key, value) for key, value in inputs.items())
+    return {name: value for key, inner in pairs for name, value in _flat(inner, key).items()}
+
+
+def verify(place: Path) -> None:
+    """Compare an artifact's files with its manifest.
+
+    Raises:
+        ArtifactError: naming the first file that is missing or changed.
+    """
+    for name, known in _read(place / MANIFEST)["files"].items():
+        path = place / name
+        if not path.exists() or file_digest(path) != known:
+            raise ArtifactError(
+                f"{name} is not what the manifest says",
+                where=place,
+                fix="delete the folder; it will be made again",
+            )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+    except ValueError as error:
+        raise ArtifactError(
+            f"cannot read {path.name}: {error}", where=path, fix="delete the folder; it will be made again"
+        ) from error
+
+
+def input_digest(inputs: Mapping[str, Any]) -> str:
+    text = json.dumps(strip_non_semantic(inputs), sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def _complete(draft: Path, inputs: Mapping[str, Any]) -> None:
+    """Flush a draft and write its manifest, last."""
+    sweep(draft.rglob(".*"))
+    flush(draft)
+    files = {
+        path.relative_to(draft).as_posix(): file_digest(path)
+        for path in sorted(draft.rglob("*"))
+        if path.is_file() and draft / UNFINISHED not in path.parents
+    }
+    facts = {"inputs": dict(inputs), "files": files, "made": datetime.now(UTC).isoformat(timespec="seconds")}
+    write_json(draft / MANIFEST, facts | {"versions": versions()})
+    flush_one(draft)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """What made an artifact: our commit where there is one, and the libraries' versions."""
+    found = {}
+    for name in ("tadp-da", "torch", "diffusers", "transformers", "peft", "accelerate"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "missing"
+    here = Path(__file__).resolve().parent
+    try:
+        command = ["git", "describe", "--always", "--dirty"]
+        git = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=10, check=True)
+        found["commit"] = git.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        found["commit"] = "not a git checkout"
+    return found

@@ -1,0 +1,91 @@
+"""Masks in colour: palettes, overlays and index images."""
+
+from __future__ import annotations
+
+import colorsys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from tadp_da.errors import UsageError
+from tadp_da.types import LabelSpace
+
+if TYPE_CHECKING:
+    pass
+
+
+RGB = tuple[int, int, int]
+
+
+IGNORED: RGB = (255, 255, 255)
+
+
+_GOLDEN = 0.618033988749895
+
+
+def colours(labels: LabelSpace) -> tuple[RGB, ...]:
+    """One colour per class: the label space's palette, or hues spread by the golden ratio where it has none."""
+    if labels.palette:
+        return labels.palette
+    found = []
+    for i in range(len(labels.classes)):
+        r, g, b = colorsys.hsv_to_rgb(
+            (0.58 + i * _GOLDEN) % 1, (0.75, 0.55, 0.9)[i % 3], (0.85, 0.65, 0.95)[i % 3]
+        )
+        found.append((round(255 * r), round(255 * g), round(255 * b)))
+    return tuple(found)
+
+
+def palette_image(mask: Any, labels: LabelSpace) -> Image.Image:
+    """A mask ``uint8 (h, w)`` as a palette picture: it shows colours and still holds the class ids.
+
+    Raises:
+        UsageError: when it is no mask.
+    """
+    mask = np.asarray(mask)
+    if mask.ndim != 2 or mask.dtype != np.uint8:
+        raise UsageError(
+            f"expected a uint8 mask (h, w), found {mask.dtype} {mask.shape}",
+            fix="only class ids per pixel can be painted",
+        )
+    table = np.full((256, 3), IGNORED, dtype=np.uint8)
+    table[: len(labels.classes)] = colours(labels)
+    image = Image.fromarray(mask)
+    image.putpalette(table.tobytes())
+    return image
+
+
+def save_mask(mask: Any, labels: LabelSpace, path: Path) -> None:
+    """Write a mask as a palette PNG: any viewer shows colours, any reader of index masks gets the ids."""
+    palette_image(mask, labels).save(path)
+
+
+def colour_mask(mask: Any, labels: LabelSpace) -> Image.Image:
+    """A mask in the colours of its classes, RGB; ignored pixels are white."""
+    return palette_image(mask, labels).convert("RGB")
+
+
+def overlay(image: Image.Image, mask: Any, labels: LabelSpace, opacity: float = 0.6) -> Image.Image:
+    """The picture with its mask laid over it; ignored pixels show the picture as it is.
+
+    Args:
+        image: a picture of the mask's size.
+        mask: ``uint8 (h, w)``.
+        labels: classes and colours.
+        opacity: 0 shows the picture, 1 the mask.
+
+    Raises:
+        UsageError: when the sizes differ.
+    """
+    mask = np.asarray(mask)
+    if mask.shape != (image.height, image.width):
+        raise UsageError(
+            f"a mask of {mask.shape} does not lie over a picture of {(image.height, image.width)}",
+            fix="resize the mask with nearest-neighbour first",
+        )
+    under = image.convert("RGB")
+    mixed = Image.blend(under, colour_mask(mask, labels), opacity)
+    shown = Image.fromarray(np.where(mask == labels.ignore, 0, 255).astype(np.uint8))
+    return Image.composite(mixed, under, shown)

@@ -1,0 +1,280 @@
+"""What a plan counts is what the real networks have: shapes, parameters, bytes kept; and its sums follow."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from benchmarks.cost import shapes as sizes
+from benchmarks.cost.estimate import FULL_PEAKS, PEAKS, Planner, Work, throughput, whole
+from benchmarks.recipe import Benchmark, Recipe, read_benchmark
+from tadp_da.backbones.sd import single_file as _single_file
+from tadp_da.errors import ArtifactError, UsageError
+from tadp_da.storage.hub import DIFFUSION
+from tests.tadp_da.domains import trees
+
+Make = Callable[..., Recipe]
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_pipeline: Path) -> Make:
+    """A recipe of a shipped benchmark on the tiny model, with changes."""
+
+    def make(name: str = "nighttime-driving-paper", row: str = "null", **adapt: Any) -> Recipe:
+        found = read_benchmark(name, (f"model={tiny_pipeline}",)).rows[row]
+        small = found.adapt.augment.crop and dataclasses.replace(found.adapt.augment, crop=(64, 64))
+        adapt = ({"augment": small} if small else {}) | adapt
+        return dataclasses.replace(found, adapt=dataclasses.replace(found.adapt, **adapt))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def planner() -> Planner:
+    """One for all: what is counted once need not be counted again."""
+    return Planner()
+
+
+def test_the_built_in_shape_is_that_of_stable_diffusion() -> None:
+    with sizes.shapes_only():
+        networks = sizes.build(read_benchmark("nighttime-driving-paper").rows["null"])
+    counted = [sizes.count(getattr(networks, part)) for part in sizes.PARTS]
+    assert counted == [859_520_964, 83_653_863, 123_060_480]
+    assert networks.spec.widths() == {8: 320, 16: 717, 32: 1357, 64: 1280}
+
+
+def test_the_built_in_shape_of_version_2_is_that_of_stable_diffusion_2() -> None:
+    with sizes.shapes_only():
+        networks = sizes.build(read_benchmark("nighttime-driving-paper", ("model=sd-2.1",)).rows["null"])
+    counted = [sizes.count(getattr(networks, part)) for part in sizes.PARTS]
+    assert counted == [865_910_724, 83_653_863, 340_387_840]
+    assert networks.unet.config.sample_size == 96
+    assert sizes.configuration("sd-2.1-base")["unet"]["sample_size"] == 64
+
+
+def test_every_alias_has_a_built_in_shape_and_so_have_its_repositories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert set(sizes.SHAPES) == set(DIFFUSION)
+    for alias, sources in DIFFUSION.items():
+        for source in sources:
+            assert sizes.configuration(source.repo) is sizes.configuration(alias)
+            assert sizes.configuration(f"{source.repo}@main") is sizes.configuration(alias)
+
+
+def test_shapes_of_other_models_are_read_from_the_hubs_cache(
+    tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, cache = "1" * 40, tmp_path / "hub/models--who--what"
+    for part in sizes.PARTS:
+        folder = cache / "snapshots" / commit / part
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_bytes((tiny_pipeline / part / "config.json").read_bytes())
+    (cache / "refs").mkdir()
+    (cache / "refs/main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    for name in ("who/what", f"who/what@{commit}"):
+        assert sizes.configuration(name) == sizes.configuration(str(tiny_pipeline))
+    with pytest.raises(UsageError, match="not in the hub's cache"):
+        sizes.configuration("who/else")
+
+
+def test_shapes_of_single_files_are_those_beside_them_or_those_that_they_tell(
+    tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    tensors = {
+        _single_file._TEXT_KEY: torch.zeros(1, 1024),
+        _single_file._INPUT: torch.zeros(1, 4, 1, 1),
+    }
+    file = tmp_path / "v2-1_512-mine.safetensors"
+    save_file(tensors, file)
+    assert sizes.configuration(str(file)) is sizes.SHAPES["sd-2.1-base"]
+    shutil.copytree(tiny_pipeline, file.with_suffix(""), ignore=shutil.ignore_patterns("*.safetensors"))
+    assert sizes.configuration(str(file)) == sizes.configuration(str(tiny_pipeline))
+    save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ArtifactError, match="not the tensors of an original"):
+        sizes.configuration(str(tmp_path / "other.safetensors"))
+
+
+def _own(**fields: Any) -> Recipe:
+    folders = {"name": "own", "images": "i"}
+    base = {"source": folders | fields, "target": folders}
+    preset = "mini-boxes" if "boxes" in fields else "mini"
+    return read_benchmark(preset, base=base, kind="presets").rows["null"]
+
+
+def test_ones_own_boxes_are_planned_by_names_or_by_the_categories_of_a_coco_file(tmp_path: Path) -> None:
+    xml = sizes.label_space(_own(boxes="nowhere", classes=["car", "person"]))
+    assert (xml.task, xml.classes) == ("detection", ("car", "person"))
+    coco = _own(boxes=trees.coco(tmp_path / "gt.json", [], [], ("car", "dog", "cat")))
+    assert sizes.label_space(coco).classes == ("car", "dog", "cat")
+    with sizes.shapes_only():
+        assert sizes.build(coco).head.task == "detection"
+    with pytest.raises(UsageError, match="name every class once"):
+        sizes.label_space(_own(boxes="nowhere"))
+
+
+def test_ones_own_masks_are_planned_by_their_legend_and_none_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "legend.yaml").write_text("7: road\n26: car\n0: ignore\n8: road\n")
+    assert sizes.label_space(_own(masks="m", legend=tmp_path / "legend.yaml")).classes == ("road", "car")
+    with pytest.raises(UsageError, match="give masks or boxes"):
+        sizes.label_space(_own())
+
+
+def test_parameters_are_those_of_the_model_itself(recipe: Make, planner: Planner, backbone: Any) -> None:
+    cost = planner.cost(recipe())
+    assert {part: cost.parameters[part] for part in sizes.PARTS} == {
+        part: sizes.count(getattr(backbone, part)) for part in sizes.PARTS
+    }
+    with sizes.shapes_only():
+        assert sizes.build(recipe()).spec == backbone.spec
+    assert cost.trained == cost.parameters["unet"] + cost.parameters["head"]
+    low = planner.cost(recipe(backbone="lora", lora_rank=3), memory=False)
+    real = sum(p.numel() for p in backbone.trainable("lora", rank=3))
+    assert low.trained == real + low.parameters["head"]
+
+
+def test_bytes_kept_for_backward_are_those_of_a_real_pass(recipe: Make, backbone: Any) -> None:
+    from diffusers.models.attention_processor import AttnProcessor
+
+    chosen, size = recipe(), (64, 64)
+    networks = sizes.build(chosen)
+    networks.unet.load_state_dict(backbone.unet.state_dict())
+    for name in (name for level in networks.levels for name in level.maps):
+        networks.unet.get_submodule(name).set_processor(AttnProcessor())
+    owned = {p.data_ptr() for m in (networks.unet, networks.head) for p in m.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        sizes.perceive(networks, size, 2)
+    real = sum(t.untyped_storage().nbytes() for at, t in kept.items() if at not in owned)
+    assert sizes.kept_for_backward(chosen, size, 2) == pytest.approx(real, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["nighttime-driving-paper", "comic2k-ours"])
+def test_operations_grow_with_the_batch_and_with_what_moves(
+    recipe: Make, planner: Planner, name: str
+) -> None:
+    with sizes.shapes_only():
+        networks = sizes.build(recipe(name))
+        each = [
+            sizes.operations(lambda b=b: sizes.perceive(networks, (64, 64), b).backward()) for b in (1, 3)
+        ]
+    assert each[1] == 3 * each[0]
+
+    def learning(**adapt: Any) -> int:
+        return planner.cost(recipe(name, **adapt), memory=False).learning
+
+    frozen, low, full = (learning(backbone=mode) for mode in ("frozen", "lora", "full"))
+    assert frozen < low < full
+    assert full == 2 * each[0]
+    assert full < learning(gradient_checkpointing=True) < 1.5 * full
+    assert learning(accumulate=4) == 4 * full
+
+
+def test_memory_follows_from_what_is_trained_and_how(recipe: Make, planner: Planner) -> None:
+    def memory(**adapt: Any) -> Any:
+        return planner.cost(recipe(**adapt)).memory
+
+    full, low = memory(), memory(backbone="lora")
+    trained = planner.cost(recipe(), memory=False).trained
+    assert (full["gradients"], full["optimizer"], full["average"]) == (4 * trained, 8 * trained, 0)
+    assert memory(ema=0.99)["average"] == 4 * trained
+    assert memory(optimizer="adamw8bit")["optimizer"] == 2 * trained
+    assert low["optimizer"] < full["optimizer"]
+    assert memory(gradient_checkpointing=True)["activations"] is None
+    assert memory(batch=4)["activations"] == 2 * full["activations"]
+
+
+def test_hours_add_up_and_a_concept_is_learned_once(recipe: Make, planner: Planner) -> None:
+    learned = recipe(row="dreambooth")
+    rows = {"null": recipe(), "dreambooth": learned, "word": dataclasses.replace(learned, concept="word")}
+    table = Benchmark(name="t", claim="c", rows=rows)
+    one, three = whole(table, planner), whole(table, planner, seeds=3)
+    assert one["null"]["personalize"] == one["word"]["personalize"] == Work()
+    assert one["dreambooth"]["personalize"].training > 0
+    assert three == {name: {s: v * 3 for s, v in each.items()} for name, each in one.items()}
+    longer = dataclasses.replace(rows["null"].adapt, steps=2 * rows["null"].adapt.steps)
+    doubled = planner.cost(dataclasses.replace(rows["null"], adapt=longer), memory=False)
+    assert doubled.work["adapt"] == one["null"]["adapt"] * 2
+    assert doubled.work["evaluate"] == one["null"]["evaluate"] != Work()
+
+
+def test_half_precision_reaches_training_alone(recipe: Make, planner: Planner) -> None:
+    work = planner.cost(recipe(row="dreambooth"), memory=False).work
+    assert work["adapt"].training > 0 == work["adapt"].rest
+    assert work["evaluate"].rest > 0 == work["evaluate"].training
+    assert min(work["personalize"].training, work["personalize"].rest) > 0  # steps; latents taken before them
+    full, half = (throughput("V100", None, 0.5, precision) for precision in ("no", "bf16"))
+    assert half.hours(work["evaluate"]) == full.hours(work["evaluate"])
+    gain = PEAKS["V100"] / FULL_PEAKS["V100"]
+    assert full.hours(work["adapt"]) == pytest.approx(gain * half.hours(work["adapt"]))
+    assert half.hours(work["adapt"]) == pytest.approx(work["adapt"].training / 62.5e12 / 3600)
+
+
+def test_learning_a_word_costs_less_than_learning_the_network(recipe: Make) -> None:
+    with sizes.shapes_only():
+        networks = sizes.build(recipe())
+
+        def count(method: str) -> int:
+            return sizes.operations(lambda: sizes.learn_noise(networks, (64, 64), method).backward())
+
+        assert 0 < count("textual-inversion") < count("dreambooth")
+
+
+def test_unknown_gpus_and_models_are_refused_with_advice(recipe: Make) -> None:
+    assert set(FULL_PEAKS) == set(PEAKS)
+    assert throughput("A100", None, 0.5, "fp16").training == 0.5e12 * PEAKS["A100"]
+    assert throughput("A100", None, 0.5).training == pytest.approx(0.5e12 * FULL_PEAKS["A100"])
+    assert throughput("mine", 100, 0.1, "bf16").training == pytest.approx(1e13)
+    assert throughput("mine", 100, 0.1).rest == pytest.approx(0.5e13)
+    with pytest.raises(UsageError, match="choose one of: no, bf16, fp16"):
+        throughput("A100", None, 0.5, "half")
+    with pytest.raises(UsageError, match=r"did you mean 'A100'.*") as refused:
+        throughput("A10", None, 0.3)
+    assert "--tflops" in str(refused.value)
+    with pytest.raises(UsageError, match=r"--set model=sd-1\.5"):
+        Planner().cost(dataclasses.replace(recipe(), model="nobody/nothing"))
+
+
+def test_the_command_shows_a_step_and_the_hours(
+    command: Callable[..., int], tiny_pipeline: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["plan", "watercolor2k-ours", "--rows", "null,oracle", "--set", f"model={tiny_pipeline}"]
+    small = ["--set", "adapt.augment.crop=[64, 64]", "--set", "viewing.long=64"]
+    assert command(*words, *small, "--gpu", "H100", "--seeds", 3) == 0
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("estimate", "2 images of 64x64", "oracle", "all rows", "H100"))
+    assert "in full precision (half with --precision bf16)" in " ".join(shown.split())
+    assert command(*words, *small, "--precision", "bf16") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Training at 31.2 TFLOPS, in half precision (bf16); evaluation" in shown
+    assert "at 15.6, always in full precision" in shown
+    assert command(*words, "--image", "small") == 2
+    assert "720x960" in capsys.readouterr().err
+    assert command(*words, "--row", "nul") == 2
+    assert "did you mean 'null'" in capsys.readouterr().err
+
+
+def test_the_paper_stands_on_the_terminal(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("benchmark", "table", "--out", tmp_path) == 0
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("Table 4", "Table 5", "not run", "60.8"))
+    assert command("benchmark", "table", "--variant", "theirs") == 2
+    assert "paper, repo, ours" in capsys.readouterr().err
+    assert command("benchmark", "table", "--out", tmp_path / "nowhere") == 2
+    assert "benchmark run" in capsys.readouterr().err

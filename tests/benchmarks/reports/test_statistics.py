@@ -1,0 +1,142 @@
+"""The statistics: Student's interval over paired seeds, and verdicts that follow from it alone."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import numpy as np
+import pytest
+
+from benchmarks.evaluate import Report
+from benchmarks.reports.statistics import compare, student_t
+from tadp_da.errors import UsageError
+from tests.benchmarks.scored import evaluation, row
+
+NULL = {0: 46.0, 1: 44.0, 2: 45.0}
+
+
+@pytest.mark.parametrize(
+    ("degrees", "level", "known"),
+    [(1, 0.95, 12.706), (2, 0.95, 4.303), (3, 0.95, 3.182), (4, 0.95, 2.776), (9, 0.95, 2.262), (30, 0.95, 2.042),
+     (2, 0.99, 9.925), (5, 0.9, 2.015), (120, 0.95, 1.980)],
+)  # fmt: skip
+def test_quantiles_are_those_of_the_printed_tables(degrees: int, level: float, known: float) -> None:
+    assert student_t(degrees, level) == pytest.approx(known, abs=6e-4)
+
+
+def test_with_many_seeds_the_quantile_is_the_normal_one() -> None:
+    assert student_t(10_000) == pytest.approx(statistics.NormalDist().inv_cdf(0.975), abs=3e-4)
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    rng, hits, times = np.random.default_rng(0), 0, 2000
+    for _ in range(times):
+        values = rng.normal(1.5, 2.0, size=4)
+        found = compare({"null": row(dict.fromkeys(range(4), 0.0)), "x": row(dict(enumerate(values)))}).rows[
+            1
+        ]
+        assert found.difference is not None
+        hits += found.difference.low <= 1.5 <= found.difference.high
+    assert hits / times == pytest.approx(0.95, abs=0.015)
+
+
+@pytest.mark.parametrize(("degrees", "level"), [(0, 0.95), (2, 0.0), (2, 1.0)])
+def test_no_quantile_without_freedom(degrees: int, level: float) -> None:
+    with pytest.raises(ValueError, match="no such quantile"):
+        student_t(degrees, level)
+
+
+def test_differences_are_paired_by_seed() -> None:
+    """Seeds that differ by much do not hide a gain that every seed shows."""
+    null = {0: 20.0, 1: 50.0, 2: 80.0}
+    gained = {seed: value + 1 + 0.1 * seed for seed, value in null.items()}
+    base, better = compare({"null": row(null), "better": row(gained)}).rows
+    assert base.verdict == "baseline"
+    assert base.difference is None
+    assert better.difference is not None
+    assert better.difference.mean == pytest.approx(1.1)
+    assert better.difference.high - better.difference.low == pytest.approx(
+        2 * 4.3027 * 0.1 / math.sqrt(3), abs=1e-3
+    )
+    assert better.verdict == "helps"
+    assert better.target is not None
+    assert better.target.std == pytest.approx(statistics.stdev(gained.values()))
+
+
+@pytest.mark.parametrize(
+    ("gains", "verdict"),
+    [
+        ((2.0, 2.1, 1.9), "helps"),
+        ((-2.0, -2.1, -1.9), "hurts"),
+        ((3.0, -1.0, 1.0), "no clear difference"),
+        ((0.0, 0.0, 0.0), "no clear difference"),
+        ((4.0, 2.0), "no clear difference"),
+        ((9.0,), "too few seeds"),
+        ((), "too few seeds"),
+    ],
+)
+def test_verdicts_follow_from_the_interval(gains: tuple[float, ...], verdict: str) -> None:
+    scores = {seed: NULL[seed] + gain for seed, gain in enumerate(gains)}
+    found = compare({"null": row(NULL), "x": row(scores)}).rows[1]
+    assert found.verdict == verdict
+
+
+def test_only_shared_seeds_are_paired() -> None:
+    found = compare({"null": row(NULL), "x": row({1: 47.0, 2: 48.0, 7: 99.0})}).rows[1]
+    assert found.difference is not None
+    assert found.difference.values == {1: 3.0, 2: 3.0}
+    assert found.target is not None
+    assert sorted(found.target.values) == [1, 2, 7]
+
+
+def test_rows_do_not_depend_on_each_other_or_on_their_order() -> None:
+    rows = {"null": row(NULL), "a": row({0: 50.0, 1: 49.0, 2: 48.0}), "b": row({0: 10.0, 1: 11.0, 2: 12.5})}
+    forth, back = compare(rows), compare(dict(reversed(rows.items())))
+    assert forth.rows == back.rows[::-1]
+
+
+def test_classes_absent_everywhere_stay_absent_and_others_are_averaged() -> None:
+    scores = [
+        {"sky": 80.0, "road": None, "car": 10.0, "tree": None},
+        {"sky": 90.0, "road": None, "car": None, "tree": 0.0},
+    ]
+    reports = {s: Report(source=None, target=evaluation(50.0, c)) for s, c in enumerate(scores)}
+    found = compare({"null": reports}).rows[0]
+    assert found.classes == {"sky": 85.0, "road": None, "car": 10.0, "tree": 0.0}
+    assert found.source is None
+
+
+def test_a_target_without_labels_leaves_the_source_scores() -> None:
+    reports = {0: Report(source=evaluation(70.0), target=None)}
+    comparison = compare({"null": reports, "x": reports})
+    assert [r.target for r in comparison.rows] == [None, None]
+    assert comparison.rows[1].verdict == "too few seeds"
+    assert comparison.rows[0].source is not None
+
+
+def test_the_conclusion_says_what_helps_what_hurts_and_what_does_not_matter() -> None:
+    said = compare(
+        {
+            "null": row(NULL),
+            "up": row({0: 48.0, 1: 46.1, 2: 46.9}),
+            "down": row({0: 44.0, 1: 42.1, 2: 42.9}),
+            "same": row({0: 45.0, 1: 45.0, 2: 45.0}),
+            "once": row({0: 60.0}),
+        }
+    ).conclusion()
+    assert "Better than null on the target: up (+2.0)" in said
+    assert "Worse than null on the target: down (-2.0)" in said
+    assert "Of 3 rows without any effect about 0.2 would stand there by chance." in said
+    assert "No clear difference from null: same." in said
+    assert "Too few seeds for a verdict: once" in said
+    assert compare({"null": row(NULL)}).conclusion() == "There is nothing to compare yet."
+
+
+def test_what_cannot_be_compared_is_refused_with_advice() -> None:
+    with pytest.raises(UsageError, match="did you mean 'null'") as caught:
+        compare({"null": row(NULL)}, baseline="nul")
+    assert "choose one of: null" in caught.value.fix
+    with pytest.raises(UsageError, match="scored by nothing") as caught:
+        compare({"null": {}})
+    assert "labelled test images" in caught.value.fix

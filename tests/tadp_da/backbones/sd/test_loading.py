@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tadp_da.backbones import DiffusionBackbone, backbones
+from tadp_da.backbones.stable_diffusion import BackboneSettings, StableDiffusion
+from tadp_da.errors import ArtifactError, EnvironmentSetupError, UsageError
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def folder(tiny_pipeline: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny pipeline that a test may spoil."""
+    return Path(shutil.copytree(tiny_pipeline, tmp_path / "model"))
+
+
+def test_every_backbone_keeps_the_protocol():
+    members = [name for name in vars(DiffusionBackbone) if not name.startswith("_")]
+    assert "pyramid" in members
+    for name in backbones:
+        assert issubclass(backbones[name], torch.nn.Module)
+        assert [m for m in members if not hasattr(backbones[name], m)] == []
+
+
+def test_loading_and_drawing_are_silent(tiny_pipeline, capfd):
+    StableDiffusion.from_pretrained(str(tiny_pipeline)).sample(["a street"], seed=0, steps=1)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_weights_of_half_precision_are_read_in_full(folder):
+    save_file({k: v.half() for k, v in load_file(folder / UNET).items()}, folder / UNET)
+    text = folder / "text_encoder" / "model.safetensors"
+    save_file({k: v.half() for k, v in load_file(text).items()}, text, metadata={"format": "pt"})
+    model = StableDiffusion.from_pretrained(str(folder))
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_a_model_that_is_nowhere_says_what_to_fetch(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(EnvironmentSetupError, match="cannot fetch 'someone/stable-diffusion'") as caught:
+        StableDiffusion.from_pretrained("someone/stable-diffusion")
+    assert "hf download someone/stable-diffusion --local-dir FOLDER" in caught.value.fix
+    assert caught.value.exit_code == 4
+    for wrong in (str(tmp_path), "./nowhere", "nowhere"):
+        with pytest.raises(EnvironmentSetupError, match=r"no model_index\.json") as caught:
+            StableDiffusion.from_pretrained(wrong)
+        assert "'mini'" in caught.value.fix
+
+
+def test_the_alias_stands_for_the_embedded_weights(tiny_pipeline, tmp_path, monkeypatch, backbone):
+    monkeypatch.setattr("tadp_da.mini.WEIGHTS", tmp_path)
+    with pytest.raises(EnvironmentSetupError, match="missing from this installation") as caught:
+        StableDiffusion.from_pretrained("mini")
+    assert "python -m tadp_da.mini.pretrain" in caught.value.fix
+    (tmp_path / "stable-diffusion").symlink_to(tiny_pipeline)
+    assert StableDiffusion.from_pretrained("mini").fingerprint == backbone.fingerprint
+
+
+def _spoil_json(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_row_35_spoiled_models_are_refused(folder):
+    good = (folder / UNET).read_bytes()
+    tensors = {k: v.clone() for k, v in load_file(folder / UNET).items()}  # the file is mapped into memory
+    first = next(iter(tensors))
+    spoiled = {
+        "truncated": good[: len(good) // 2],
+        "empty": b"",
+        "text": b"<html>not found</html>",
+    }
+    for name, content in spoiled.items():
+        (folder / UNET).write_bytes(content)
+        with pytest.raises(ArtifactError, match="cannot read") as caught:
+            StableDiffusion.from_pretrained(str(folder))
+        assert "fetch the model again" in caught.value.fix, name
+        assert "unet" in caught.value.where
+    for name, other in {
+        "missing": {k: v for k, v in tensors.items() if k != first},
+        "unexpected": tensors | {"x": torch.zeros(1)},
+    }.items():
+        save_file(other, folder / UNET)
+        with pytest.raises(ArtifactError, match=f"1 {name} tensors"):
+            StableDiffusion.from_pretrained(str(folder))
+
+
+def test_row_34_a_pickle_is_never_read(folder):
+    torch.save(load_file(folder / UNET), folder / "unet" / "diffusion_pytorch_model.bin")
+    (folder / UNET).unlink()
+    with pytest.raises(ArtifactError, match="never pickles"):
+        StableDiffusion.from_pretrained(str(folder))
+
+
+def test_models_of_other_families_are_refused(folder):
+    index = folder / "model_index.json"
+    before = index.read_text()
+    _spoil_json(index, unet=["diffusers", "UNet2DModel"])
+    with pytest.raises(ArtifactError, match="expected UNet2DConditionModel") as caught:
+        StableDiffusion.from_pretrained(str(folder))
+    assert "Stable Diffusion 1.x" in caught.value.fix
+    _spoil_json(index, unet=["os", "system"])
+    with pytest.raises(ArtifactError, match="expected UNet2DConditionModel"):
+        StableDiffusion.from_pretrained(str(folder))
+    index.write_text(before)
+    _spoil_json(folder / "scheduler" / "scheduler_config.json", prediction_type="sample")
+    with pytest.raises(UsageError, match="epsilon or v"):
+        StableDiffusion.from_pretrained(str(folder))
+
+
+def test_a_text_encoder_of_another_width_is_refused_and_both_are_named(folder, tmp_path):
+    from transformers import CLIPTextModel
+
+    encoder = CLIPTextModel.from_pretrained(folder / "text_encoder")
+    encoder.config.hidden_size = 48
+    CLIPTextModel(encoder.config).save_pretrained(folder / "text_encoder")
+    with pytest.raises(ArtifactError, match="text encoder is 48 wide, the UNet reads text of width 32"):
+        StableDiffusion.from_pretrained(str(folder))
+
+
+def test_other_blocks_than_those_of_stable_diffusion_are_refused(backbone):
+    from diffusers import UNet2DConditionModel
+
+    unet = UNet2DConditionModel(
+        block_out_channels=(32, 32),
+        down_block_types=("AttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "AttnUpBlock2D"),
+        norm_num_groups=8,
+    )
+    with pytest.raises(ArtifactError, match="AttnDownBlock2D"):
+        StableDiffusion(unet, backbone.vae, backbone.text_encoder, backbone.tokenizer, backbone.scheduler)
+
+
+def test_a_timestep_beyond_the_schedule_is_refused(folder):
+    _spoil_json(folder / "scheduler" / "scheduler_config.json", num_train_timesteps=100)
+    with pytest.raises(UsageError, match="choose 0 to 99"):
+        StableDiffusion.from_pretrained(str(folder), BackboneSettings(timestep=100))

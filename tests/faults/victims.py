@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tadp_da import cli
 from tadp_da.run import Run
+from tadp_da.storage.artifacts import get_or_create
 from tadp_da.training.loop import LoopSettings, Step, fit, recorded
 from tadp_da.training.signals import attended
 

@@ -17,6 +17,7 @@ from tadp_da.cli import benchmark as figure
 from tadp_da.cli import cache, data, doctor, exchange, plan, stages, submit
 from tadp_da.cli.options import ManySeeds
 from tadp_da.errors import InterruptedRunError, TadpError
+from tadp_da.installation import require_own_packages
 from tadp_da.storage.files import storing
 from tadp_da.training.signals import Stop, attended
 
@@ -39,9 +40,11 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _front(
+    context: typer.Context,
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="The version."),
 ) -> None:
-    pass
+    if context.invoked_subcommand != "doctor":  # which reports it with everything else
+        require_own_packages()
 
 
 app.command()(figure.demo)

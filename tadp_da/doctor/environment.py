@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from tadp_da.doctor.finding import Finding, Probe, State
+from tadp_da.installation import FIX, PACKAGES, foreign_packages
 
 _GIB = 2**30
 #: Asked of the metadata even when nothing requires them.
@@ -59,6 +60,13 @@ def _packages() -> Finding:
         said = f"{'; '.join(dict.fromkeys(wrong + extras))} ({says})"
         return Finding(name="packages", state=state, says=said, fix=_AGAIN, facts=facts)
     return Finding(name="packages", state="ok", says=says, facts=facts)
+
+
+def _own_packages() -> Finding:
+    """Whether the top-level packages of the stages are this project's."""
+    if found := foreign_packages():
+        return Finding(name="own packages", state="red", says="; ".join(found), fix=FIX)
+    return Finding(name="own packages", state="ok", says=f"{', '.join(PACKAGES)} are those of tadp-da")
 
 
 def _memory() -> Finding:
@@ -148,6 +156,7 @@ def places(out: Path, data: Path) -> tuple[Probe, ...]:
     return (
         Probe(name="python", run=_python),
         Probe(name="packages", run=_packages, core=True, fix=_AGAIN),
+        Probe(name="own packages", run=_own_packages, core=True, fix=FIX),
         Probe(name="memory", run=_memory),
         folder_probe("runs", lambda: out, core=True, room=10, fix=writable.format("--out")),
         folder_probe("data", lambda: data, core=False, room=1, fix="only the drawn world is written there; "

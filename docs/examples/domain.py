@@ -20,7 +20,7 @@ def images(root: Path, split: str) -> tuple[Path, ...]:
 
 
 def label(image: Path) -> Mask:
-    """Class ids ``uint8 (h, w)`` of one image; a value that is no class is an error that names the file."""
+    """Class ids ``uint8 (h, w)`` of one image; other values are an error that names the file."""
     return read_mask(image.parent.parent / "masks" / image.parent.name / image.name, LABELS, image=image)
 
 
@@ -34,6 +34,6 @@ domains.add("harbour")(
         images=images,
         labels=LABELS,
         label=label,
-        fetch="copy the harbour folder there, so that the root holds harbour/train, harbour/test and harbour/masks",
+        fetch="give the folder that holds harbour/train, harbour/test and harbour/masks as the root",
     )
 )

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tadp_da import api
 from tadp_da.cli.options import Model, Out, out
 from tadp_da.errors import UsageError
 
@@ -31,11 +32,11 @@ def concept_adopt(
 
     Example: `tadp-da concept adopt --embedding dusk.safetensors --model sd-1.5 --out runs/dusk`
     """
-    from tadp_da.backbones import backbones
     from tadp_da.exchange import adopt
 
-    backbone = backbones["stable-diffusion"].from_pretrained(model)
-    concept = adopt(backbone, word=word, embedding=embedding, lora=lora, unet_only=unet_only)
+    concept = adopt(
+        api.base_model(model).load(), word=word, embedding=embedding, lora=lora, unet_only=unet_only
+    )
     concept.save(out_folder)
     said = f"prompts say it as {concept.prompt_word}" if concept.prompt_word else "no prompt says it"
     out.print(f"The concept lies in {out_folder}; {said}.", markup=False, highlight=False)

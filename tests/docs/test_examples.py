@@ -27,7 +27,7 @@ ROWS: dict[str, tuple[Registry[Any], str]] = {
     "strategy": (strategies, "{strategy: season}"),
     "personalizer": (
         personalizers,
-        "{strategy: textual-inversion, personalize: {method: known-word, word: night}}",
+        "{strategy: textual-inversion, personalize: {name: known-word, settings: {word: night}}}",
     ),
     "domain": (domains, "{source: harbour}"),
 }

@@ -60,6 +60,13 @@ class Adaptation:
     pretrained: bool = True
     folder: Path | None = None
 
+    def __post_init__(self) -> None:
+        if self.split == "test":
+            raise UsageError(
+                f"the test split of {self.data.domain.name!r} is not to be trained on",
+                fix="train on another split; test images are for `tadp-da evaluate`",
+            )
+
     @property
     def _labels(self) -> LabelSpace:
         if not self.data.has(self.split) or self.data.domain.labels is None:

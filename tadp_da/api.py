@@ -186,11 +186,10 @@ def adapt(
         out: the model's folder. What is complete there is not done again.
         concept: folder from :func:`personalize`.
         strategy: caption strategy, or a template.
-        style, medium: how captions describe the target.
-        model: weights of the base model.
+        style, medium, model: how captions describe the target, and the weights of the base model.
         preset: settings to start from; what suits model and labels when empty.
         sets: overrides of the preset's settings, as ``adapt.steps=100``.
-        options: see :class:`RunOptions`, :class:`CaptionOptions` and :class:`DataOptions`.
+        options: see :class:`RunOptions`, :class:`CaptionOptions`, :class:`DataOptions`.
     """
     from adapt.stage import Adaptation
     from benchmarks.recipe import preset_for, read_preset
@@ -202,6 +201,7 @@ def adapt(
     run = open_run(Path(out).parent, options)
     data, split = _data(images, labels, "train", run, options)
     space = data.domain.labels
+    classes = space.classes if space else ()
     recipe = read_preset(preset or preset_for(model, space.task if space else None), tuple(sets))
     learned = Concept.load(Path(concept)) if concept else None
     return Adaptation(
@@ -209,15 +209,13 @@ def adapt(
         concept=learned,
         data=data,
         split=split,
-        captions=_captions(
-            options, recipe.captioner, space.classes if space else (), settings=recipe.captions
-        ),
+        captions=_captions(options, recipe.captioner, classes, settings=recipe.captions),
         rewrite=Rewrite(
             strategy=strategy,
             source_description=data.domain.description,
             target_description=DomainDescription(style=style, medium=medium),
             word=learned.prompt_word if learned else None,
-            classes=space.classes if space else (),
+            classes=classes,
         ),
         head=recipe.head,
         inference=recipe.inference,

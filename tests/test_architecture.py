@@ -31,6 +31,7 @@ LAYERS = (
         "tadp_da.images",
         "tadp_da.class_names",
         "tadp_da.plain_yaml",
+        "tadp_da.settings",
     ),
     (
         "tadp_da.concept",
@@ -40,6 +41,7 @@ LAYERS = (
         "tadp_da.exchange",
         "tadp_da.fingerprints",
         "tadp_da.visualize",
+        "tadp_da.provenance",
         "tadp_da.storage",
         "tadp_da.training",
         "tadp_da.distributed",
@@ -49,13 +51,16 @@ LAYERS = (
     (
         "tadp_da.perception_model",
         "tadp_da.model_files",
+        "tadp_da.base_model",
+        "tadp_da.datasets",
+        "tadp_da.prediction",
         "tadp_da.mini.pretrain",
         "tadp_da.mini.report",
-        "tadp_da.doctor.report",
+        "tadp_da.doctor",
     ),
     ("personalize", "adapt"),
     ("benchmarks",),
-    ("tadp_da.cli",),
+    ("tadp_da.cli", "tadp_da.api"),
 )
 #: Neighbours in one layer that never meet.
 STRANGERS = (
@@ -186,67 +191,47 @@ def test_personalization_never_says_labeled(name):
     assert {"labeled", "Labeled", "Example"}.isdisjoint(_words(TREES[name]))
 
 
-@pytest.mark.parametrize("name", [n for n in MODULES if home(n) == "adapt"])
-def test_adaptation_is_given_its_examples_and_never_fetches_them(name):
-    if name != "adapt.__main__":
-        assert "labeled" not in set(_words(TREES[name]))
+#: The only callers of ``Domain.labeled``: stage 2 refuses the test split, stage 3 hands its examples to evaluate().
+READERS_OF_LABELS = {"adapt.stage", "benchmarks.scoring"}
 
 
-def _asks_for_test_labels(node: ast.AST) -> bool:
-    """Whether a call asks a domain for its test split with labels, as far as the text says."""
-    return (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == "labeled"
-        and any(
-            isinstance(a, ast.Constant) and a.value == "test"
-            for a in [*node.args, *(k.value for k in node.keywords)]
-        )
-    )
-
-
-def _handed_to_evaluation(tree: ast.AST) -> set[int]:
-    """Identities of the nodes that are arguments of a function that comes from ``benchmarks.evaluate``."""
-    judges = {
-        alias.asname or alias.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module == "benchmarks.evaluate"
-        for alias in node.names
+def test_labels_are_read_in_two_places_only():
+    """Labels are opened when an example is taken, so who may ask for examples decides who may see labels."""
+    callers = {
+        name
+        for name in MODULES
+        for node in ast.walk(TREES[name])
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "labeled"
     }
-    return {
+    assert callers == READERS_OF_LABELS
+
+
+def test_scoring_does_nothing_with_test_labels_but_hand_them_to_evaluate():
+    tree = TREES["benchmarks.scoring"]
+    (held,) = {
+        target.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
+        if isinstance(node.value.func, ast.Attribute) and node.value.func.attr == "labeled"
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    uses = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and node.id == held and isinstance(node.ctx, ast.Load)
+    ]
+    handed = {
         id(argument)
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in judges
-        for argument in [*node.args, *(k.value for k in node.keywords)]
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "evaluate"
+        for argument in node.args
     }
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_test_labels_are_read_in_the_evaluation_only(name):
-    """Labels are opened when an example is taken, so whoever only hands the examples on has not read them."""
-    handed = _handed_to_evaluation(TREES[name])
-    for function in ast.walk(TREES[name]):
-        if not isinstance(function, ast.FunctionDef):
-            continue
-        nodes = list(ast.walk(function))
-        held = {
-            target.id
-            for node in nodes
-            if isinstance(node, ast.Assign) and _asks_for_test_labels(node.value)
-            for target in node.targets
-            if isinstance(target, ast.Name)
-        }
-        kept = {id(node.value) for node in nodes if isinstance(node, ast.Assign)}
-        for node in nodes:
-            if _asks_for_test_labels(node):
-                assert name.startswith("benchmarks."), f"{name}:{node.lineno} asks for labels of a test split"
-                assert id(node) in handed | kept, (
-                    f"{name}:{node.lineno} does more than hand test labels to evaluate()"
-                )
-            elif isinstance(node, ast.Name) and node.id in held and isinstance(node.ctx, ast.Load):
-                assert id(node) in handed, (
-                    f"{name}:{node.lineno} does more than hand test labels to evaluate()"
-                )
+    scope = next(
+        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "_score"
+    )
+    inside = {id(node) for node in ast.walk(scope)}
+    assert [node for node in uses if id(node) in inside and id(node) not in handed] == []
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -63,7 +63,7 @@ def run(
     target_test_masks: Masks = None,
     target_test_boxes: Boxes = None,
     target_classes: Annotated[str, typer.Option(help="Classes of the test labels, where they differ.")] = "",
-    target_legend: Annotated[Path | None, typer.Option(help="Legend of the test masks, likewise.")] = None,
+    target_legend: Legend = None,
     target_medium: Annotated[str, typer.Option(help="What target pictures are.")] = "photo",
     strategies: Annotated[
         str, typer.Option(help="Rows of the table.")
@@ -85,26 +85,21 @@ def run(
     Example: `tadp-da run --source-images day/images --source-masks day/masks --classes sky,road,car
     --target-images dusk/images --target-style "dark dusk"`
     """
-    source: dict[str, Any] = {"images": source_images, "masks": source_masks, "boxes": source_boxes}
-    source |= {"classes": names_of(classes), "legend": legend, "ignore": ignore_index}
-    target: dict[str, Any] = {"images": target_images, "style": target_style, "medium": target_medium}
+    source: dict[str, Any] = {"name": "source", "images": source_images, "masks": source_masks}
+    source |= {"boxes": source_boxes, "classes": names_of(classes), "legend": legend, "ignore": ignore_index}
+    target: dict[str, Any] = {"name": "target", "images": target_images, "ignore": ignore_index}
+    target |= {"style": target_style, "medium": target_medium}
     tests = {"images": target_test_images, "masks": target_test_masks, "boxes": target_test_boxes}
     if any(tests.values()):
         target |= {f"test_{what}": path for what, path in tests.items()}
         target |= {"classes": names_of(target_classes or classes), "legend": target_legend or legend}
-        target |= {"ignore": ignore_index}
     options = {"device": device, "precision": precision, "skip_bad": skip_bad, "allow_overlap": allow_overlap}
     _run_own(
         api.open_run(out_folder, options),
         source,
         target,
-        {
-            "strategies": names_of(strategies),
-            "model": model,
-            "captioner": captioner,
-            "preset": preset,
-            "sets": tuple(sets or ()),
-        },
+        {"strategies": names_of(strategies), "model": model, "captioner": captioner, "preset": preset},
+        tuple(sets or ()),
         seeds_of(seeds),
         jobs,
     )
@@ -115,6 +110,7 @@ def _run_own(
     source: dict[str, Any],
     target: dict[str, Any],
     options: dict[str, Any],
+    sets: tuple[str, ...],
     seeds: tuple[int, ...],
     jobs: int,
 ) -> None:
@@ -125,9 +121,7 @@ def _run_own(
         raise UsageError("the source has no labels", fix="give --source-masks FOLDER, or --source-boxes PATH")
     task = "segmentation" if source["boxes"] is None else "detection"
     options["preset"] = options["preset"] or preset_for(options["model"], task)
-    table = custom_benchmark(
-        source={"name": "source"} | source, target={"name": "target"} | target, **options
-    )
+    table = custom_benchmark(source=source, target=target, sets=sets, **options)
     reports = run_suite(table, seeds, run, Path("data"), jobs)
     if target.get("test_images") is not None:
         _publish(table.name, reports, run.folder)

@@ -42,6 +42,7 @@ from tadp_da.errors import UsageError
 
 
 def personalize(
+    context: typer.Context,
     images: Images,
     out_folder: Out,
     method: Annotated[str, typer.Option(help="textual-inversion or dreambooth.")] = "textual-inversion",
@@ -68,26 +69,26 @@ def personalize(
     """
     relaunch(processes)
     with report_if_complete(out_folder):
-        concept = api.personalize(
-            images,
-            out=out_folder,
-            method=method,
-            settings=_word_settings(method, word, like),
-            sets=sets or (),
-            model=model,
-            captions=captions,
-            split=split,
-            data=data,
-            seed=seed,
-            device=device,
-            precision=precision,
-            skip_bad=skip_bad,
-        )
+        concept = api.personalize(settings=_word_settings(method, word, like), **_arguments(context))
     said = f"The concept's word is {concept.prompt_word}. It" if concept.word else "It has no word. It"
     shown = (
         ", with an image of samples before and after" if (out_folder / "before_after.png").exists() else ""
     )
     out.print(f"{said} is in {out_folder}{shown}.", markup=False)
+
+
+def _arguments(context: typer.Context) -> dict[str, Any]:
+    """The options of a command as arguments of its function in :mod:`tadp_da.api`, which has the same names."""
+    given = dict(context.params)
+    for name in ("processes", "word", "like"):
+        given.pop(name, None)
+    given["out"] = given.pop("out_folder")
+    for name in ("classes", "attention"):
+        if name in given:
+            given[name] = names_of(given[name])
+    if "sets" in given:
+        given["sets"] = tuple(given["sets"] or ())
+    return given
 
 
 def _word_settings(method: str, word: str, like: str) -> dict[str, Any]:
@@ -176,6 +177,7 @@ def rewrite(
 
 
 def adapt(
+    context: typer.Context,
     images: Images,
     out_folder: Out,
     labels: Labels = None,
@@ -207,30 +209,7 @@ def adapt(
     """
     relaunch(processes)
     with report_if_complete(out_folder):
-        api.adapt(
-            images,
-            labels,
-            out=out_folder,
-            concept=concept,
-            strategy=strategy,
-            style=style,
-            medium=medium,
-            model=model,
-            preset=preset,
-            sets=sets or (),
-            classes=names_of(classes),
-            legend=legend,
-            ignore_index=ignore_index,
-            captions=captions,
-            captioner=captioner,
-            caption_fallback=caption_fallback,
-            split=split,
-            data=data,
-            seed=seed,
-            device=device,
-            precision=precision,
-            skip_bad=skip_bad,
-        )
+        api.adapt(**_arguments(context))
     out.print(
         f"The model is in {out_folder}. Try it: tadp-da predict {out_folder} IMAGES --out predictions",
         markup=False,
@@ -238,6 +217,7 @@ def adapt(
 
 
 def evaluate(
+    context: typer.Context,
     model: Annotated[Path, typer.Argument(help="Model folder from `adapt`, `run` or `benchmark run`.")],
     images: Images,
     out_folder: Out,
@@ -262,24 +242,7 @@ def evaluate(
     """
     relaunch(processes)
     with report_if_complete(out_folder):
-        report = api.evaluate(
-            model,
-            images,
-            labels,
-            out=out_folder,
-            classes=names_of(classes),
-            legend=legend,
-            ignore_index=ignore_index,
-            captions=captions,
-            captioner=captioner,
-            caption_fallback=caption_fallback,
-            split=split,
-            data=data,
-            device=device,
-            precision=precision,
-            skip_bad=skip_bad,
-            allow_overlap=allow_overlap,
-        )
+        report = api.evaluate(**_arguments(context))
     (found,) = report.evaluations.values()
     table = Table("class", found.metric, box=None, header_style="bold")
     for name, value in found.classes.items():
@@ -290,6 +253,7 @@ def evaluate(
 
 
 def predict(
+    context: typer.Context,
     model: Annotated[Path, typer.Argument(help="Model folder from `adapt`, `run` or `benchmark run`.")],
     images: Annotated[str, typer.Argument(help="An image, a folder of images, or a name of `data list`.")],
     out_folder: Out,
@@ -310,21 +274,7 @@ def predict(
 
     Example: `tadp-da predict runs/model dusk/images --out predictions --attention car,road`
     """
-    count = api.predict(
-        model,
-        images,
-        out=out_folder,
-        attention=names_of(attention),
-        caption=caption,
-        captions=captions,
-        captioner=captioner,
-        caption_fallback=caption_fallback,
-        split=split,
-        data=data,
-        device=device,
-        precision=precision,
-        skip_bad=skip_bad,
-    )
+    count = api.predict(**_arguments(context))
     kinds = {"overlays": "overlays", "masks": "index masks", "objects": "objects", "attention": "attention"}
     made = [
         f"{words} in {out_folder / name}" for name, words in kinds.items() if (out_folder / name).is_dir()

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from benchmarks.evaluate import REPORT, EvaluationSettings, Report, _decide, digests, evaluate, refuse_overlap
+from benchmarks.evaluate import REPORT, EvaluationSettings, Report, _decide, evaluate
 from tadp_da.errors import ArtifactError, DataError, UsageError
 from tadp_da.perception_model import PerceptionModel
+from tadp_da.provenance import digests, refuse_overlap
 from tadp_da.run import Run
 from tadp_da.types import Labeled, Unlabeled
 from tests.benchmarks.scored import CLASSES, COUNT, LABELS, SIZE, Decides

@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 _OF_A_ROW = ("strategy", "sides", "personalize", "concept", "target_images", "pretrained", "train_on")
 """Settings in which rows differ; in all others they do only where the benchmark's own rows do."""
 _IDLE = {
-    "adapt": {*NON_SEMANTIC_FIELDS, "keep", "keep_latents", "gradient_checkpointing"},
+    "adapt": {*NON_SEMANTIC_FIELDS, "cache_images", "cache_latents", "gradient_checkpointing"},
     "personalize": {*NON_SEMANTIC_FIELDS, "previews", "gradient_checkpointing"},
     "captions": {"batch"},
     "evaluate": {"keep"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -51,6 +52,10 @@ class Augmentation:
     def only_flips(self) -> bool:
         """Whether an image can only come as itself or as its mirror image, so that two latents say it all."""
         return self.scale == (1.0, 1.0) and self.crop is None and not self.photometric
+
+    def without_colours(self) -> Augmentation:
+        """The same with colours left as they are."""
+        return replace(self, photometric=False)
 
     def __call__(
         self, image: np.ndarray, annotation: Annotation, size: tuple[int, int], rng: np.random.Generator

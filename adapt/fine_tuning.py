@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
 
 from adapt.augmentation import Augmentation
+from adapt.objectives import Objective
+from adapt.objectives import objectives as known_objectives
 from adapt.parameters import Mode, parameter_groups, polynomial, trainable
-from adapt.training_data import TextTable, TrainingExamples, collate
+from adapt.sources import Source, sources
+from adapt.training_data import (
+    CaptionedImages,
+    ImageDataset,
+    PromptEmbeddings,
+    SourceDataset,
+    TargetDataset,
+)
 from tadp_da.concept import digest_tensors
+from tadp_da.errors import UsageError
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
 from tadp_da.training.loop import LoopSettings, OptimizerName, fit, recorded
@@ -37,9 +45,10 @@ class FineTuning:
 
     Attributes:
         steps: optimizer steps.
-        batch: images per forward pass.
+        batch: source images per forward pass.
+        target_batch: target images per forward pass, where an objective reads them; as many as ``batch`` if None.
         accumulate: forward passes per step.
-        backbone: how much of the UNet moves: all of it, low-rank layers that are fused at the end, or nothing.
+        backbone: what is trained of the backbone: all of it, low-rank layers that are fused at the end, or nothing.
         backbone_lr: its learning rate.
         head_lr: the head's learning rate.
         weight_decay: of AdamW; norms and biases have none.
@@ -51,8 +60,9 @@ class FineTuning:
         augment: what may happen to a training image, at the model's working size.
         ema: decay of a moving average of the weights, which then becomes the result; 0 for none.
         gradient_checkpointing: compute the UNet's activations twice instead of keeping them.
-        keep: gigabytes of memory for images, and again for latents, so that they are read and encoded only once.
-        keep_latents: encode images once where augmentation allows it (flips only).
+        cache_images: gigabytes of memory for the images of each stream, and again for their latents, so that they are
+            read and encoded only once.
+        cache_latents: encode images once where augmentation allows it (flips only).
         strict: an error, not a warning, where text embeddings tell nothing.
         workers: processes that prepare samples; changes speed only.
         checkpoint_every: steps between checkpoints; 0 saves one only at the end and when a signal stops the training.
@@ -60,6 +70,7 @@ class FineTuning:
 
     steps: Count = 40_000
     batch: Count = 2
+    target_batch: Count | None = None
     accumulate: Count = 1
     backbone: Mode = "full"
     backbone_lr: Rate = 8e-6
@@ -75,15 +86,19 @@ class FineTuning:
     )
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     gradient_checkpointing: bool = False
-    keep: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
-    keep_latents: bool = True
+    cache_images: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
+    cache_latents: bool = True
     strict: bool = False
     workers: Annotated[int, Field(ge=0)] = 0
     checkpoint_every: Annotated[int, Field(ge=0)] = 1000
 
     @model_validator(mode="after")
     def _one_size(self) -> FineTuning:
-        if self.batch > 1 and self.augment.crop is None and self.augment.scale != (1.0, 1.0):
+        if (
+            max(self.batch, self.target_batch or 1) > 1
+            and self.augment.crop is None
+            and self.augment.scale != (1.0, 1.0)
+        ):
             raise ValueError(
                 f"images scaled by {self.augment.scale} and not cropped differ in size and make no batch of "
                 f"{self.batch}; set augment.crop, or batch to 1"
@@ -91,28 +106,43 @@ class FineTuning:
         return self
 
     def __call__(
-        self, model: PerceptionModel, data: Labeled, rewrite: Callable[[str], str], run: Run
+        self,
+        model: PerceptionModel,
+        data: Labeled,
+        rewrite: Callable[[str], str],
+        run: Run,
+        *,
+        unlabeled: CaptionedImages | None = None,
+        objectives: Sequence[Objective] | None = None,
+        source: Source | None = None,
     ) -> PerceptionModel:
         """Train ``model`` in place and return it, ready to predict.
 
         Text and, where possible, latents are computed once: text encoder and autoencoder are frozen. One line per step
-        goes to ``metrics.jsonl`` in the run's folder, checkpoints to its ``unfinished/``: the same call there goes on
+        goes to ``metrics.jsonl`` in the run's folder, checkpoints to its ``unfinished/``: the same call there resumes
         where an earlier one was interrupted.
 
         Args:
-            model: its viewing settings say at what size images are read.
+            model: its inference settings say at what size images are read, its ``rewrite`` what is said of target
+                images.
             data: source images with labels and captions.
             rewrite: from caption to prompt, as the strategy does on the source side.
             run: seed, device, precision, folder.
+            unlabeled: target images with captions, for objectives and source styles that read them.
+            objectives: what to minimize, each instance in one training only; the head's own loss on ``data`` if None.
+            source: how source images are shown; as they are if None.
 
         Raises:
             DataError: when an image and its label do not fit, or nothing is labelled.
-            UsageError: when no parameter would move.
+            UsageError: when no parameter would move, or target images are needed and not given.
             DivergedError: when the loss is not finite, no gradient arrives or no parameter moves.
             InterruptedRunError: after a signal and a checkpoint.
         """
+        objectives = [known_objectives["supervised"]()] if objectives is None else objectives
+        source = source or sources["original"]()
+        _refuse_missing(objectives, source, unlabeled)
         model.to(run.torch_device)
-        examples = self._examples(model, data, rewrite, run)
+        streams = self._streams(model, data, rewrite, run, unlabeled, objectives, source)
         with (
             trainable(
                 model.backbone, model.head, self.backbone, rank=self.lora_rank, seed=run.seed
@@ -126,80 +156,118 @@ class FineTuning:
                 head_lr=self.head_lr,
                 weight_decay=self.weight_decay,
             )
-            self._train(model, groups, examples, run)
+            facts = {"objectives": [_facts(o) for o in objectives], "source": _facts(source)}
+            checkpoints = self._checkpoints(model, streams, facts, run)
+            self._train(model, groups, streams, objectives, checkpoints, run)
         return model.eval()
 
-    def _examples(
-        self, model: PerceptionModel, data: Labeled, rewrite: Callable[[str], str], run: Run
-    ) -> TrainingExamples:
-        text = TextTable(model, data, rewrite, run)
+    def _streams(
+        self,
+        model: PerceptionModel,
+        data: Labeled,
+        rewrite: Callable[[str], str],
+        run: Run,
+        unlabeled: CaptionedImages | None,
+        objectives: Sequence[Objective],
+        source: Source,
+    ) -> dict[str, ImageDataset]:
+        """Data sets by the names of the streams that the objectives read, the source first."""
+        size = model.viewing.size
+        streams: dict[str, ImageDataset] = {}
+        read = frozenset[str]().union(*(objective.streams for objective in objectives))
+        if "source" in read:
+            target = unlabeled.images if unlabeled else None
+            source.setup(model, data.images, target, run)
+            text = self._text(model, data, rewrite, run)
+            style: dict[str, Any] = {"style": source, "target": target, "even": self.batch > 1}
+            streams["source"] = SourceDataset(data, model.head, text, size, self.augment, **style)
+        if "target" in read and unlabeled:
+            text = self._text(model, unlabeled, model.rewrite.target, run)
+            even = (self.target_batch or self.batch) > 1
+            streams["target"] = TargetDataset(unlabeled, text, size, self.augment, even=even)
+        for name, dataset in streams.items():
+            dataset.cache_images(self.cache_images, run)
+            if self.cache_latents and not any(o.pixels for o in objectives if name in o.streams):
+                dataset.cache_latents(model, self.cache_images, run)
+        return streams
+
+    def _text(
+        self,
+        model: PerceptionModel,
+        data: Labeled | CaptionedImages,
+        rewrite: Callable[[str], str],
+        run: Run,
+    ) -> PromptEmbeddings:
+        text = PromptEmbeddings(model, data, rewrite, run)
         check_embeddings(text.embeddings, text.prompts, strict=self.strict)
-        size, even = model.viewing.size, self.batch > 1
-        examples = TrainingExamples(data, model.head, text, size, self.augment, even=even)
-        examples.keep(self.keep, run)
-        if self.keep_latents:
-            examples.keep_latents(model, self.keep, run)
-        return examples
+        return text
 
     def _train(
-        self, model: PerceptionModel, groups: list[dict[str, Any]], examples: TrainingExamples, run: Run
+        self,
+        model: PerceptionModel,
+        groups: list[dict[str, Any]],
+        streams: Mapping[str, ImageDataset],
+        objectives: Sequence[Objective],
+        checkpoints: Path,
+        run: Run,
     ) -> None:
-        objective = _Objective(model)
+        names = {f.name for f in dataclasses.fields(LoopSettings)}
         steps = fit(
-            objective,
+            model,
             groups,
-            examples,
-            self._loop(),
+            streams,
+            LoopSettings(**{name: getattr(self, name) for name in names}),
             run,
-            collate=collate,
+            objectives=objectives,
+            batches={"target": self.target_batch or self.batch},
             schedule=polynomial(self.steps, int(self.warmup * self.steps), self.power),
             optimizer=self.optimizer,
-            checkpoints=self._checkpoints(model, examples, run),
+            checkpoints=checkpoints,
         )
         model.backbone.eval()
         model.head.train()
         for _ in recorded(steps, self.steps, run, "fine-tuning"):
             pass
 
-    def _loop(self) -> LoopSettings:
-        names = {f.name for f in dataclasses.fields(LoopSettings)}
-        return LoopSettings(**{name: getattr(self, name) for name in names})
-
-    def _checkpoints(self, model: PerceptionModel, examples: TrainingExamples, run: Run) -> Path:
+    def _checkpoints(
+        self,
+        model: PerceptionModel,
+        streams: Mapping[str, ImageDataset],
+        facts: Mapping[str, Any],
+        run: Run,
+    ) -> Path:
         """A folder of its own for everything that decides the course of the training except its length, so that none
-        goes on from another's."""
+        resumes another's."""
         digest = hashlib.blake2b(digest_size=16)
-        digest_tensors(digest, model.state_dict() | {"text": examples.text.embeddings})
-        keys = [examples.key(i) for i in range(len(examples))]
+        texts = {f"text {name}": dataset.text.embeddings for name, dataset in streams.items()}
+        digest_tensors(digest, model.state_dict() | texts)
         inputs: dict[str, Any] = TypeAdapter(FineTuning).dump_python(self, mode="json")
         del inputs["steps"]
-        inputs |= {"seed": run.seed, "precision": run.precision, "start": digest.hexdigest()}
-        inputs |= {"images": keys, "text": examples.text.rows, "viewing": dataclasses.asdict(model.viewing)}
+        inputs |= {"seed": run.seed, "precision": run.precision, "start": digest.hexdigest(), **facts}
+        inputs["images"] = {n: [d.key(i) for i in range(len(d))] for n, d in streams.items()}
+        inputs["text"] = {name: dataset.text.rows for name, dataset in streams.items()}
+        inputs["viewing"] = dataclasses.asdict(model.viewing)
         return run.inside(run.unfinished).artifact_path("fine-tuning", inputs)
 
 
-class _Objective(nn.Module):
-    """Loss of a batch."""
+def _facts(plug_in: Any) -> dict[str, Any]:
+    """What an objective or a source style is, as JSON."""
+    kind = type(plug_in)
+    settings = TypeAdapter(kind.Settings).dump_python(plug_in.settings, mode="json")
+    return {"class": f"{kind.__module__}.{kind.__qualname__}", "settings": settings}
 
-    def __init__(self, model: PerceptionModel) -> None:
-        super().__init__()
-        self.model = model
 
-    def forward(self, batch: dict[str, Any], generators: list[torch.Generator]) -> Tensor:
-        """``batch`` is what :meth:`TrainingExamples.fetch` gives, stacked.
-
-        Dropout can take no generator: it runs from a seed that the first one draws, apart from the global stream.
-        """
-        seed = int(torch.randint(2**62, (1,), generator=generators[0]))
-        device = batch["text"].device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            if "latents" in batch:
-                outputs = self.model.from_latents(batch["latents"], batch["text"], tuple(batch["size"]))
-            else:
-                outputs = self.model(batch["pixels"], batch["text"], generators)
-            loss: Tensor = self.model.head.loss(outputs, batch["target"])
-        return loss
+def _refuse_missing(
+    objectives: Sequence[Objective], source: Source, unlabeled: CaptionedImages | None
+) -> None:
+    if not objectives:
+        raise UsageError("there is no objective", fix="give at least one, such as supervised")
+    readers = [o for o in objectives if "target" in o.streams] + [source] * source.reads_target
+    if readers and unlabeled is None:
+        raise UsageError(
+            f"{type(readers[0]).__name__} reads target images, and none are given",
+            fix="give unlabelled target images, or choose objectives and a source style that need none",
+        )
 
 
 @contextmanager

@@ -34,7 +34,7 @@ SHOWN = 24
 _OF_A_ROW = ("strategy", "sides", "personalize", "concept", "target_images", "pretrained", "train_on")
 """Settings in which rows differ; in all others they do only where the benchmark's own rows do."""
 _NON_SEMANTIC = {
-    "adapt": {*NON_SEMANTIC_FIELDS, "keep", "keep_latents", "gradient_checkpointing"},
+    "adapt": {*NON_SEMANTIC_FIELDS, "cache_images", "cache_latents", "gradient_checkpointing"},
     "personalize": {*NON_SEMANTIC_FIELDS, "previews", "gradient_checkpointing"},
     "captions": {"batch"},
     "evaluate": {"keep"},

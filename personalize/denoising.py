@@ -113,6 +113,10 @@ class LatentDataset:
             self.latents.mean[index, view], None if std is None else std[index, view], [prompt], prior
         )
 
+    def collate(self, samples: Sequence[Batch]) -> Batch:
+        """Samples as one batch."""
+        return collate(samples)
+
 
 def collate(samples: Sequence[Batch]) -> Batch:
     """Samples of :class:`LatentDataset` as one batch."""

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from personalize.denoising import Batch, LatentDataset, NoisePrediction, collate
+from personalize.denoising import Batch, LatentDataset, NoisePrediction
 from personalize.latents import crops, target_size
 from personalize.previews import grid, spread
 from personalize.settings import TrainingSettings, as_record
 from tadp_da.errors import UsageError
 from tadp_da.run import Run
 from tadp_da.storage.files import write_json
-from tadp_da.training.loop import LoopSettings, fit, mix, recorded
+from tadp_da.training.data import mix
+from tadp_da.training.loop import LoopSettings, fit, recorded
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -64,10 +65,9 @@ def train(
     steps = fit(
         objective,
         groups,
-        views,
+        {"source": views},
         loop,
         run,
-        collate=collate,
         schedule=chosen.factor,
         optimizer=chosen.optimizer,
         checkpoints=run.inside(run.unfinished).artifact_path(method.replace(" ", "-"), inputs),

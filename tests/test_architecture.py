@@ -20,6 +20,8 @@ PLUGIN_FOLDERS = (
     "tadp_da.domains",
     "tadp_da.heads",
     "personalize.methods",
+    "adapt.objectives",
+    "adapt.sources",
 )
 #: Lowest first. A module imports from its own layer and those below; the longest prefix decides.
 LAYERS = (
@@ -122,7 +124,8 @@ def is_plugin(name: str) -> bool:
         and isinstance(node.func, ast.Attribute)
         and node.func.attr == "add"
         and isinstance(node.func.value, ast.Name)
-        and node.func.value.id in ("backbones", "strategies", "domains", "heads", "personalizers")
+        and node.func.value.id
+        in ("backbones", "strategies", "domains", "heads", "personalizers", "objectives", "sources")
         for node in ast.walk(TREES[name])
     )
 

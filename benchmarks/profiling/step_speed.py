@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from benchmarks.cost.shapes import SD_15
 from benchmarks.profiling.full_size_cases import TINY, backbone
-from personalize.denoising import LatentDataset, NoisePrediction, Prompts, TextTable, collate
+from personalize.denoising import LatentDataset, NoisePrediction, Prompts, TextTable
 from personalize.latents import encode, target_size, to_pixels
 from personalize.methods.dreambooth import DreamBooth
 from personalize.methods.textual_inversion import TextualInversion, only_rows
@@ -224,7 +224,7 @@ def _steps(
         parameter.requires_grad_(True)
     groups = [{"params": parameters, "lr": chosen.learning_rate, "weight_decay": chosen.weight_decay}]
     loop = LoopSettings(steps=_MOST_STEPS, batch=chosen.batch, clip=chosen.clip)
-    steps = fit(objective, groups, views, loop, run, collate=collate, optimizer=chosen.optimizer)
+    steps = fit(objective, groups, {"source": views}, loop, run, optimizer=chosen.optimizer)
     return lambda: next(steps)
 
 

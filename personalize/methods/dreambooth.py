@@ -160,7 +160,7 @@ class DreamBooth(TrainingSettings):
         }
 
         def make(folder: Path) -> None:
-            from tadp_da.training.loop import mix
+            from tadp_da.training.data import mix
 
             backbone.to(run.torch_device)
             with run.progress(self.prior_images, "drawing class images") as advance:

@@ -20,25 +20,36 @@ Groups = list[dict[str, Any]]
 
 
 def prepare(
-    accelerator: Accelerator, objective: nn.Module, groups: Groups, optimizer: Callable[[Groups], Any]
+    accelerator: Accelerator,
+    model: nn.Module,
+    wrap: Callable[[nn.Module], nn.Module],
+    groups: Groups,
+    optimizer: Callable[[Groups], Any],
 ) -> tuple[nn.Module, Any, list[nn.Parameter]]:
-    """Model, optimizer and trained parameters as the accelerator wants them.
+    """Module, optimizer and trained parameters as the accelerator wants them.
 
-    Under FSDP and DeepSpeed a copy is spread over the devices and trained, and the objective waits on the CPU: sharding
-    puts other parameters in the place of those that its callers hold, or hooks onto them. See :func:`give_back`.
+    Under FSDP and DeepSpeed a copy of the model is spread over the devices and trained, and the model waits on the CPU:
+    sharding puts other parameters in the place of those that its callers hold, or hooks onto them. See
+    :func:`give_back`.
+
+    Args:
+        accelerator: as the configuration made it.
+        model: what is trained.
+        wrap: makes the module whose forward pass is the loss, with the model in its attribute ``model``.
+        groups: of the model's parameters.
+        optimizer: makes one of groups.
     """
     trained = [p for group in groups for p in group["params"]]
     if accelerator.distributed_type not in (DistributedType.FSDP, DistributedType.DEEPSPEED):
-        model, optim = accelerator.prepare(objective, optimizer(groups))
-        return model, optim, trained
-    names = {id(p): name for name, p in objective.named_parameters()}
-    spread = copy.deepcopy(objective.to("cpu"))
+        module, optim = accelerator.prepare(wrap(model), optimizer(groups))
+        return module, optim, trained
+    names = {id(p): name for name, p in model.named_parameters()}
+    spread = copy.deepcopy(model.to("cpu"))
     own = dict(spread.named_parameters())
     mine = [group | {"params": [own[names[id(p)]] for p in group["params"]]} for group in groups]
-    model, optim = accelerator.prepare(spread, optimizer(mine))
-    if accelerator.distributed_type == DistributedType.FSDP:
-        own = dict(model.named_parameters())
-    return model, optim, [own[names[id(p)]] for p in trained]
+    module, optim = accelerator.prepare(wrap(spread), optimizer(mine))
+    own = dict(accelerator.unwrap_model(module).model.named_parameters())
+    return module, optim, [own[names[id(p)]] for p in trained]
 
 
 def whole_state(accelerator: Accelerator, optimizer: Any, trained: Sequence[nn.Parameter]) -> Any:

@@ -1,5 +1,5 @@
-"""Checkpoints of one training: trained parameters, their average and the optimizer's state as safetensors, complete
-when the manifest stands."""
+"""Checkpoints of one training: trained parameters, their average, the optimizer's and the objectives' state as
+safetensors, complete when the manifest is written."""
 
 from __future__ import annotations
 
@@ -19,31 +19,35 @@ from tadp_da.errors import ArtifactError
 from tadp_da.storage.artifacts import MANIFEST, verify
 from tadp_da.storage.files import file_digest as digest
 from tadp_da.storage.files import flush, flush_one, storing, write_json
+from tadp_da.training.objective import Objective
 
 
 class Checkpoints:
     """Keeps the newest complete checkpoint of a training in a folder.
 
     Args:
-        folder: where they lie, one sub-folder per step; None keeps none.
-        objective: names the parameters.
+        folder: where they are, one sub-folder per step; None keeps none.
+        model: names the parameters.
         trained: the parameters that change.
         optimizer: whose state is kept beside them.
         average: diffusers' ``EMAModel`` over ``trained``, if there is one.
         scaler: of gradients, if there is one.
+        objectives: whose state is kept, in this order.
     """
 
     def __init__(
         self,
         folder: Path | None,
-        objective: nn.Module,
+        model: nn.Module,
         trained: Sequence[nn.Parameter],
         optimizer: torch.optim.Optimizer,
         average: Any = None,
         scaler: Any = None,
+        objectives: Sequence[Objective] = (),
     ) -> None:
         self.folder, self.optimizer, self.average, self.scaler = folder, optimizer, average, scaler
-        names = {id(p): name for name, p in objective.named_parameters()}
+        self.objectives = objectives
+        names = {id(p): name for name, p in model.named_parameters()}
         self.parameters = {names[id(p)]: p for p in trained}
 
     def _complete(self) -> list[Path]:
@@ -56,8 +60,20 @@ class Checkpoints:
             sets["average"] = dict(zip(self.parameters, self.average.shadow_params, strict=True))
         return sets
 
+    def _objectives_state(self) -> dict[str, Tensor]:
+        states = enumerate(objective.state_dict() for objective in self.objectives)
+        return {f"{number}/{key}": tensor for number, state in states for key, tensor in state.items()}
+
+    def _restore_objectives(self, place: Path) -> None:
+        states: list[dict[str, Tensor]] = [{} for _ in self.objectives]
+        for name, tensor in load_file(place / "objectives.safetensors").items():
+            number, _, key = name.partition("/")
+            states[int(number)][key] = tensor.clone()  # see _unflatten
+        for objective, state in zip(self.objectives, states, strict=True):
+            objective.load_state_dict(state)
+
     def save(self, step: int) -> None:
-        """Write the checkpoint of ``step``; older ones go after it stands.
+        """Write the checkpoint of ``step``; older ones are deleted once it is complete.
 
         All processes must come here, for what is sharded is put together; the main one writes.
 
@@ -67,7 +83,8 @@ class Checkpoints:
         if self.folder is None:
             return
         state, plain = _flatten(self.optimizer.state_dict()["state"])
-        sets = {name: _apart(tensors) for name, tensors in {**self._sets(), "optimizer": state}.items()}
+        everything = {**self._sets(), "optimizer": state, "objectives": self._objectives_state()}
+        sets = {name: _apart(tensors) for name, tensors in everything.items()}
         broadcast(self._store, self.folder, step, sets, plain)
 
     def _store(
@@ -79,7 +96,7 @@ class Checkpoints:
             return
         try:
             with storing(folder):
-                shutil.rmtree(place, ignore_errors=True)  # without its manifest it is none
+                shutil.rmtree(place, ignore_errors=True)  # without its manifest it is not a checkpoint
                 shutil.rmtree(fresh, ignore_errors=True)
                 fresh.mkdir(parents=True)
                 self._write(fresh, step, sets, plain)
@@ -88,7 +105,7 @@ class Checkpoints:
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
         for old in older:
-            (old / MANIFEST).unlink()  # first: one that is half deleted is none
+            (old / MANIFEST).unlink()  # first: one that is half deleted does not count
             shutil.rmtree(old, ignore_errors=True)
 
     def _write(
@@ -104,8 +121,8 @@ class Checkpoints:
         flush_one(fresh)
 
     def restore(self) -> int:
-        """Load the newest complete checkpoint into parameters, average and optimizer; its step, or 0 when there is
-        none.
+        """Load the newest complete checkpoint into parameters, average, optimizer and objectives; its step, or 0 when
+        there is none.
 
         Raises:
             ArtifactError: when it is damaged, or belongs to other parameters.
@@ -128,6 +145,7 @@ class Checkpoints:
         plain = json.loads((place / "optimizer.json").read_text(encoding="utf-8"))
         state = self._spread(_unflatten(load_file(place / "optimizer.safetensors"), plain))
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
+        self._restore_objectives(place)
         facts = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
         if self.average is not None:
             self.average.optimization_step = facts["step"]
@@ -147,7 +165,7 @@ class Checkpoints:
             raise ArtifactError(
                 f"the checkpoint holds {len(saved)} tensors in {path.name}, this run has {len(tensors)}",
                 where=place,
-                fix="delete the folder, or run with the settings that made it",
+                fix="delete the folder, or run with the settings that created it",
             )
         with torch.no_grad():
             for name, tensor in tensors.items():

@@ -18,7 +18,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from adapt import Augmentation, FineTuning
-from adapt.training_data import TextTable, TrainingExamples
+from adapt.training_data import PromptEmbeddings, SourceDataset
 from tadp_da.errors import DataError, DivergedError, InterruptedRunError
 from tadp_da.inference import InferenceSettings
 from tadp_da.perception_model import PerceptionModel
@@ -176,7 +176,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_does_not(
 
 def test_what_is_kept_changes_nothing_but_speed(data_of: Any, model_of: Any, run: Run) -> None:
     data = data_of()
-    ways = [{}, {"keep_latents": False}, {"keep": 0}, {"gradient_checkpointing": True}]
+    ways = [{}, {"cache_latents": False}, {"cache_images": 0}, {"gradient_checkpointing": True}]
     found = np.zeros((len(ways), QUICK.steps))
     for number, way in enumerate(ways):
         model = dataclasses.replace(QUICK, **way)(model_of(), data, plain, apart(run, number))
@@ -196,9 +196,9 @@ def test_latents_are_kept_only_where_they_say_it_all(data_of: Any, model_of: Any
         some: Any = data,
     ) -> int:
         size = (viewing or InferenceSettings()).size
-        examples = TrainingExamples(some, model.head, TextTable(model, some, plain, run), size, augment)
-        examples.keep(gigabytes, run)
-        examples.keep_latents(model, gigabytes, run)
+        examples = SourceDataset(some, model.head, PromptEmbeddings(model, some, plain, run), size, augment)
+        examples.cache_images(gigabytes, run)
+        examples.cache_latents(model, gigabytes, run)
         sample = examples.fetch(0, np.random.default_rng(0))
         assert ("latents" in sample) == bool(examples.latents)
         return len(examples.latents)
@@ -221,12 +221,12 @@ def test_latents_are_kept_where_images_are_too_large_to_be(
 
     def samples(gigabytes: float) -> list[dict[str, Any]]:
         augment = dataclasses.replace(PLAIN, flip=flip)
-        examples = TrainingExamples(
-            data, model.head, TextTable(model, data, plain, run), InferenceSettings().size, augment
+        examples = SourceDataset(
+            data, model.head, PromptEmbeddings(model, data, plain, run), InferenceSettings().size, augment
         )
-        examples.keep(gigabytes, run)
-        assert bool(examples.kept) == bool(gigabytes)
-        examples.keep_latents(model, 1, run)
+        examples.cache_images(gigabytes, run)
+        assert bool(examples.cached) == bool(gigabytes)
+        examples.cache_latents(model, 1, run)
         assert all(len(latents) == (2 if flip else 1) for latents in examples.latents.values())
         return [examples.fetch(i, np.random.default_rng(i)) for i in (0, 1, 0, 1)]
 
@@ -245,7 +245,7 @@ def test_a_sampled_posterior_is_sampled_anew_at_every_step(
         if isinstance(module, torch.nn.Dropout | torch.nn.Dropout2d):
             module.p = 0.0
     still = dataclasses.replace(
-        QUICK, backbone="frozen", head_lr=1e-7, augment=Augmentation(flip=0), keep_latents=False
+        QUICK, backbone="frozen", head_lr=1e-7, augment=Augmentation(flip=0), cache_latents=False
     )
     still(model, data_of(1), plain, run)
     first, second = losses(run)
@@ -255,8 +255,8 @@ def test_a_sampled_posterior_is_sampled_anew_at_every_step(
 def test_images_are_trained_on_at_the_models_working_size(data_of: Any, model_of: Any, run: Run) -> None:
     model = model_of(viewing=InferenceSettings(short=32))
     data = data_of(2, size=(64, 96))
-    examples = TrainingExamples(
-        data, model.head, TextTable(model, data, plain, run), model.viewing.size, PLAIN
+    examples = SourceDataset(
+        data, model.head, PromptEmbeddings(model, data, plain, run), model.viewing.size, PLAIN
     )
     sample = examples.fetch(0, np.random.default_rng(0))
     assert sample["pixels"].shape == (3, 32, 48)
@@ -271,7 +271,7 @@ def test_odd_sizes_train(data_of: Any, model_of: Any, run: Run) -> None:
 
 def test_prompts_are_rewritten_get_or_create_many(data_of: Any, model_of: Any, run: Run) -> None:
     model, data = model_of(), data_of(6)
-    text = TextTable(model, data, lambda caption: f"a photo of {caption}", run)
+    text = PromptEmbeddings(model, data, lambda caption: f"a photo of {caption}", run)
     assert text.prompts == ("a photo of a car", "a photo of a dark street")
     with torch.no_grad():
         expected = model.backbone.encode_text(["a photo of a dark street"])[0]
@@ -281,7 +281,7 @@ def test_prompts_are_rewritten_get_or_create_many(data_of: Any, model_of: Any, r
 def test_long_captions_are_cut_and_reported(data_of: Any, model_of: Any, run: Run, caplog: Any) -> None:
     data = data_of(2, captions={"0.png": "car " * 100, "1.png": "a car"})
     with caplog.at_level(logging.WARNING):
-        text = TextTable(model_of(), data, lambda c: f"{c} at night", run)
+        text = PromptEmbeddings(model_of(), data, lambda c: f"{c} at night", run)
     assert "1 of 2 captions were shortened" in caplog.text
     assert text.prompts[0].endswith("at night")
 
@@ -305,14 +305,14 @@ def test_resume_ends_at_the_same_bits(
 ) -> None:
     tuning, data = dataclasses.replace(QUICK, steps=3, **way), data_of()
     whole = state(tuning(model_of(), data, plain, apart(run, "whole")))
-    fetch = TrainingExamples.fetch
+    fetch = SourceDataset.fetch
 
-    def told_to_stop(examples: TrainingExamples, *arguments: Any) -> Any:
+    def told_to_stop(examples: SourceDataset, *arguments: Any) -> Any:
         signal.raise_signal(signal.SIGTERM)
         return fetch(examples, *arguments)
 
     for _ in range(2):  # in the first step, and in the second
-        monkeypatch.setattr(TrainingExamples, "fetch", told_to_stop)
+        monkeypatch.setattr(SourceDataset, "fetch", told_to_stop)
         with attended(), pytest.raises(InterruptedRunError, match="is saved"):
             tuning(model_of(), data, plain, run)
         monkeypatch.undo()

@@ -12,7 +12,8 @@ import torch
 from PIL import ExifTags, Image
 
 from adapt import Augmentation
-from adapt.training_data import TextTable, TrainingExamples, collate
+from adapt.batches import collate
+from adapt.training_data import PromptEmbeddings, SourceDataset
 from tadp_da.inference import InferenceSettings
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
@@ -41,12 +42,12 @@ def data(tmp_path: Path) -> Labeled:
 
 def prepared(
     backbone: Any, data: Labeled, run: Run, viewing: InferenceSettings | None = None
-) -> TrainingExamples:
+) -> SourceDataset:
     model = PerceptionModel.assemble(copy.deepcopy(backbone), "semantic-fpn", LABELS, width=16)
-    text = TextTable(model, data, lambda caption: f"{caption} at night", run)
-    examples = TrainingExamples(data, model.head, text, (viewing or InferenceSettings()).size, Augmentation())
-    examples.keep(1, run)
-    examples.keep_latents(model, 1, run)
+    text = PromptEmbeddings(model, data, lambda caption: f"{caption} at night", run)
+    examples = SourceDataset(data, model.head, text, (viewing or InferenceSettings()).size, Augmentation())
+    examples.cache_images(1, run)
+    examples.cache_latents(model, 1, run)
     return examples
 
 
@@ -73,11 +74,11 @@ def test_a_picture_that_changes_after_it_was_read_is_not_kept(
 ) -> None:
     monkeypatch.setenv("TADP_DA_CACHE", str(tmp_path / "cache"))
     model = PerceptionModel.assemble(backbone, "semantic-fpn", LABELS, width=16)
-    text = TextTable(model, data, str, run)
-    examples = TrainingExamples(data, model.head, text, InferenceSettings().size, Augmentation())
-    examples.keep(1, run)
+    text = PromptEmbeddings(model, data, str, run)
+    examples = SourceDataset(data, model.head, text, InferenceSettings().size, Augmentation())
+    examples.cache_images(1, run)
     Image.new("RGB", (64, 64)).save(data.images.paths[0])
-    examples.keep_latents(model, 1, run)
+    examples.cache_latents(model, 1, run)
     kinds = sorted(entry.kind for entry in open_cache().entries())
     assert kinds == ["latents", "text", "text"]
     changed = prepared(backbone, data, run)
@@ -106,11 +107,11 @@ def test_pictures_of_several_shapes_are_padded_to_learn_together(
     backbone: Any, mixed: Labeled, run: Run, gigabytes: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = PerceptionModel.assemble(copy.deepcopy(backbone), "semantic-fpn", LABELS, width=16)
-    text = TextTable(model, mixed, str, run)
+    text = PromptEmbeddings(model, mixed, str, run)
     shape = InferenceSettings(long=64).size
-    examples = TrainingExamples(mixed, model.head, text, shape, Augmentation(flip=0))
+    examples = SourceDataset(mixed, model.head, text, shape, Augmentation(flip=0))
     assert "padded to 64x64" in caplog.text
-    examples.keep(gigabytes, run)
+    examples.cache_images(gigabytes, run)
     batch = collate([examples.fetch(i, np.random.default_rng(0)) for i in range(3)])
     assert batch["pixels"].shape == (3, 3, 64, 64)
     inside = [(43, 64), (64, 43), (64, 64)]
@@ -121,7 +122,7 @@ def test_pictures_of_several_shapes_are_padded_to_learn_together(
         outside[:height, :width] = False
         assert (pixels[:, outside].abs() < 0.01).all()
         assert pixels[:, ~outside].std() > 0.05
-    examples.keep_latents(model, 1, run)
+    examples.cache_latents(model, 1, run)
     assert set(examples.latents) == {0, 1, 2}
 
 

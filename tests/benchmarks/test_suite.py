@@ -27,8 +27,8 @@ from tests.tadp_da.domains import trees
 SPEED = (
     "adapt.workers=3",
     "adapt.checkpoint_every=7",
-    "adapt.keep=0.5",
-    "adapt.keep_latents=false",
+    "adapt.cache_images=0.5",
+    "adapt.cache_latents=false",
     "adapt.gradient_checkpointing=true",
     "captions.batch=3",
     "evaluate.keep=1",

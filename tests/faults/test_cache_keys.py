@@ -19,7 +19,7 @@ def other_pixels(pixels: Tensor) -> Tensor:
 def test_row_54_latents_of_training_depend_on_the_code_that_makes_pixels(
     backbone: Any, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    before = _examples.TrainingExamples._facts(backbone)
+    before = _examples.SourceDataset._facts(backbone)
     monkeypatch.setattr(_examples, name, other_pixels)
-    after = _examples.TrainingExamples._facts(backbone)
+    after = _examples.SourceDataset._facts(backbone)
     assert {key for key in before if before[key] != after[key]} == {"code"}

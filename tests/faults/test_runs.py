@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from adapt.training_data import TrainingExamples
+from adapt.training_data import SourceDataset
 from benchmarks.evaluate import evaluate
 from tadp_da import cli
 from tadp_da.captions.captioner import Captioner, CaptionerSettings, caption_images
@@ -294,8 +294,8 @@ def test_row_43_49_the_whole_figure_is_stopped_in_training_and_run_again(
     ]
     words += ["--preset", toys / "preset.yaml", "--out", out, "--model", tiny_pipeline, "--device", "cpu"]
     words += ["--captioner", write_blip2(tmp_path / "blip2")]
-    fetch = TrainingExamples.fetch
-    monkeypatch.setattr(TrainingExamples, "fetch", lambda *given: (stop(), fetch(*given))[1])
+    fetch = SourceDataset.fetch
+    monkeypatch.setattr(SourceDataset, "fetch", lambda *given: (stop(), fetch(*given))[1])
     assert command(*words) == 75
     (kept,) = out.glob(".model-*.draft/unfinished/fine-tuning-*/step-*")
     assert kept.name == "step-00000001", "after the step that was under way, of two"

@@ -154,7 +154,7 @@ def test_row_51_a_loss_that_wanders_is_not_warned_of(
 def test_row_52_nothing_that_could_move_is_refused(tmp_path: Path) -> None:
     line, run = Line(), Run(folder=tmp_path, device="cpu")
     with pytest.raises(UsageError, match="train a head"):
-        next(fit(line, [], Points(), LoopSettings(steps=1, batch=1), run, collate=torch.stack))
+        next(fit(line, [], {"source": Points()}, LoopSettings(steps=1, batch=1), run))
 
 
 @pytest.mark.parametrize("reason", ["no gradient", "rate 0"])
@@ -178,7 +178,7 @@ def test_row_52_the_end_of_a_schedule_is_no_standstill(tmp_path: Path) -> None:
     def steps(stop: int | None) -> list[int]:
         settings = LoopSettings(steps=12, batch=2, checkpoint_every=1)
         taken = fit(
-            line, groups, Points(), settings, run, collate=torch.stack, checkpoints=tmp_path / "c",
+            line, groups, {"source": Points()}, settings, run, checkpoints=tmp_path / "c",
             schedule=lambda step: 1.0 if step < 6 else 0.0,
         )  # fmt: skip
         return [step.index for step in itertools.islice(taken, stop)]

@@ -7,7 +7,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,9 @@ class Points:
     def fetch(self, index: int, rng: np.random.Generator) -> Tensor:
         x = index / self.size
         return torch.tensor([x, 3 * x + 0.01 * rng.standard_normal()], dtype=torch.float32)
+
+    def collate(self, samples: Sequence[Tensor]) -> Tensor:
+        return torch.stack(list(samples))
 
 
 class Line(nn.Module):
@@ -77,10 +80,9 @@ def train(
     taken = fit(
         line,
         groups,
-        examples or Points(),
+        {"source": examples or Points()},
         settings,
         run,
-        collate=torch.stack,
         schedule=lambda step: 1 - step / (2 * steps),
         optimizer=optimizer,
         checkpoints=run.unfinished / "line",

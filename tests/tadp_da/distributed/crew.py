@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,9 @@ class Points:
             raise DataError("cannot be read", where=self.key(index), fix="mend it")
         return torch.tensor([index / 10, 0.3 * index + 0.01 * rng.standard_normal()], dtype=torch.float32)
 
+    def collate(self, samples: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.stack(list(samples))
+
 
 class Line(nn.Module):
     """A small network with a part that no loss reaches."""
@@ -77,7 +81,7 @@ def train(folder: Path, steps: int = 6, pause: float = 0.0, **more: Any) -> dict
         {"params": biases, "lr": 0.05, "weight_decay": 0.0},
     ]
     checkpoints = run.unfinished / "line"
-    taken = fit(network, groups, Points(), settings, run, collate=torch.stack, checkpoints=checkpoints)
+    taken = fit(network, groups, {"source": Points()}, settings, run, checkpoints=checkpoints)
     for _ in recorded(taken, steps, run, "line"):
         pass
     return network.layer.state_dict()
@@ -191,11 +195,11 @@ def cut(place: Path) -> None:
 
 def sharded(place: Path) -> None:
     """Under FSDP, from which accelerate keeps CPUs."""
-    plain = loop._accelerator
+    plain = loop.make_accelerator
 
-    def forced(run: Run, settings: LoopSettings) -> Accelerator:
+    def forced(run: Run, **given: Any) -> Accelerator:
         PartialState()._shared_state["distributed_type"] = DistributedType.MULTI_CPU
-        accelerator = plain(run, settings)
+        accelerator = plain(run, **given)
         for state in (PartialState, AcceleratorState):
             state._shared_state["distributed_type"] = DistributedType.FSDP
         AcceleratorState._shared_state["fsdp_plugin"] = FullyShardedDataParallelPlugin(
@@ -203,7 +207,7 @@ def sharded(place: Path) -> None:
         )
         return accelerator
 
-    loop._accelerator = forced
+    loop.make_accelerator = forced
     cut(place)
 
 

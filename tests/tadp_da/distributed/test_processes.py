@@ -29,7 +29,7 @@ from tadp_da.distributed.processes import (
     without,
 )
 from tadp_da.errors import EnvironmentSetupError, UsageError
-from tadp_da.training.loop import LoopSettings
+from tadp_da.training.data import share
 from tests.faults.victims import until
 from tests.tadp_da.distributed import crew
 
@@ -301,9 +301,9 @@ def test_the_current_folder_is_searched_for_modules_only_where_it_was_before(
 
 def test_a_batch_that_cannot_be_shared_is_refused_with_the_same_step() -> None:
     with pytest.raises(UsageError, match="batch=1 cannot be shared evenly by 2") as refused:
-        LoopSettings(steps=1, batch=1, accumulate=4).share(2)
+        share(1, 4, 2)
     assert "batch=2 accumulate=2" in refused.value.fix
-    assert LoopSettings(steps=1, batch=6).share(3) == 2
+    assert share(6, 1, 3) == 2
 
 
 def test_alone_nothing_is_asked_of_others() -> None:

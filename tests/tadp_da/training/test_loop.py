@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tadp_da.errors import DivergedError, UsageError
 from tadp_da.run import Run
+from tadp_da.training.data import DeterministicSampler
 from tadp_da.training.loop import LoopSettings, Step, fit
 from tests.faults.victims import Points
 
@@ -37,10 +38,9 @@ def train(
     for step in fit(
         line,
         groups,
-        Points(),
+        {"source": Points()},
         settings,
         Run(folder=folder, seed=5, device="cpu"),
-        collate=torch.stack,
         schedule=lambda s: 1 - s / steps,
         checkpoints=folder / "checkpoints",
     ):
@@ -88,28 +88,22 @@ def test_the_moving_average_is_the_textbook_one(tmp_path: Path) -> None:
     line, expected = Line(), Line().layer.weight.detach()
     settings = LoopSettings(steps=9, batch=3, ema=0.6)
     groups = [{"params": list(line.layer.parameters()), "lr": 0.1}]
-    for step in fit(
-        line, groups, Points(), settings, Run(folder=tmp_path, device="cpu"), collate=torch.stack
-    ):
+    for step in fit(line, groups, {"source": Points()}, settings, Run(folder=tmp_path, device="cpu")):
         decay = min(0.6, step.index / (9 + step.index)) if step.index > 1 else 0.0
         expected = decay * expected + (1 - decay) * line.layer.weight.detach()
     torch.testing.assert_close(line.layer.weight.detach(), expected)
 
 
 def test_every_epoch_sees_every_sample_once() -> None:
-    from tadp_da.training.loop import DeterministicSampler
+    def sampler(rank: int = 0, world: int = 1) -> DeterministicSampler:
+        return DeterministicSampler(10, batch=2, accumulate=3, steps=5, seed=1, rank=rank, world=world)
 
-    plan = DeterministicSampler(
-        10, LoopSettings(steps=5, batch=2, accumulate=3), seed=1, start=0, rank=0, world=1
-    )
+    plan = sampler()
     flat = [where for batch in plan for where in batch]
     assert len(flat) == 30
     for epoch in range(3):
         assert sorted(index for e, index in flat if e == epoch) == list(range(10))
-    halves = [
-        DeterministicSampler(10, LoopSettings(steps=5, batch=2, accumulate=3), 1, 0, rank, 2)
-        for rank in (0, 1)
-    ]
+    halves = [sampler(rank, 2) for rank in (0, 1)]
     joined = [w for pair in zip(*halves, strict=True) for batch in pair for w in batch]
     assert joined == flat
 
@@ -127,10 +121,10 @@ def test_nothing_to_train_is_refused(tmp_path: Path) -> None:
     settings = LoopSettings(steps=1, batch=1)
     run = Run(folder=tmp_path, device="cpu")
     with pytest.raises(UsageError, match="no parameter is trainable"):
-        next(fit(line, [], Points(), settings, run, collate=torch.stack))
+        next(fit(line, [], {"source": Points()}, settings, run))
     groups = [{"params": list(line.parameters()), "lr": 0.1}]
     with pytest.raises(UsageError, match="check the data root"):
-        next(fit(line, groups, Points(0), settings, run, collate=torch.stack))
+        next(fit(line, groups, {"source": Points(0)}, settings, run))
 
 
 def test_a_gradient_that_never_arrives_is_an_error(tmp_path: Path) -> None:
@@ -140,9 +134,7 @@ def test_a_gradient_that_never_arrives_is_an_error(tmp_path: Path) -> None:
 
     mute = Mute()
     groups = [{"params": list(mute.layer.parameters()), "lr": 0.1}]
-    steps = fit(
-        mute, groups, Points(), LoopSettings(steps=9, batch=1), Run(folder=tmp_path), collate=torch.stack
-    )
+    steps = fit(mute, groups, {"source": Points()}, LoopSettings(steps=9, batch=1), Run(folder=tmp_path))
     with pytest.raises(DivergedError, match="all ignored"):
         list(steps)
 
@@ -152,5 +144,5 @@ def test_row_18_fewer_samples_than_a_batch_still_make_whole_steps(tmp_path: Path
     line, settings = Line(), LoopSettings(steps=3, batch=5, accumulate=2)
     groups = [{"params": list(line.layer.parameters()), "lr": 0.01}]
     run = Run(folder=tmp_path, device="cpu")
-    steps = list(fit(line, groups, Points(size), settings, run, collate=torch.stack))
+    steps = list(fit(line, groups, {"source": Points(size)}, settings, run))
     assert [step.index for step in steps] == [1, 2, 3]

@@ -1,0 +1,62 @@
+"""Sources: how labelled source images are shown to stage 2: as they are, or in the target's style."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tadp_da.registry import Registry
+
+if TYPE_CHECKING:
+    from tadp_da.perception_model import PerceptionModel
+    from tadp_da.run import Run
+    from tadp_da.types import Unlabeled
+
+sources: Registry[Any] = Registry("source style", "adapt.sources")
+"""Built by ``sources[name](settings: Settings)``, where ``Settings`` is the class's attribute of that name, a frozen
+pydantic dataclass; the instance keeps them as ``settings``.
+
+A member derives from :class:`Source`:
+
+- a call is a function of its arguments: all randomness comes from ``rng``, itself a function of (seed, epoch, index);
+  the image and the label that it is given are not changed in place.
+- image and label stay together: the image it returns is ``uint8 (h, w, 3)`` of the label's size.
+- ``identity`` is True only where the image comes back as it is, always: latents may then be cached.
+- ``reads_target`` is True where it cannot do without target images; otherwise it works with ``target=None``.
+"""
+
+
+class Source:
+    """Base class of source styles.
+
+    Attributes:
+        identity: whether images are always shown as they are.
+        reads_target: whether target images must be given.
+    """
+
+    identity: bool = False
+    reads_target: bool = False
+
+    def setup(self, model: PerceptionModel, images: Unlabeled, target: Unlabeled | None, run: Run) -> None:
+        """Called once before training: statistics of the target, or images made ahead, are prepared here."""
+
+    def __call__(
+        self, key: str, image: np.ndarray, label: Any, target: Unlabeled | None, rng: np.random.Generator
+    ) -> tuple[np.ndarray, Any]:
+        """Show one image.
+
+        Args:
+            key: of the image.
+            image: ``uint8 (h, w, 3)``, before augmentation.
+            label: moves with its image: ``resize``, ``crop``, ``pad`` and ``flip``.
+            target: the target's unlabelled images, if any are at hand.
+            rng: where every random number comes from.
+
+        Returns:
+            Image and label to learn from instead.
+        """
+        raise NotImplementedError
+
+
+__all__ = ["Source", "sources"]

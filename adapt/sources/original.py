@@ -1,0 +1,33 @@
+"""Source images as they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from adapt.sources import Source, sources
+
+if TYPE_CHECKING:
+    from tadp_da.types import Unlabeled
+
+
+@sources.add("original")
+class Original(Source):
+    """Shows every image as it is."""
+
+    @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+    class Settings:
+        """There are none."""
+
+    identity = True
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or self.Settings()
+
+    def __call__(
+        self, key: str, image: np.ndarray, label: Any, target: Unlabeled | None, rng: np.random.Generator
+    ) -> tuple[np.ndarray, Any]:
+        return image, label

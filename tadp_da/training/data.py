@@ -1,0 +1,160 @@
+"""Training data: what a data set offers to the loop, and which of its samples each process sees at each step.
+
+Randomness is a function of (seed, epoch, sample) for data and of (seed, step, position) for noise, never of
+a stream: a resumed run needs no generator state, and the number of workers changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+
+from tadp_da.errors import UsageError
+from tadp_da.training.signals import ignore
+
+
+class Dataset(Protocol):
+    """A training set whose augmentation takes its random numbers from the generator it is given."""
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, index: int, rng: np.random.Generator) -> Any:
+        """Sample ``index``; ``rng`` is a function of (seed, epoch, index)."""
+
+    def key(self, index: int) -> str:
+        """Name of sample ``index`` in messages."""
+
+    def collate(self, samples: Sequence[Any]) -> Any:
+        """Join samples to a batch; tensors in it, also in dicts, lists and dataclasses, go to the device."""
+
+
+def mix(*parts: int | str) -> int:
+    """A 63-bit seed from several numbers or names."""
+    text = ",".join(map(str, parts)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1
+
+
+def share(batch: int, accumulate: int, processes: int) -> int:
+    """Samples per forward pass of each process.
+
+    Raises:
+        UsageError: when they cannot be shared evenly, with settings for the same step that can be.
+    """
+    if batch % processes == 0:
+        return batch // processes
+    smaller, rest = divmod(batch * accumulate, processes)
+    same = f", or for the same step batch={processes} accumulate={smaller}" if not rest else ""
+    raise UsageError(
+        f"batch={batch} cannot be shared evenly by {processes} processes",
+        fix=f"set batch to a multiple of {processes}{same}",
+    )
+
+
+class DeterministicSampler(Sampler[list[tuple[int, int]]]):
+    """Which (epoch, index) each position of each micro-batch holds, and its noise, as a pure function of the seed.
+
+    Args:
+        size: samples of the data set.
+        batch: samples per forward pass, of all processes together.
+        accumulate: forward passes per step.
+        steps: optimizer steps of the whole run.
+        seed: of the order and of the noise.
+        start: steps that are done already.
+        rank, world: this process among how many.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        batch: int,
+        accumulate: int,
+        steps: int,
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.size, self.batch, self.accumulate, self.steps = size, batch, accumulate, steps
+        self.seed, self.start, self.rank, self.share = seed, start, rank, share(batch, accumulate, world)
+        self._orders: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return (self.steps - self.start) * self.accumulate
+
+    def at(self, position: int) -> tuple[int, int]:
+        """(epoch, index) of the sample at this position of the whole run."""
+        epoch, offset = divmod(position, self.size)
+        if epoch not in self._orders:
+            self._orders = {epoch: np.random.default_rng([self.seed, epoch]).permutation(self.size)}
+        return epoch, int(self._orders[epoch][offset])
+
+    def generators(self, step: int, micro: int) -> list[torch.Generator]:
+        """One per sample of a micro-batch; samples of a step are numbered through micro-batches and processes."""
+        first = micro * self.batch + self.rank * self.share
+        return [torch.Generator().manual_seed(mix(self.seed, step, first + i)) for i in range(self.share)]
+
+    def of_step(self, step: int) -> list[int]:
+        """Indices of all samples of a step, counted from 0, on all processes."""
+        count = self.batch * self.accumulate
+        return [self.at(position)[1] for position in range(step * count, (step + 1) * count)]
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for micro in range(self.start * self.accumulate, self.steps * self.accumulate):
+            first = micro * self.batch + self.rank * self.share
+            yield [self.at(first + i) for i in range(self.share)]
+
+
+class Stream:
+    """Batches of one data set in the order of a sampler."""
+
+    def __init__(self, dataset: Dataset, sampler: DeterministicSampler, workers: int) -> None:
+        self.dataset, self.sampler = dataset, sampler
+        fetch = _Fetch(dataset, sampler.seed)
+        loader: DataLoader[Any] = DataLoader(
+            fetch,
+            batch_sampler=sampler,
+            collate_fn=dataset.collate,
+            num_workers=workers,
+            worker_init_fn=ignore,
+        )
+        self._batches = iter(loader)
+
+    def next_batch(self, device: torch.device) -> Any:
+        """The next micro-batch on the device."""
+        return to_device(next(self._batches), device)
+
+    def names(self, step: int) -> str:
+        """What the samples of a step are called."""
+        return ", ".join(self.dataset.key(index) for index in self.sampler.of_step(step))
+
+
+class _Fetch(TorchDataset[Any]):
+    def __init__(self, dataset: Dataset, seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+
+    def __getitem__(self, where: tuple[int, int]) -> Any:
+        epoch, index = where
+        return self.dataset.fetch(index, np.random.default_rng([self.seed, epoch, index]))
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """A batch with its tensors, also those in dicts, lists and dataclasses, on the device."""
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {k: to_device(v, device) for k, v in batch.items()}
+    if isinstance(batch, list | tuple) and not hasattr(batch, "_fields"):
+        return type(batch)(to_device(v, device) for v in batch)
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        return dataclasses.replace(
+            batch, **{f.name: to_device(getattr(batch, f.name), device) for f in dataclasses.fields(batch)}
+        )
+    return batch

@@ -1,0 +1,125 @@
+"""What a training minimizes: objectives over named streams of data, with state that belongs to the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from tadp_da.errors import ArtifactError, UsageError
+
+if TYPE_CHECKING:
+    from tadp_da.run import Run
+
+Generators = Mapping[str, Sequence[torch.Generator]]
+"""By stream, one CPU generator per sample of the micro-batch: a function of (seed, stream, step, position)."""
+
+
+class Objective:
+    """Base class of losses over batches of one or several streams; what a member does not need has a default.
+
+    Attributes:
+        streams: names of the streams whose batches it reads.
+    """
+
+    streams: frozenset[str] = frozenset({"source"})
+
+    def setup(self, model: Any, run: Run) -> None:
+        """Called once before the first step, with the model whole and on the run's device: an EMA teacher starts as a
+        copy of it. State that is restored from a checkpoint is loaded after this."""
+
+    def __call__(
+        self, model: Any, batches: Mapping[str, Any], step: int, generators: Generators
+    ) -> Mapping[str, Tensor]:
+        """Scalar losses by name, already weighted; their sum is minimized.
+
+        At each step the names are the same in every process, and no other objective uses them; where there is nothing
+        to learn from, a loss is 0.
+
+        Args:
+            model: what is trained.
+            batches: a micro-batch of every stream, as its data set collates it.
+            step: counts from 0.
+            generators: the only source of randomness.
+        """
+        raise NotImplementedError
+
+    def after_step(self, model: Any, step: int) -> None:
+        """Called after the optimizer's step ``step``, counted from 0, and before its checkpoint. Parameters may be
+        sharded: read them through :func:`tadp_da.distributed.sharding.whole`, in every process."""
+
+    def state_dict(self) -> Mapping[str, Tensor]:
+        """Everything that changes from step to step, the same in every process."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`state_dict` returned, on the CPU here.
+
+        Raises:
+            ArtifactError: when the state is of another kind.
+        """
+        if state.keys() != self.state_dict().keys():
+            raise ArtifactError(
+                f"the checkpoint holds {len(state)} tensors of {type(self).__name__}, this run "
+                f"{len(self.state_dict())}",
+                fix="delete the checkpoint's folder, or run with the settings that created it",
+            )
+
+
+class ModelLoss(Objective):
+    """For a model that is its own objective: ``model(batch, generators)`` is the scalar loss of the only stream."""
+
+    def __call__(
+        self, model: Any, batches: Mapping[str, Any], step: int, generators: Generators
+    ) -> Mapping[str, Tensor]:
+        (name,) = self.streams
+        return {"loss": model(batches[name], generators[name])}
+
+
+class Losses(nn.Module):
+    """Objectives on a model as one module, whose forward pass processes share and precision is lowered in.
+
+    Args:
+        model: what is trained; the only sub-module, so that the objectives' own models are not trained.
+        objectives: what to minimize.
+    """
+
+    def __init__(self, model: nn.Module, objectives: Sequence[Objective]) -> None:
+        super().__init__()
+        self.model, self.objectives = model, tuple(objectives)
+
+    def forward(self, batches: Mapping[str, Any], step: int, generators: Generators) -> dict[str, Tensor]:
+        """Losses of all objectives by name.
+
+        Raises:
+            UsageError: when two have the same name.
+        """
+        losses: dict[str, Tensor] = {}
+        for objective in self.objectives:
+            found = objective(self.model, batches, step, generators)
+            if twice := losses.keys() & found.keys():
+                raise UsageError(
+                    f"two objectives have a loss named {sorted(twice)[0]!r}",
+                    where=type(objective).__name__,
+                    fix="name each objective once, or give its losses other names",
+                )
+            losses.update(found)
+        return losses
+
+    def after_step(self, step: int) -> None:
+        """Tell every objective that the optimizer has made its step."""
+        for objective in self.objectives:
+            objective.after_step(self.model, step)
+
+
+@contextmanager
+def seeded(generator: torch.Generator, device: torch.device) -> Iterator[None]:
+    """For layers that take no generator, such as dropout: inside the block torch's own random numbers start from a
+    seed that ``generator`` draws, and outside they are as before."""
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

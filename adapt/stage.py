@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from adapt.fine_tuning import FineTuning
+from adapt.objectives import objectives
+from adapt.sources import sources
+from adapt.training_data import CaptionedImages
 from tadp_da.base_model import BaseModel
 from tadp_da.captions.provider import CaptionProvider
 from tadp_da.captions.rewrite import Rewrite
@@ -20,10 +23,11 @@ from tadp_da.errors import UsageError
 from tadp_da.inference import InferenceSettings
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.provenance import digests, learned_from, write_provenance
+from tadp_da.registry import Registry
 from tadp_da.run import Run
-from tadp_da.settings import Choice, as_json
+from tadp_da.settings import Choice, as_json, build
 from tadp_da.storage.files import digest
-from tadp_da.types import LabelSpace, Side
+from tadp_da.types import LabelSpace, Side, Unlabeled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +44,11 @@ class Adaptation:
         side: whose prompts the images get: those of the source, or, for the supervised upper bound, of the target.
         head: which head, and its settings.
         inference: at what size images are read.
+        objectives: what is minimized, each with its settings.
+        source_style: how labelled images are shown, with its settings.
         tuning: the training.
         run: seed, device, precision, and the folder for artifacts.
+        unlabeled: target images without labels, for objectives and source styles that read them.
         pretrained: False draws the trainable weights anew: the same network without pretraining.
         folder: where the model is to be, instead of a name in the run's folder.
     """
@@ -54,6 +61,9 @@ class Adaptation:
     inference: InferenceSettings
     tuning: FineTuning
     run: Run
+    objectives: Sequence[Choice]
+    source_style: Choice
+    unlabeled: DataSource | None = None
     concept: Concept | None = None
     split: str = "train"
     side: Side = "source"
@@ -95,17 +105,42 @@ class Adaptation:
         images = self.data.images(self.split)
         prompts = [self._write(self._captions[images.key(i)]) for i in range(len(images))]
         labels = self._labels
-        return self.base.facts(self.run, features=True) | {
-            "pretrained": self.pretrained,
-            "concept": self.concept.fingerprint if self.concept and not self.concept.is_empty else "",
-            "data": self.data.digest(self.split),
-            "labels": {"task": labels.task, "classes": list(labels.classes), "ignore": labels.ignore},
-            "prompts": digest(json.dumps(prompts).encode()),
-            "target_prompt": self.rewrite.target("- a probe"),
-            "head": {"name": self.head.name, "settings": dict(self.head.settings)},
-            "inference": as_json(self.inference),
-            "adapt": as_json(self.tuning),
+        return (
+            self.base.facts(self.run, features=True)
+            | {
+                "pretrained": self.pretrained,
+                "concept": self.concept.fingerprint if self.concept and not self.concept.is_empty else "",
+                "data": self.data.digest(self.split),
+                "labels": {"task": labels.task, "classes": list(labels.classes), "ignore": labels.ignore},
+                "prompts": digest(json.dumps(prompts).encode()),
+                "target_prompt": self.rewrite.target("- a probe"),
+                "head": {"name": self.head.name, "settings": dict(self.head.settings)},
+                "inference": as_json(self.inference),
+                "objectives": [as_json(each) for each in self.objectives],
+                "source_style": as_json(self.source_style),
+                "adapt": as_json(self.tuning),
+            }
+            | self._target_inputs()
+        )
+
+    def _target_inputs(self) -> dict[str, Any]:
+        if self.unlabeled is None:
+            return {}
+        images, captions = self._target_images()
+        prompts = [self.rewrite.target(captions[images.key(i)]) for i in range(len(images))]
+        return {
+            "unlabeled": self.unlabeled.digest("unlabeled", labels=False),
+            "target_prompts": digest(json.dumps(prompts).encode()),
         }
+
+    def _target_images(self) -> tuple[Unlabeled, Mapping[str, str]]:
+        if self.unlabeled is None:
+            raise UsageError(
+                "an objective or source style reads unlabelled target images, and none were given",
+                fix="name a target with unlabelled images",
+            )
+        images = self.unlabeled.images("unlabeled")
+        return images, self.captions(images, "unlabeled", self.run)
 
     def __call__(self) -> PerceptionModel:
         """The model: found when it was made before, trained otherwise."""
@@ -137,7 +172,19 @@ class Adaptation:
         )
         data = self.data.domain.labeled(self.data.root, self.split, self._captions)
         known = digests(data.images) | self._seen_by_concept()
-        trained = self.tuning(model, data, self._write, self.run.inside(folder))
+        target = None
+        if self.unlabeled is not None:
+            target = CaptionedImages(*self._target_images())
+            known |= digests(target.images)
+        trained = self.tuning(
+            model,
+            data,
+            self._write,
+            self.run.inside(folder),
+            unlabeled=target,
+            objectives=[_built(objectives, each) for each in self.objectives],
+            source=_built(sources, self.source_style),
+        )
         if is_main():
             trained.save(folder)
             write_provenance(folder, origin, known)
@@ -147,6 +194,17 @@ class Adaptation:
         if used is None or used.folder is None or not (used.word or used.weights or used.lora):
             return {}
         return learned_from(used.folder)
+
+
+def reads_target(chosen: Sequence[Choice], source_style: Choice) -> bool:
+    """Whether one of these objectives, or the source style, reads unlabelled target images."""
+    streams = [objectives[each.name].streams for each in chosen]
+    return any("target" in each for each in streams) or bool(sources[source_style.name].reads_target)
+
+
+def _built(registry: Registry[Any], choice: Choice) -> Any:
+    entry = registry[choice.name]
+    return entry(build(entry.Settings, choice.settings, f"{choice.name}.settings"))
 
 
 def require_said(concept: Concept | None, rewrite: Rewrite) -> None:

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from adapt.stage import Adaptation
+from adapt.stage import Adaptation, reads_target
 from benchmarks.recipe import Recipe
 from benchmarks.scoring import Scoring, TestSet
 from personalize import personalizers
@@ -49,9 +49,14 @@ class Experiment:
         self.base = BaseModel(backbone=recipe.backbone, model=recipe.model)
 
     @property
+    def _adaptation_reads_target(self) -> bool:
+        return reads_target(self.recipe.objectives, self.recipe.source_style)
+
+    @property
     def reads_unlabeled(self) -> bool:
         """Whether a stage reads unlabelled images of the target."""
-        return bool(personalizers[self.recipe.personalize.name].needs_images)
+        personalizer = personalizers[self.recipe.personalize.name]
+        return bool(personalizer.needs_images) or self._adaptation_reads_target
 
     @cached_property
     def unlabeled(self) -> DataSource:
@@ -88,7 +93,7 @@ class Experiment:
         return Personalization(
             method=self.recipe.personalize,
             base=self.base,
-            data=self.unlabeled if self.reads_unlabeled else self.target,
+            data=self.unlabeled,
             captions=self.captions,
             run=self.run,
         )
@@ -127,7 +132,10 @@ class Experiment:
             side=self.recipe.train_on,
             head=self.recipe.head,
             inference=self.recipe.inference,
+            objectives=self.recipe.objectives,
+            source_style=self.recipe.source_style,
             tuning=self.recipe.adapt,
+            unlabeled=self.target if self._adaptation_reads_target else None,
             run=self.run,
         )
 

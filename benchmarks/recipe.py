@@ -15,6 +15,8 @@ from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass as settings
 
 from adapt import FineTuning
+from adapt.objectives import objectives
+from adapt.sources import sources
 from benchmarks.evaluate import EvaluationSettings
 from personalize import personalizers
 from tadp_da.backbones import backbones
@@ -29,6 +31,13 @@ from tadp_da.registry import Registry, nearest
 from tadp_da.settings import STRICT, Choice, as_json, build, override, settings_class
 from tadp_da.types import Side
 
+_CHOICES: Mapping[str, Registry[Any]] = {
+    "backbone": backbones,
+    "personalize": personalizers,
+    "head": heads,
+    "source_style": sources,
+    "objectives": objectives,
+}
 Chosen = Annotated[Choice, BeforeValidator(Choice.parse)]
 
 
@@ -55,7 +64,9 @@ class Recipe:
         sides: ``"both"`` rewrites source and target captions alike, ``"target"`` only those of the target.
         inference: at what size and through which windows images are seen.
         head: what reads the pyramid.
-        adapt: fine-tuning on the source labels.
+        source_style: how labelled source images are shown.
+        objectives: what stage 2 learns from.
+        adapt: the training.
         evaluate: how test images are scored.
         limit: only the first so many images of every split, for smoke runs and demos; None for all.
     """
@@ -77,13 +88,20 @@ class Recipe:
     sides: Literal["both", "target"] = "both"
     inference: InferenceSettings = dataclasses.field(default_factory=InferenceSettings)
     head: Chosen
+    source_style: Chosen = Choice(name="original")
+    objectives: tuple[Chosen, ...] = (Choice(name="supervised"),)
     adapt: FineTuning = dataclasses.field(default_factory=FineTuning)
     evaluate: EvaluationSettings = dataclasses.field(default_factory=EvaluationSettings)
     limit: Annotated[int, Field(ge=1)] | None = None
 
     def __post_init__(self) -> None:
-        for name, registry in (("backbone", backbones), ("personalize", personalizers), ("head", heads)):
-            object.__setattr__(self, name, getattr(self, name).resolved(registry, name))
+        for name, registry in _CHOICES.items():
+            chosen = getattr(self, name)
+            if isinstance(chosen, tuple):
+                chosen = tuple(each.resolved(registry, f"{name}.{i}") for i, each in enumerate(chosen))
+            else:
+                chosen = chosen.resolved(registry, name)
+            object.__setattr__(self, name, chosen)
         if self.target is None and self.train_on == "target":
             raise UsageError(
                 "train_on: target needs a target", where="train_on", fix="name one, or omit train_on"
@@ -288,9 +306,6 @@ def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
         else:
             merged[key] = value
     return merged
-
-
-_CHOICES: Mapping[str, Registry[Any]] = {"backbone": backbones, "personalize": personalizers, "head": heads}
 
 
 def _concerned(rows: list[dict[str, Any]], assignment: str) -> list[dict[str, Any]]:

@@ -219,6 +219,8 @@ def adapt(
         ),
         head=recipe.head,
         inference=recipe.inference,
+        objectives=recipe.objectives,
+        source_style=recipe.source_style,
         tuning=recipe.adapt,
         run=run,
         folder=Path(out),

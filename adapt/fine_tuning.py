@@ -100,7 +100,7 @@ class FineTuning:
         where an earlier one was interrupted.
 
         Args:
-            model: its viewing settings say at what size images are read.
+            model: its inference settings say at what size images are read.
             data: source images with labels and captions.
             rewrite: from caption to prompt, as the strategy does on the source side.
             run: seed, device, precision, folder.
@@ -134,7 +134,7 @@ class FineTuning:
     ) -> TrainingExamples:
         text = TextTable(model, data, rewrite, run)
         check_embeddings(text.embeddings, text.prompts, strict=self.strict)
-        size, even = model.viewing.size, self.batch > 1
+        size, even = model.inference.size, self.batch > 1
         examples = TrainingExamples(data, model.head, text, size, self.augment, even=even)
         examples.keep(self.keep, run)
         if self.keep_latents:
@@ -174,7 +174,11 @@ class FineTuning:
         inputs: dict[str, Any] = TypeAdapter(FineTuning).dump_python(self, mode="json")
         del inputs["steps"]
         inputs |= {"seed": run.seed, "precision": run.precision, "start": digest.hexdigest()}
-        inputs |= {"images": keys, "text": examples.text.rows, "viewing": dataclasses.asdict(model.viewing)}
+        inputs |= {
+            "images": keys,
+            "text": examples.text.rows,
+            "inference": dataclasses.asdict(model.inference),
+        }
         return run.inside(run.unfinished).artifact_path("fine-tuning", inputs)
 
 

@@ -17,14 +17,16 @@ from tadp_da.backbones.sd.pixels import as_for_imagenet
 from tadp_da.captions.rewrite import fit_all
 from tadp_da.errors import DataError
 from tadp_da.fingerprints import content_of, embeddings, image_key
-from tadp_da.heads import Annotation, TaskHead
+from tadp_da.heads import Head
 from tadp_da.images import displayed_size
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
 from tadp_da.storage.cache import open_cache
+from tadp_da.tasks import tasks
+from tadp_da.tasks.labels.label import Label
 from tadp_da.types import Labeled
 
-Pair = tuple[np.ndarray, Annotation]
+Pair = tuple[np.ndarray, Label]
 _log = logging.getLogger(__name__)
 
 
@@ -61,7 +63,7 @@ class TrainingExamples:
 
     Args:
         data: images, labels and captions.
-        head: knows how its labels move with their images.
+        head: names the task whose labels these are.
         text: embeddings by index.
         size: working size of an image of a given height and width.
         augment: what may happen to an image.
@@ -72,7 +74,7 @@ class TrainingExamples:
     def __init__(
         self,
         data: Labeled,
-        head: TaskHead,
+        head: Head,
         text: TextTable,
         size: Callable[[int, int], tuple[int, int]],
         augment: Augmentation,
@@ -118,7 +120,7 @@ class TrainingExamples:
         example = self.data[index]
         image = np.array(example.image)
         size = image.shape[0], image.shape[1]
-        label = self.head.annotation(example.target, size, where=example.key)
+        label = tasks[self.head.task].label(example.target, size, self.head.labels, where=example.key)
         if self.augment.scale == (1.0, 1.0):
             image, label = resize(image, label, self.size(*size))
         return pad(image, label, self.common) if self.common else (image, label)

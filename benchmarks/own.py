@@ -14,11 +14,12 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from adapt import FineTuning
-from benchmarks.evaluate import Evaluation, Report, digests, refuse_overlap
+from benchmarks.evaluate import digests, refuse_overlap
 from benchmarks.evaluate import evaluate as score
 from benchmarks.pipeline import adapted
 from benchmarks.places import digest
 from benchmarks.recipe import Benchmark, Recipe, build_settings, read_benchmark
+from benchmarks.results import Evaluation, Report
 from benchmarks.stages import Stages, learned_from, require_said, write_provenance
 from tadp_da.backbones import backbones
 from tadp_da.captions.captioner import Captioner, caption_images
@@ -33,9 +34,9 @@ from tadp_da.errors import DataError, UsageError
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
 from tadp_da.storage.artifacts import get_or_create
-from tadp_da.storage.files import file_digest, write_json
+from tadp_da.storage.files import file_digest
+from tadp_da.tasks import tasks
 from tadp_da.types import DomainDescription, LabelSpace, Unlabeled
-from tadp_da.visualize import overlay, save_mask
 
 Captions = Mapping[str, str]
 SHOWN = 24
@@ -113,7 +114,7 @@ def adapt_own(
     if learned:
         backbone.load_concept(learned)
     tuning: FineTuning = build_settings(FineTuning, base.as_json()["adapt"], sets)
-    inputs = {k: base.as_json()[k] for k in ("head", "viewing", "backbone")} | _facts(run)
+    inputs = {k: base.as_json()[k] for k in ("head", "inference", "backbone")} | _facts(run)
     inputs |= {"settings": TypeAdapter(FineTuning).dump_python(tuning, mode="json")}
     inputs |= {"data": contents(images, masks), "classes": classes, "model": backbone.fingerprint}
     inputs |= {"concept": learned.fingerprint} if learned else {}
@@ -125,7 +126,7 @@ def adapt_own(
         domain = folder_domain(images.name, images=images, masks=masks, classes=classes)
         domain = preflight(domain, images, ["train"], here)
         labels = LabelSpace(task="segmentation", classes=classes)
-        settings: dict[str, Any] = {"rewrite": rewrite, "viewing": base.viewing, "seed": run.seed}
+        settings: dict[str, Any] = {"rewrite": rewrite, "inference": base.inference, "seed": run.seed}
         settings["captioner"] = captioner
         perception = PerceptionModel.assemble(backbone, head.name, labels, **settings, **head.settings)
         texts = captions_for(domain.unlabeled(images, "train"), captions, captioner, here, fallback, classes)
@@ -207,14 +208,12 @@ def evaluate_own(
             domain.labeled(images, "test", texts),
             perception.prompt,
             here,
-            pictures=folder / "target",
-            decisions=here.unfinished / "target",
+            images=folder / "target",
+            predictions=here.unfinished / "target",
         )
-        Report(source=None, target=found).save(folder)
+        Report(evaluations={"target": found}).save(folder)
 
-    found = get_or_create(run.folder, inputs, make, Report.load).target
-    assert found is not None
-    return found
+    return get_or_create(run.folder, inputs, make, Report.load).evaluations["target"]
 
 
 def predict_own(
@@ -249,9 +248,8 @@ def predict_own(
         for index in range(len(pictures)):
             key, image = pictures.key(index), pictures[index]
             prompts[key] = prompt = perception.prompt(texts[key])
-            decision = perception.predict(image, prompt)
-            stem = _stem(key)
-            _keep_decision(perception, image, decision, run.folder, stem)
+            prediction, stem = perception.predict(image, prompt, precision=run.precision), _stem(key)
+            _save_prediction(perception, image, prediction, run.folder, stem)
             _attention(perception, image, prompt, attention, run.folder / "attention", stem)
             advance(key)
     if lost := [w for w in attention if not any(perception.says(prompt, w) for prompt in prompts.values())]:
@@ -265,17 +263,12 @@ def _stem(key: str) -> str:
     return Path(key).with_suffix("").as_posix().replace("/", "__")
 
 
-def _keep_decision(model: PerceptionModel, image: Any, decision: Any, folder: Path, stem: str) -> None:
-    picture = model.head.paint(decision, (image.height, image.width))
-    told = model.head.tell(decision)
-    kept = folder / ("masks" if told is None else "objects")
-    for place in (folder / "overlays", kept):
+def _save_prediction(model: PerceptionModel, image: Any, prediction: Any, folder: Path, stem: str) -> None:
+    task = tasks[model.labels.task]
+    for place in (folder / "overlays", folder / task.files):
         place.mkdir(parents=True, exist_ok=True)
-    overlay(image, picture, model.labels).save(folder / "overlays" / f"{stem}.png")
-    if told is None:
-        save_mask(picture, model.labels, kept / f"{stem}.png")
-    else:
-        write_json(kept / f"{stem}.json", told)
+    task.render(image, prediction, model.labels).save(folder / "overlays" / f"{stem}.png")
+    task.write(prediction, folder / task.files / f"{stem}{task.suffix}", model.labels)
 
 
 def _attention(
@@ -328,7 +321,7 @@ def show_predictions(table: Benchmark, seed: int, run: Run, most: int = SHOWN) -
         model.to(run.torch_device)
         for index in range(min(most, len(images))):
             image, key = images[index], images.key(index)
-            decision = model.predict(image, caption=texts[key])
-            picture = model.head.paint(decision, (image.height, image.width))
-            overlay(image, picture, model.labels).save(folder / f"{_stem(key)}.png")
+            prediction = model.predict(image, caption=texts[key], precision=run.precision)
+            shown = tasks[model.labels.task].render(image, prediction, model.labels)
+            shown.save(folder / f"{_stem(key)}.png")
     return run.folder / "predictions"

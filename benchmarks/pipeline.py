@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.evaluate import Report
 from benchmarks.recipe import Recipe
+from benchmarks.results import Report
 from benchmarks.stages import Stages
 from tadp_da.concept import Concept
 from tadp_da.perception_model import PerceptionModel

@@ -124,7 +124,7 @@ class Recipe:
         concept: which part of the concept is used: all of it, its word only, or its weights only (ablations).
         strategy: caption strategy or template.
         sides: ``"both"`` rewrites source and target captions alike, ``"target"`` only those of the target.
-        viewing: at what size and through which windows images are seen.
+        inference: at what size and through which windows images are seen.
         head: what reads the pyramid.
         adapt: fine-tuning on the source labels.
         evaluate: how test images are scored.
@@ -148,7 +148,7 @@ class Recipe:
     concept: Literal["all", "word", "weights"] = "all"
     strategy: str = "null"
     sides: Literal["both", "target"] = "both"
-    viewing: InferenceSettings = dataclasses.field(default_factory=InferenceSettings)
+    inference: InferenceSettings = dataclasses.field(default_factory=InferenceSettings)
     head: HeadChoice = dataclasses.field(default_factory=HeadChoice)
     adapt: FineTuning = dataclasses.field(default_factory=FineTuning)
     evaluate: EvaluationSettings = dataclasses.field(default_factory=EvaluationSettings)

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.evaluate import Evaluation, Report, digests, evaluate, refuse_overlap
-from benchmarks.in_common import in_common, noted
+from benchmarks.evaluate import digests, evaluate, refuse_overlap
 from benchmarks.places import Placed, digest, drawn, place
 from benchmarks.recipe import Recipe
+from benchmarks.results import Evaluation, Report
 from tadp_da.backbones import backbones
 from tadp_da.captions.captioner import Captioner, caption_images
 from tadp_da.captions.clean import clean_all
@@ -162,7 +162,7 @@ class Stages:
         write = self._write_training(rewrite)
         captions = self.captions(self.taught, "train")
         prompts = json.dumps({key: write(caption) for key, caption in sorted(captions.items())})
-        keys = ("train_on", "pretrained", "viewing", "head", "adapt")
+        keys = ("train_on", "pretrained", "inference", "head", "adapt")
         return (
             self._base()
             | {"concept": self.used(concept).fingerprint, "data": self.taught.contents("train")}
@@ -193,7 +193,7 @@ class Stages:
                 head.name,
                 labels,
                 rewrite=rewrite,
-                viewing=self.recipe.viewing,
+                inference=self.recipe.inference,
                 captioner=self.recipe.captioner,
                 seed=self.run.seed,
                 **head.settings,
@@ -225,27 +225,26 @@ class Stages:
         def score(placed: Placed, write: Callable[[str], str], folder: Path, side: str) -> Evaluation | None:
             if not placed.has("test"):
                 return None
-            domain, note = in_common(placed.domain, model.labels)
-            data = domain.labeled(placed.root, "test", self.captions(placed, "test"))
+            data = placed.domain.labeled(placed.root, "test", self.captions(placed, "test"))
             tokens, limit = model.backbone.count_tokens, model.backbone.token_limit
 
             def fitted(caption: str) -> str:
                 return fit_and_tell(write, caption, tokens, limit)
 
             taken = self.run.inside(folder).unfinished / side
-            found = evaluate(
-                model, data, fitted, self.run, self.recipe.evaluate, pictures=folder / side, decisions=taken
+            return evaluate(
+                model, data, fitted, self.run, self.recipe.evaluate, images=folder / side, predictions=taken
             )
-            return noted(found, note)
 
         def make(folder: Path) -> None:
             tested = self.target.has("test") and "unlabeled" in self.target.domain.splits
             if tested and not self.run.allow_overlap:
                 refuse_overlap(digests(self.target.images("unlabeled")), self.target.images("test"))
-            Report(
-                source=score(self.source, rewrite.source, folder, "source"),
-                target=score(self.target, rewrite.target, folder, "target"),
-            ).save(folder)
+            found = {
+                "source": score(self.source, rewrite.source, folder, "source"),
+                "target": score(self.target, rewrite.target, folder, "target"),
+            }
+            Report(evaluations={k: v for k, v in found.items() if v is not None}).save(folder)
 
         return make
 

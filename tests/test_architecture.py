@@ -19,6 +19,7 @@ PLUGIN_FOLDERS = (
     "tadp_da.captions.strategies",
     "tadp_da.domains",
     "tadp_da.heads",
+    "tadp_da.tasks",
     "personalize.methods",
 )
 #: Lowest first. A module imports from its own layer and those below; the longest prefix decides.
@@ -35,7 +36,6 @@ LAYERS = (
         "tadp_da.concept",
         "tadp_da.noising",
         "tadp_da.run",
-        "tadp_da.inference",
         "tadp_da.exchange",
         "tadp_da.fingerprints",
         "tadp_da.visualize",
@@ -44,13 +44,15 @@ LAYERS = (
         "tadp_da.distributed",
         "tadp_da.mini",
     ),
-    ("tadp_da.backbones", "tadp_da.captions", "tadp_da.domains", "tadp_da.heads"),
+    ("tadp_da.tasks", "tadp_da.backbones", "tadp_da.captions", "tadp_da.domains"),
+    ("tadp_da.heads",),
     (
+        "tadp_da.inference",
         "tadp_da.perception_model",
         "tadp_da.model_files",
         "tadp_da.mini.pretrain",
         "tadp_da.mini.report",
-        "tadp_da.doctor.report",
+        "tadp_da.doctor",
     ),
     ("personalize", "adapt"),
     ("benchmarks",),
@@ -62,6 +64,7 @@ STRANGERS = (
     "tadp_da.captions",
     "tadp_da.domains",
     "tadp_da.heads",
+    "tadp_da.tasks",
     "personalize",
     "adapt",
 )
@@ -116,7 +119,7 @@ def is_plugin(name: str) -> bool:
         and isinstance(node.func, ast.Attribute)
         and node.func.attr == "add"
         and isinstance(node.func.value, ast.Name)
-        and node.func.value.id in ("backbones", "strategies", "domains", "heads", "personalizers")
+        and node.func.value.id in ("backbones", "strategies", "domains", "heads", "tasks", "personalizers")
         for node in ast.walk(TREES[name])
     )
 

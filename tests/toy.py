@@ -13,11 +13,11 @@ NAMES = ",".join(CLASSES)
 SIZE = (64, 96)
 PRESET = """
 base:
-  viewing: {long: 64}
+  inference: {long: 64}
   head: {name: semantic-fpn, settings: {width: 16}}
   adapt: {steps: 2, batch: 2, backbone_lr: 1.0e-4, head_lr: 1.0e-3, augment: {flip: 0.5}}
   personalize: {method: nothing}
-  evaluate: {keep: 2}
+  evaluate: {save_images: 2}
 rows:
   scratch: {strategy: "no-text", pretrained: false}
   no-text: {strategy: "no-text"}

@@ -144,7 +144,7 @@ class Planner:
     def training_size(self, recipe: Recipe) -> Size:
         """Height and width of a training image: the crop, or else the working size."""
         source = recipe.target if recipe.train_on == "target" else recipe.source
-        return recipe.adapt.augment.crop or recipe.viewing.size(*self.image_size(source))
+        return recipe.adapt.augment.crop or recipe.inference.size(*self.image_size(source))
 
     def image_size(self, domain: str | CustomDataset) -> Size:
         """Height and width of a domain's images."""
@@ -217,12 +217,12 @@ class Planner:
     def _evaluating(self, recipe: Recipe, networks: Networks) -> Work:
         total = 0
         for domain in (recipe.source, recipe.target):
-            size = recipe.viewing.size(*self.image_size(domain))
-            windows = recipe.viewing.boxes(*size)
+            size = recipe.inference.size(*self.image_size(domain))
+            windows = recipe.inference.windows(*size)
             rows, columns = windows[0]
             window = rows.stop - rows.start, columns.stop - columns.start
             each = self._encoding(recipe, networks, window) + self._looking(recipe, networks, window)
-            total += _count(domain, "test") * len(windows) * (2 if recipe.viewing.flip else 1) * each
+            total += _count(domain, "test") * len(windows) * (2 if recipe.inference.flip else 1) * each
         return Work(rest=total)
 
     def _kept(self, recipe: Recipe, size: Size) -> int:

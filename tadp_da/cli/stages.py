@@ -258,13 +258,12 @@ def evaluate(
     run = open_run(out_folder, device=device, skip_bad=skip_bad, allow_overlap=allow_overlap)
     with told_if_complete(out_folder):
         found = evaluate_own(model, images, masks, captions, captioner, run, caption_fallback)
-    table = Table("class", found.metric, box=None, header_style="bold")
-    for name, value in found.classes.items():
+    main = found.main
+    table = Table("class", main.name, box=None, header_style="bold")
+    for name, value in main.per_class.items():
         table.add_row(name, "-" if value is None else f"{value:.1f}")
     out.print(table)
-    out.print(
-        f"{found.metric} {'-' if found.main is None else f'{found.main:.1f}'} over {found.images} images"
-    )
+    out.print(f"{main.name} {'-' if main.value is None else f'{main.value:.1f}'} over {found.images} images")
 
 
 def predict(

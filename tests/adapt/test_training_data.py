@@ -40,11 +40,13 @@ def data(tmp_path: Path) -> Labeled:
 
 
 def prepared(
-    backbone: Any, data: Labeled, run: Run, viewing: InferenceSettings | None = None
+    backbone: Any, data: Labeled, run: Run, inference: InferenceSettings | None = None
 ) -> TrainingExamples:
     model = PerceptionModel.assemble(copy.deepcopy(backbone), "semantic-fpn", LABELS, width=16)
     text = TextTable(model, data, lambda caption: f"{caption} at night", run)
-    examples = TrainingExamples(data, model.head, text, (viewing or InferenceSettings()).size, Augmentation())
+    examples = TrainingExamples(
+        data, model.head, text, (inference or InferenceSettings()).size, Augmentation()
+    )
     examples.keep(1, run)
     examples.keep_latents(model, 1, run)
     return examples

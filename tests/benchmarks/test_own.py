@@ -160,7 +160,7 @@ def test_row_66_a_stranger_with_boxes_is_scored_on_the_classes_that_both_sides_h
         "--device",
         "cpu",
     ]
-    words += ["--set", "adapt.steps=1", "--set", "adapt.batch=2", "--set", "viewing.long=64"]
+    words += ["--set", "adapt.steps=1", "--set", "adapt.batch=2", "--set", "inference.long=64"]
     monkeypatch.setattr(sys, "argv", ["tadp-da", *map(str, words)])
     with pytest.raises(SystemExit) as left:
         cli.main()

@@ -90,9 +90,9 @@ def test_weights_that_nobody_learns_cannot_be_used(method: dict[str, str]) -> No
 
 
 def test_overrides_reach_every_row() -> None:
-    table = read_benchmark("mini-night", ("adapt.steps=7", "viewing.long=64"))
+    table = read_benchmark("mini-night", ("adapt.steps=7", "inference.long=64"))
     assert {recipe.adapt.steps for recipe in table.rows.values()} == {7}
-    assert table.rows["null"].viewing.long == 64
+    assert table.rows["null"].inference.long == 64
     with pytest.raises(UsageError, match="did you mean 'steps'"):
         read_benchmark("mini-night", ("adapt.stepz=7",))
     with pytest.raises(UsageError, match=r"--set adapt\.steps=100"):

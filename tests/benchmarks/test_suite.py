@@ -14,10 +14,10 @@ import pytest
 from benchmarks import own as own_module
 from benchmarks import places
 from benchmarks import suite as tables
-from benchmarks.evaluate import Report
 from benchmarks.places import place
 from benchmarks.recipe import Benchmark, Recipe, read_benchmark
 from benchmarks.reports.paper import TABLE_4, measured
+from benchmarks.results import Report
 from benchmarks.suite import fill, finished
 from tadp_da.errors import UsageError
 from tadp_da.run import Run
@@ -32,7 +32,7 @@ SPEED = (
     "adapt.keep_latents=false",
     "adapt.gradient_checkpointing=true",
     "captions.batch=3",
-    "evaluate.keep=1",
+    "evaluate.save_images=1",
     "backbone.channels_last=true",
     "backbone.attention=sdpa",
     "backbone.compile=true",
@@ -45,7 +45,7 @@ def pretended(recipe: Recipe, run: Run, data: Path) -> Report:
     tests = {"target": target.contents("test")} if target.has("test") else {}
     inputs = {"recipe": recipe.as_json(), "seed": run.seed, "precision": run.precision, "fingerprint": "f"}
     inputs |= {"data": source.contents("train"), "tests": tests, "caption_files": {}}
-    report = Report(source=None, target=evaluation(recipe.adapt.steps + run.seed / 10))
+    report = Report(evaluations={"target": evaluation(recipe.adapt.steps + run.seed / 10)})
     return run.get_or_create("report", inputs, report.save, Report.load)
 
 
@@ -155,15 +155,15 @@ def test_a_table_of_anything_may_be_made_of_rows_that_differ_in_it(folders: Path
     file.write_text(f"base: {base}\nrows: {{'null': {{}}, longer: {{adapt: {{steps: 9}}}}}}\n")
     fill(read_benchmark(str(file)), (0, 1), run, folders)
     assert seeds(finished(run.folder, "mine")) == {"null": [0, 1], "longer": [0, 1]}
-    fill(read_benchmark(str(file), ("viewing.long=64",)).only(("longer",)), (1,), run, folders)
-    with pytest.raises(UsageError, match=r"viewing\.long is"):
+    fill(read_benchmark(str(file), ("inference.long=64",)).only(("longer",)), (1,), run, folders)
+    with pytest.raises(UsageError, match=r"inference\.long is"):
         finished(run.folder, "mine")
 
 
 @pytest.mark.parametrize("setting", SPEED)
 def test_settings_that_change_no_result_do_not_make_another_row(tmp_path: Path, setting: str) -> None:
     for seed, sets in enumerate(((), (setting,))):
-        Report(source=None, target=evaluation(43.0)).save(tmp_path / f"r{seed}")
+        Report(evaluations={"target": evaluation(43.0)}).save(tmp_path / f"r{seed}")
         note = tmp_path / f"tables/dark-zurich-ours/rows/null-{seed}.json"
         note.parent.mkdir(parents=True, exist_ok=True)
         recipe = read_benchmark("dark-zurich-ours", sets).rows["null"].as_json()

@@ -158,7 +158,7 @@ def a_recipe(toys: Path, model: object, strategy: str, **changes: Any) -> Recipe
         "adapt": {"steps": 1, "batch": 2, "augment": {}},
         "caption_files": files,
     }
-    facts |= {"target": CustomDataset(name="night", images=toys / "night/images"), "viewing": {"long": 64}}
+    facts |= {"target": CustomDataset(name="night", images=toys / "night/images"), "inference": {"long": 64}}
     head = HeadChoice(settings={"width": 16})
     return Recipe(
         **{"source": day, "model": str(model), "strategy": strategy, "head": head, **facts, **changes}

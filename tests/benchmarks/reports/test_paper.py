@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks.evaluate import Report
 from benchmarks.recipe import Recipe, read_benchmark
 from benchmarks.reports.paper import (
     NOT_RUN,
@@ -31,7 +30,8 @@ from tadp_da.captions.strategies import PromptContext, find
 from tadp_da.domains import domains
 from tadp_da.domains.shared.paper_description import AS_PUBLISHED
 from tadp_da.storage.files import write_json
-from tests.benchmarks.scored import evaluation
+from tadp_da.tasks import Measure
+from tests.benchmarks.scored import evaluation, report
 
 COLUMNS = [(table, column) for table in TABLES for column in table.columns]
 TARGETS = sorted({column.target for _, column in COLUMNS})
@@ -114,7 +114,7 @@ def test_only_the_repo_keeps_the_faults_of_the_published_code(target: str) -> No
     assert null["repo"].backbone.scaled is not detects
     assert (null["repo"].backbone.posterior == "sample") is not detects
     ours = null["ours"]
-    assert (ours.backbone.scaled, ours.backbone.posterior, ours.viewing.squash) == (True, "mode", None)
+    assert (ours.backbone.scaled, ours.backbone.posterior, ours.inference.squash) == (True, "mode", None)
     assert ours.adapt.augment.flip > 0
     assert ours.adapt.augment.scale[0] < ours.adapt.augment.scale[1]
 
@@ -136,21 +136,28 @@ def test_concepts_are_learned_from_as_many_images_as_the_authors_took(target: st
 def test_driving_is_trained_and_seen_at_the_papers_sizes() -> None:
     for variant in ("paper", "repo"):
         recipe = read_benchmark(f"nighttime-driving-{variant}").rows["null"]
-        assert recipe.viewing.size(1080, 1920) == (512, 910)
-        assert len(recipe.viewing.boxes(512, 910)) == 3
-        height, width = recipe.viewing.size(1024, 2048)
+        assert recipe.inference.size(1080, 1920) == (512, 910)
+        assert len(recipe.inference.windows(512, 910)) == 3
+        height, width = recipe.inference.size(1024, 2048)
         factor = recipe.adapt.augment.scale[0]
         assert (height * factor, width * factor) == (640, 1280)
     ours = read_benchmark("nighttime-driving-ours").rows["null"]
-    assert ours.viewing.size(1080, 1920) == (1080, 1920)
+    assert ours.inference.size(1080, 1920) == (1080, 1920)
 
 
 def write_report(
-    folder: Path, name: str, row: str, seed: int, main: float, details: Any = None, sets: tuple[str, ...] = ()
+    folder: Path,
+    name: str,
+    row: str,
+    seed: int,
+    main: float,
+    name_of: str = "mIoU",
+    further: tuple[Measure, ...] = (),
+    sets: tuple[str, ...] = (),
 ) -> None:
     place = folder / f"{name}-{row}-{seed}"
-    target = dataclasses.replace(evaluation(main), details=details or {})
-    Report(source=None, target=target).save(place)
+    target = dataclasses.replace(evaluation(main, name=name_of), further=further)
+    report(target=target).save(place)
     note = folder / "tables" / name / "rows" / f"{row}-{seed}.json"
     note.parent.mkdir(parents=True, exist_ok=True)
     recipe = read_benchmark(name, sets).rows[row].as_json()
@@ -180,8 +187,8 @@ def test_a_run_with_other_settings_is_none_of_the_recipe(tmp_path: Path, sets: s
 
 
 def test_both_precisions_of_a_detector_are_read(tmp_path: Path) -> None:
-    details = {"ap": {"VOC07": {"AP50": 70.25, "AP": 41.5}}}
-    write_report(tmp_path, "comic2k-ours", "oracle", 0, 70.25, details)
+    further = (Measure(name="AP (VOC07)", value=41.5),)
+    write_report(tmp_path, "comic2k-ours", "oracle", 0, 70.25, "AP50 (VOC07)", further)
     ap, ap50 = (measured(tmp_path, column, "ours", "oracle") for column in TABLE_5.columns[2:])
     assert (ap, ap50) == ((41.5,), (70.25,))
     line = next(line for line in shown(TABLE_5, "ours", tmp_path) if "ours: oracle" in line)

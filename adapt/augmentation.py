@@ -12,13 +12,14 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from tadp_da.heads import Annotation
-from tadp_da.images import geometry
+from tadp_da.images import geometry, normalize
+from tadp_da.images import resize as resize_image
+from tadp_da.tasks.labels.label import Label
 
 Side = Annotated[int, Field(ge=8)]
 Factor = Annotated[float, Field(gt=0, le=10)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Pair = tuple[Tensor, Annotation]
+Pair = tuple[Tensor, Label]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -58,7 +59,7 @@ class Augmentation:
         return replace(self, photometric=False)
 
     def __call__(
-        self, image: np.ndarray, annotation: Annotation, size: tuple[int, int], rng: np.random.Generator
+        self, image: np.ndarray, annotation: Label, size: tuple[int, int], rng: np.random.Generator
     ) -> tuple[Tensor, Any]:
         """Augment one example.
 
@@ -93,18 +94,18 @@ class Augmentation:
         return geometry().crop(pair[0], top, left, *crop), seen
 
 
-def finish(image: np.ndarray, annotation: Annotation, *, flipped: bool) -> tuple[Tensor, Any]:
+def finish(image: np.ndarray, annotation: Label, *, flipped: bool) -> tuple[Tensor, Any]:
     """Pixels ``float32 (3, h, w)`` in [-1, 1] and the label's tensors of an image as it is, or mirrored."""
     return _finish(_wrap(image), annotation, flipped=flipped)
 
 
-def resize(image: np.ndarray, annotation: Annotation, size: tuple[int, int]) -> tuple[np.ndarray, Annotation]:
+def resize(image: np.ndarray, annotation: Label, size: tuple[int, int]) -> tuple[np.ndarray, Label]:
     """Image ``(h, w, 3)`` and label at another height and width."""
     small, label = _resize((_wrap(image), annotation), size)
     return small.permute(1, 2, 0).numpy(), label
 
 
-def pad(image: np.ndarray, annotation: Annotation, size: tuple[int, int]) -> tuple[np.ndarray, Annotation]:
+def pad(image: np.ndarray, annotation: Label, size: tuple[int, int]) -> tuple[np.ndarray, Label]:
     """Image ``(h, w, 3)`` and label grown to a height and width, to the right and below, with grey that nothing is
     learned from."""
     grown, label = _pad((_wrap(image), annotation), size)
@@ -115,16 +116,16 @@ def _wrap(image: np.ndarray) -> Tensor:
     return torch.from_numpy(image).permute(2, 0, 1)
 
 
-def _finish(image: Tensor, annotation: Annotation, *, flipped: bool) -> tuple[Tensor, Any]:
+def _finish(image: Tensor, annotation: Label, *, flipped: bool) -> tuple[Tensor, Any]:
     if flipped:
         image, annotation = image.flip(-1), annotation.flip()
-    return image.to(torch.float32) / 127.5 - 1, annotation.tensors()
+    return normalize(image), annotation.tensors()
 
 
 def _resize(pair: Pair, size: tuple[int, int]) -> Pair:
     if pair[1].size == size:
         return pair
-    return geometry().resize(pair[0], list(size), antialias=True), pair[1].resize(size)
+    return resize_image(pair[0], size), pair[1].resize(size)
 
 
 def _pad(pair: Pair, crop: tuple[int, int]) -> Pair:

@@ -172,7 +172,7 @@ class FineTuning:
         source: Source,
     ) -> dict[str, ImageDataset]:
         """Data sets by the names of the streams that the objectives read, the source first."""
-        size = model.viewing.size
+        size = model.inference.size
         streams: dict[str, ImageDataset] = {}
         read = frozenset[str]().union(*(objective.streams for objective in objectives))
         if "source" in read:
@@ -246,7 +246,7 @@ class FineTuning:
         inputs |= {"seed": run.seed, "precision": run.precision, "start": digest.hexdigest(), **facts}
         inputs["images"] = {n: [d.key(i) for i in range(len(d))] for n, d in streams.items()}
         inputs["text"] = {name: dataset.text.rows for name, dataset in streams.items()}
-        inputs["viewing"] = dataclasses.asdict(model.viewing)
+        inputs["inference"] = dataclasses.asdict(model.inference)
         return run.inside(run.unfinished).artifact_path("fine-tuning", inputs)
 
 

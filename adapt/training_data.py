@@ -23,11 +23,12 @@ from tadp_da.backbones.sd.pixels import as_for_imagenet
 from tadp_da.captions.rewrite import fit_all
 from tadp_da.errors import DataError
 from tadp_da.fingerprints import content_of, embeddings, image_key
-from tadp_da.heads import Annotation, TaskHead
+from tadp_da.heads import Head
 from tadp_da.images import displayed_size
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
 from tadp_da.storage.cache import open_cache
+from tadp_da.tasks import tasks
 from tadp_da.types import Labeled, Unlabeled
 
 Pair = tuple[np.ndarray, Any]
@@ -243,7 +244,7 @@ class SourceDataset(ImageDataset):
     def __init__(
         self,
         data: Labeled,
-        head: TaskHead,
+        head: Head,
         text: PromptEmbeddings,
         size: Callable[[int, int], Size],
         augment: Augmentation,
@@ -261,7 +262,8 @@ class SourceDataset(ImageDataset):
     def _load(self, index: int) -> Pair:
         example = self.data[index]
         image = np.array(example.image)
-        label: Annotation = self.head.annotation(example.target, image.shape[:2], where=example.key)
+        size = image.shape[0], image.shape[1]
+        label = tasks[self.head.task].label(example.target, size, self.head.labels, where=example.key)
         return image, label
 
     def cache_images(self, gigabytes: float, run: Run) -> None:

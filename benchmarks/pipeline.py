@@ -6,8 +6,8 @@ others only through it; ``experiment.py`` says what each is given.
 
 from __future__ import annotations
 
-from benchmarks.evaluate import Report
 from benchmarks.experiment import Experiment
+from benchmarks.results import Report
 
 
 def reproduce(experiment: Experiment) -> Report:

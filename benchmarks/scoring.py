@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evaluate import Evaluation, EvaluationSettings, Report, evaluate
-from benchmarks.in_common import in_common, noted
+from benchmarks.evaluate import EvaluationSettings, evaluate
+from benchmarks.results import Evaluation, Report
 from tadp_da.captions.provider import CaptionProvider
 from tadp_da.captions.rewrite import fit_and_tell
 from tadp_da.datasets import DataSource
@@ -93,22 +93,19 @@ class Scoring:
                 for test in self.tests.values():
                     refuse_overlap(known, test.data.images(test.split))
             found = {name: self._score(name, test, folder) for name, test in self.tests.items()}
-            Report(source=found.get("source"), target=found.get("target", found.get("test"))).save(folder)
+            Report(evaluations=found).save(folder)
 
         return self.run.get_or_create("report", self.inputs(), make, Report.load, folder=self.folder)
 
     def _score(self, name: str, test: TestSet, folder: Path) -> Evaluation:
-        domain, note = in_common(test.data.domain, self.model.labels)
-        data = domain.labeled(test.data.root, test.split, self._captions(test))
+        data = test.data.domain.labeled(test.data.root, test.split, self._captions(test))
         count, limit = self.model.backbone.count_tokens, self.model.backbone.token_limit
-        here = self.run.inside(folder)
-        found = evaluate(
+        return evaluate(
             self.model,
             data,
             lambda caption: fit_and_tell(test.write, caption, count, limit),
             self.run,
             self.settings,
-            pictures=folder / name,
-            decisions=here.unfinished / name,
+            images=folder / name,
+            predictions=self.run.inside(folder).unfinished / name,
         )
-        return noted(found, note)

@@ -11,13 +11,13 @@ from pathlib import Path
 from reprlib import repr as shorten
 from typing import Any
 
-from benchmarks.evaluate import Report
 from benchmarks.experiment import Experiment
 from benchmarks.pipeline import reproduce
 from benchmarks.recipe import Benchmark, Recipe
 from benchmarks.reports import tables
 from benchmarks.reports.statistics import BASELINE, Comparison, compare
 from benchmarks.reports.tables import Written
+from benchmarks.results import Report
 from benchmarks.workers import run_parallel
 from tadp_da.backbones import portable_settings
 from tadp_da.errors import DataError, UsageError
@@ -37,7 +37,8 @@ _NON_SEMANTIC = {
     "adapt": {*NON_SEMANTIC_FIELDS, "cache_images", "cache_latents", "gradient_checkpointing"},
     "personalize": {*NON_SEMANTIC_FIELDS, "previews", "gradient_checkpointing"},
     "captions": {"batch"},
-    "evaluate": {"keep"},
+    "evaluate": {"save_images", "batch"},
+    "inference": {"batch"},
 }
 """Settings that change speed, memory or pictures, not what a number means."""
 
@@ -96,8 +97,8 @@ def _run_cell(cell: _Cell, run: Run) -> str:
     facts = {"row": cell.name, "place": cell.place, "seed": cell.seed, "report": lies}
     facts |= {"made_of": experiment.facts(), "varying": list(cell.varying)}
     write_json(note, facts | {"recipe": cell.recipe.as_json()})
-    found = report.target
-    score = "" if found is None or found.main is None else f": {found.metric} {found.main:.1f}"
+    main = report.primary.main if report.primary else None
+    score = "" if main is None or main.value is None else f": {main.name} {main.value:.1f}"
     return f"{cell.name}, seed {cell.seed}{score}"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 if TYPE_CHECKING:
-    from benchmarks.evaluate import Report
+    from benchmarks.results import Report
     from tadp_da.base_model import BaseModel
     from tadp_da.concept import Concept
     from tadp_da.datasets import DataSource

@@ -1,4 +1,4 @@
-"""Image files: decoding, their displayed size, and geometric functions; one function each, used by every stage."""
+"""Images: decoding, resizing and normalising, one function each, used by all stages."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from tadp_da.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
 
 
 MOST_PIXELS = 80_000_000
-"""Pixels that a picture may have unless ``TADP_MAX_PIXELS`` says otherwise; just below where Pillow grows uneasy."""
+"""Pixels that an image may have unless ``TADP_MAX_PIXELS`` says otherwise; just below Pillow's own limit."""
 
 
 _DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 def most_pixels() -> int:
-    """The pixel limit of pictures: ``TADP_MAX_PIXELS`` in the environment, or ``MOST_PIXELS``.
+    """The pixel limit of images: ``TADP_MAX_PIXELS`` in the environment, or ``MOST_PIXELS``.
 
     Raises:
-        UsageError: when the variable is no positive whole number.
+        UsageError: when the variable is not a positive whole number.
     """
     text = os.environ.get("TADP_MAX_PIXELS", str(MOST_PIXELS))
     if not text.isdecimal() or int(text) == 0:
@@ -39,10 +40,10 @@ def most_pixels() -> int:
 
 @contextmanager
 def opened(path: Path, what: str = "an image") -> Iterator[Image]:
-    """A picture file with its header read and its pixels not yet; what fails while it is open is told with its path.
+    """An image file whose header has been read and whose pixels have not; errors while it is open name its path.
 
     Raises:
-        DataError: when the file is missing, truncated, no picture, or larger than :func:`most_pixels`.
+        DataError: when the file is missing, truncated, not an image, or larger than :func:`most_pixels`.
     """
     from PIL import Image
 
@@ -71,12 +72,12 @@ def opened(path: Path, what: str = "an image") -> Iterator[Image]:
 
 
 def open_image(path: Path) -> Image:
-    """The picture at ``path`` as RGB, turned as its EXIF says. Grey, palette and CMYK pictures become RGB too;
+    """The image at ``path`` as RGB, turned as its EXIF says. Grey, palette and CMYK images become RGB too;
     transparency is dropped.
 
     Raises:
-        DataError: when the file is missing, truncated, no picture, larger than :func:`most_pixels`, or one of more than
-            8 bits a channel, whose values no rule but its owner's maps to 0..255.
+        DataError: when the file is missing, truncated, not an image, larger than :func:`most_pixels`, or one of more
+            than 8 bits a channel, which no general rule maps to 0..255.
     """
     from PIL import ImageOps
 
@@ -91,16 +92,39 @@ def open_image(path: Path) -> Image:
 
 
 def displayed_size(path: Path) -> tuple[int, int]:
-    """Height and width of the picture at ``path`` once it is turned as its EXIF says; only its header is read.
+    """Height and width of the image at ``path`` once it is turned as its EXIF says; only its header is read.
 
     Raises:
-        DataError: when the file is missing, no picture, or larger than :func:`most_pixels`.
+        DataError: when the file is missing, not an image, or larger than :func:`most_pixels`.
     """
     from PIL import ExifTags
 
     with opened(path) as image:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def as_tensor(image: Image) -> Tensor:
+    """An image as ``uint8 (3, h, w)``."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """An image ``uint8 (3, h, w)`` at another height and width, bilinear with antialiasing."""
+    if tuple(image.shape[-2:]) == size:
+        return image
+    resized: Tensor = geometry().resize(image, list(size), antialias=True)
+    return resized
+
+
+def normalize(image: Tensor) -> Tensor:
+    """An image ``uint8 (3, h, w)`` as the ``float32`` pixels in [-1, 1] that models read."""
+    import torch
+
+    return image.to(torch.float32) / 127.5 - 1
 
 
 def geometry() -> Any:

@@ -1,16 +1,24 @@
-"""How a model looks at an image: at what size, whole or through a sliding window, once or also mirrored."""
+"""How a model is applied to images, for every task: size, sliding windows, mirror image, batches and precision."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from tadp_da.images import as_tensor, normalize, resize
+from tadp_da.tasks import View, tasks
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 Pixels = Annotated[int, Field(ge=8)]
+Precision = Literal["no", "bf16", "fp16"]
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -23,9 +31,11 @@ class InferenceSettings:
             kept) until it or ``long`` is reached; None for no such bound.
         long: the same for the longer side. With neither, images keep their size.
         squash: exact height and width instead, the aspect ratio lost (what the paper's code does for detection).
-        window: height and width of a sliding window; None looks at the whole image at once.
+        window: height and width of a sliding window; None takes the whole image at once.
         stride: from one window to the next, vertically and horizontally; None takes two thirds of the window.
-        flip: average with the mirror image.
+        flip: predict the mirror image too, and merge both predictions.
+        batch: largest number of windows in one forward pass. More is faster on a GPU and takes more memory; results may
+            differ in the last digits, as the order of additions in a batch may.
     """
 
     short: Pixels | None = None
@@ -34,6 +44,7 @@ class InferenceSettings:
     window: tuple[Pixels, Pixels] | None = None
     stride: tuple[Pixels, Pixels] | None = None
     flip: bool = False
+    batch: Annotated[int, Field(ge=1)] = 8
 
     @model_validator(mode="after")
     def _one_size(self) -> InferenceSettings:
@@ -65,8 +76,9 @@ class InferenceSettings:
         factor = min(factors, default=1.0)
         return max(1, round(height * factor)), max(1, round(width * factor))
 
-    def boxes(self, height: int, width: int) -> list[tuple[slice, slice]]:
-        """Rows and columns of every window: all of one size, the last ones moved back to end at the border."""
+    def windows(self, height: int, width: int) -> list[tuple[slice, slice]]:
+        """Rows and columns of every window of an image at its working size: all of one size, the last ones moved back
+        to end at the border."""
         if self.window is None:
             return [(slice(0, height), slice(0, width))]
         stride = self.stride or (max(1, self.window[0] * 2 // 3), max(1, self.window[1] * 2 // 3))
@@ -78,27 +90,71 @@ class InferenceSettings:
             for left in columns
         ]
 
-    def through(self, look: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
-        """Dense outputs ``(b, k, h, w)`` for pixels ``(b, 3, h, w)``: ``look``, averaged over windows and mirror."""
-        if self.flip:
-            return (self._slide(look, pixels) + self._slide(look, pixels.flip(-1)).flip(-1)) / 2
-        return self._slide(look, pixels)
+    def views(self, height: int, width: int) -> list[View]:
+        """Every window of an image at its working size and, with ``flip``, of its mirror image."""
+        sides = (False, True) if self.flip else (False,)
+        return [View(*window, mirrored=side) for side in sides for window in self.windows(height, width)]
 
-    def _slide(self, look: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
-        height, width = pixels.shape[-2:]
-        boxes = self.boxes(height, width)
-        if len(boxes) == 1:
-            return look(pixels)
-        total: Tensor | None = None
-        seen = torch.zeros(height, width, device=pixels.device)
-        for rows, columns in boxes:
-            outputs = look(pixels[..., rows, columns])
-            if total is None:
-                total = outputs.new_zeros(*outputs.shape[:2], height, width)
-            total[..., rows, columns] += outputs
-            seen[rows, columns] += 1
-        assert total is not None  # boxes is never empty
-        return total / seen
+
+def pixels_of(image: Image, settings: InferenceSettings, device: torch.device | str = "cpu") -> Tensor:
+    """An image as the pixels ``(1, 3, h, w)`` in [-1, 1] at the working size that a model reads."""
+    size = settings.size(image.height, image.width)
+    return normalize(resize(as_tensor(image), size).to(device))[None]
+
+
+@torch.no_grad()
+def predict(
+    model: Any, images: Sequence[Image], prompts: Sequence[str], *, precision: Precision = "no"
+) -> list[Any]:
+    """Predictions for images of one size, each at the image's own resolution.
+
+    One image of one view in precision ``"no"`` gives the same bits as the network's own forward pass; where several
+    views or images share a forward pass, results may differ from those of single passes in the last digits.
+
+    Args:
+        model: a :class:`~tadp_da.perception_model.PerceptionModel`.
+        images: all of one height and width.
+        prompts: of each image, given to the network as they are.
+        precision: mixed precision of the forward passes.
+    """
+    settings, task = model.inference, tasks[model.head.task]
+    pixels = torch.cat([pixels_of(image, settings, model.device) for image in images])
+    text = model.backbone.encode_text(list(prompts))
+    shape, size = (pixels.shape[-2], pixels.shape[-1]), (images[0].height, images[0].width)
+    views = settings.views(*shape)
+    pairs = [(i, view) for view in views for i in range(len(images))]
+    outputs: list[list[Any]] = [[] for _ in images]
+    most = max(settings.batch, len(images))
+    for first in range(0, len(pairs), most):
+        part = pairs[first : first + most]
+        crops = [(pixels[i : i + 1].flip(-1) if v.mirrored else pixels[i : i + 1])[..., v.rows, v.columns]
+                 for i, v in part]  # fmt: skip
+        with torch.autocast(pixels.device.type, _AUTOCAST.get(precision), enabled=precision != "no"):
+            raw = model(torch.cat(crops), text[[i for i, _ in part]])
+        for (i, _), output in zip(part, task.outputs(model.head, raw), strict=True):
+            outputs[i].append(output)
+    return [task.merge(model.head, found, views, shape, size) for found in outputs]
+
+
+def predict_images(
+    model: Any, items: Iterable[tuple[Image, str]], *, batch: int = 1, precision: Precision = "no"
+) -> Iterator[Any]:
+    """Predictions for images and their prompts, in their order.
+
+    Args:
+        model: as in :func:`predict`.
+        items: images with their prompts; taken only as far as predictions are.
+        batch: images in one forward pass; only neighbours of one size share one.
+        precision: mixed precision of the forward passes.
+    """
+    waiting: list[tuple[Image, str]] = []
+    for image, prompt in items:
+        if waiting and (len(waiting) == batch or waiting[0][0].size != image.size):
+            yield from predict(model, *zip(*waiting, strict=True), precision=precision)
+            waiting = []
+        waiting.append((image, prompt))
+    if waiting:
+        yield from predict(model, *zip(*waiting, strict=True), precision=precision)
 
 
 def _starts(length: int, window: int, stride: int) -> list[int]:

@@ -17,7 +17,7 @@ from tadp_da.errors import ArtifactError, TadpError
 from tadp_da.storage.files import file_digest, write_json
 
 T = TypeVar("T")
-FORMAT = 1
+FORMAT = 2
 FACTS, HEAD, BACKBONE = "model.json", "head.safetensors", "backbone"
 _FIX = "train it again: tadp-da adapt --help"
 

@@ -1,6 +1,6 @@
-"""PerceptionModel: a backbone and a head that see together, and the artifact that they are kept in.
+"""PerceptionModel: a backbone and a head, and the artifact that they are saved in.
 
-On disk a model is a folder that stands alone: ``backbone/`` is a plain diffusers pipeline (UNet, VAE, text encoder,
+On disk a model is a self-contained folder: ``backbone/`` is a plain diffusers pipeline (UNet, VAE, text encoder,
 tokenizer with learned words, scheduler), ``head.safetensors`` the head, and ``model.json``, written last, says the
 rest::
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,7 +26,7 @@ from tadp_da.backbones import DiffusionBackbone
 from tadp_da.captions.rewrite import Rewrite, fit_and_tell
 from tadp_da.errors import UsageError
 from tadp_da.heads import heads
-from tadp_da.inference import InferenceSettings
+from tadp_da.inference import InferenceSettings, Precision, pixels_of, predict, predict_images
 from tadp_da.noising import Generators
 from tadp_da.types import LabelSpace
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def _places(word: str, prompt: str) -> list[re.Match[str]]:
+def _occurrences(word: str, prompt: str) -> list[re.Match[str]]:
     return list(re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE)) if word else []
 
 
@@ -45,7 +46,7 @@ class PerceptionModel(nn.Module):
         head: reads the backbone's pyramid.
         labels: what the head decides between.
         rewrite: from an image's caption to its prompt on the target side, for images that come without a prompt.
-        viewing: at what size and through which windows an image is looked at.
+        inference: at what size and through which windows it is applied to an image.
         head_name: the head's name in the registry.
         head_settings: what it was built with.
         captioner: what wrote the captions that it was trained on, for images that come without one; empty when nobody
@@ -60,7 +61,7 @@ class PerceptionModel(nn.Module):
         labels: LabelSpace,
         *,
         rewrite: Rewrite,
-        viewing: InferenceSettings,
+        inference: InferenceSettings,
         head_name: str,
         head_settings: dict[str, Any],
         captioner: str = "",
@@ -68,7 +69,7 @@ class PerceptionModel(nn.Module):
         super().__init__()
         self.backbone: Any = backbone
         self.head: Any = head
-        self.labels, self.rewrite, self.viewing = labels, rewrite, viewing
+        self.labels, self.rewrite, self.inference = labels, rewrite, inference
         self.head_name, self.head_settings, self.captioner = head_name, head_settings, captioner
         self.folder: Path | None = None
         self.eval()
@@ -81,7 +82,7 @@ class PerceptionModel(nn.Module):
         labels: LabelSpace,
         *,
         rewrite: Rewrite | None = None,
-        viewing: InferenceSettings | None = None,
+        inference: InferenceSettings | None = None,
         captioner: str = "",
         seed: int = 0,
         **settings: Any,
@@ -93,7 +94,7 @@ class PerceptionModel(nn.Module):
             head: name in the registry.
             labels: what to decide between.
             rewrite: how target captions become prompts; plain captions if None.
-            viewing: whole images at their own size if None.
+            inference: whole images at their own size if None.
             captioner: what writes the captions that it is trained on.
             seed: of the head's first weights.
             settings: of the head.
@@ -105,7 +106,7 @@ class PerceptionModel(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             try:
-                built = build(backbone.spec, labels, **settings)
+                built = build(backbone.spec, labels, build.Settings(**settings))
             except ValidationError as error:
                 first = error.errors()[0]
                 why = first["msg"].removeprefix("Value error, ")
@@ -119,7 +120,7 @@ class PerceptionModel(nn.Module):
             built,
             labels,
             rewrite=rewrite or Rewrite(),
-            viewing=viewing or InferenceSettings(),
+            inference=inference or InferenceSettings(),
             head_name=head,
             head_settings=settings,
             captioner=captioner,
@@ -134,12 +135,14 @@ class PerceptionModel(nn.Module):
         """Raw outputs of the head for pixels ``(b, 3, h, w)`` in [-1, 1] and text ``(b, t, d)``. The
         generator is for a backbone that samples the autoencoder's posterior; without one the noise is always the same.
         """
-        pyramid = self.backbone.pyramid(pixels, text, attention=self.head.maps, generator=generator)
+        pyramid = self.backbone.pyramid(pixels, text, attention=self.head.use_attention, generator=generator)
         return self.head(pyramid, tuple(pixels.shape[-2:]))
 
     def from_latents(self, latents: Tensor, text: Tensor, size: tuple[int, int]) -> Any:
         """The same for latents ``(b, c, u, v)`` that the backbone's ``encode_image`` gave for images of ``size``."""
-        return self.head(self.backbone.pyramid_of(latents, text, size, attention=self.head.maps), size)
+        return self.head(
+            self.backbone.pyramid_of(latents, text, size, attention=self.head.use_attention), size
+        )
 
     def prompt(self, caption: str) -> str:
         """The prompt for a target image of this caption; a caption over the tokenizer's limit loses its end."""
@@ -149,22 +152,30 @@ class PerceptionModel(nn.Module):
 
     def says(self, prompt: str, word: str) -> bool:
         """Whether a word stands in a prompt, so that :meth:`attention` can look for it."""
-        return bool(_places(word, prompt))
+        return bool(_occurrences(word, prompt))
 
-    @torch.no_grad()
-    def predict(self, image: Image, prompt: str | None = None, *, caption: str = "") -> Any:
-        """The head's decision for one image, at the image's own resolution: for segmentation ``uint8 (h, w)`` ids,
-        for detection ``Detections``.
+    def predict(
+        self, image: Image, prompt: str | None = None, *, caption: str = "", precision: Precision = "no"
+    ) -> Any:
+        """The prediction for one image, at the image's own resolution: for segmentation ``uint8 (h, w)`` ids, for
+        detection ``Detections``.
 
         Args:
             image: any size.
-            prompt: what the network is told, as it is.
+            prompt: given to the network as it is.
             caption: what the image shows; rewritten to the prompt when there is none.
+            precision: mixed precision of the forward passes.
         """
         self.eval()
-        text = self.backbone.encode_text([self.prompt(caption) if prompt is None else prompt])
-        size = image.height, image.width
-        return self.head.look(lambda x: self(x, text), self._pixels(image), self.viewing, size)
+        prompt = self.prompt(caption) if prompt is None else prompt
+        return predict(self, [image], [prompt], precision=precision)[0]
+
+    def predict_images(
+        self, items: Iterable[tuple[Image, str]], *, batch: int = 1, precision: Precision = "no"
+    ) -> Iterator[Any]:
+        """Predictions for images and their prompts; see :func:`tadp_da.inference.predict_images`."""
+        self.eval()
+        return predict_images(self, items, batch=batch, precision=precision)
 
     @torch.no_grad()
     def attention(
@@ -182,10 +193,12 @@ class PerceptionModel(nn.Module):
         self.eval()
         prompt = self.prompt(caption) if prompt is None else prompt
         positions = {word: self._positions(word, prompt) for word in words}
-        pyramid = self.backbone.pyramid(self._pixels(image), self.backbone.encode_text([prompt]))
+        pyramid = self.backbone.pyramid(
+            pixels_of(image, self.inference, self.device), self.backbone.encode_text([prompt])
+        )
         if not pyramid.attention:
             raise UsageError("this backbone gives no attention maps", fix="choose one with cross-attention")
-        height, width = self.viewing.size(image.height, image.width)
+        height, width = self.inference.size(image.height, image.width)
         total = torch.zeros(0)
         for stride, maps in pyramid.attention.items():
             large = F.interpolate(maps.float(), scale_factor=stride, mode="bilinear", align_corners=False)
@@ -198,7 +211,7 @@ class PerceptionModel(nn.Module):
 
     def _positions(self, word: str, prompt: str) -> list[int]:
         """Positions of a word's tokens among those of the encoded prompt, whose first is the begin mark."""
-        found = _places(word, prompt)
+        found = _occurrences(word, prompt)
         if not found:
             raise UsageError(
                 f"{word!r} is not in the prompt {prompt!r}",
@@ -211,16 +224,6 @@ class PerceptionModel(nn.Module):
             for i in range(count(prompt[: match.start()]), count(prompt[: match.end()]))
         ]
 
-    def _pixels(self, image: Image) -> Tensor:
-        from PIL.Image import Resampling
-
-        height, width = self.viewing.size(image.height, image.width)
-        picture = image.convert("RGB")
-        if picture.size != (width, height):
-            picture = picture.resize((width, height), Resampling.BILINEAR)
-        array = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
-        return array.to(self.device, torch.float32) / 127.5 - 1
-
     def save(self, folder: Path, *, dtype: Literal["float32", "float16"] = "float32") -> None:
         """Write the folder; ``model.json`` last.
 
@@ -232,7 +235,7 @@ class PerceptionModel(nn.Module):
             "head": {"name": self.head_name, "settings": self.head_settings},
             "labels": dataclasses.asdict(self.labels),
             "rewrite": files.plain(self.rewrite),
-            "viewing": files.plain(self.viewing),
+            "inference": files.plain(self.inference),
             "captioner": self.captioner,
         }
         files.write(folder, self.backbone, self.head, facts, dtype)
@@ -252,7 +255,7 @@ class PerceptionModel(nn.Module):
                 facts["head"]["name"],
                 labels,
                 rewrite=files.parse(Rewrite, facts["rewrite"]),
-                viewing=files.parse(InferenceSettings, facts["viewing"]),
+                inference=files.parse(InferenceSettings, facts["inference"]),
                 captioner=str(facts.get("captioner", "")),
                 **facts["head"]["settings"],
             )

@@ -13,9 +13,8 @@ from PIL import Image
 
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
-from tadp_da.storage.files import write_json
+from tadp_da.tasks import tasks
 from tadp_da.types import Unlabeled
-from tadp_da.visualize import overlay, save_mask
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +27,8 @@ def predict_images(
     *,
     attention: Sequence[str] = (),
 ) -> None:
-    """Write ``overlays/``, ``masks/`` or ``objects/``, ``attention/`` and ``prompts.json`` into the run's folder.
+    """Write overlays, the predictions in the form of their task, attention maps and ``prompts.json`` into the run's
+    folder.
 
     Args:
         model: on the run's device.
@@ -43,7 +43,7 @@ def predict_images(
             key, image = images.key(index), images[index]
             prompts[key] = prompt = model.prompt(captions[key])
             stem = file_stem(key)
-            _save(model, image, model.predict(image, prompt), run.folder, stem)
+            _save(model, image, model.predict(image, prompt, precision=run.precision), run.folder, stem)
             _draw_attention(model, image, prompt, attention, run.folder / "attention", stem)
             advance(key)
     if lost := [w for w in attention if not any(model.says(prompt, w) for prompt in prompts.values())]:
@@ -58,8 +58,9 @@ def predict_overlays(
     folder.mkdir(parents=True)
     for index in range(len(images)):
         key, image = images.key(index), images[index]
-        rendered = model.head.paint(model.predict(image, caption=captions[key]), (image.height, image.width))
-        overlay(image, rendered, model.labels).save(folder / f"{file_stem(key)}.png")
+        prediction = model.predict(image, caption=captions[key])
+        shown = tasks[model.labels.task].render(image, prediction, model.labels)
+        shown.save(folder / f"{file_stem(key)}.png")
 
 
 def file_stem(key: str) -> str:
@@ -68,16 +69,11 @@ def file_stem(key: str) -> str:
 
 
 def _save(model: PerceptionModel, image: Any, prediction: Any, folder: Path, stem: str) -> None:
-    rendered = model.head.paint(prediction, (image.height, image.width))
-    told = model.head.tell(prediction)
-    kept = folder / ("masks" if told is None else "objects")
-    for place in (folder / "overlays", kept):
+    task = tasks[model.labels.task]
+    for place in (folder / "overlays", folder / task.files):
         place.mkdir(parents=True, exist_ok=True)
-    overlay(image, rendered, model.labels).save(folder / "overlays" / f"{stem}.png")
-    if told is None:
-        save_mask(rendered, model.labels, kept / f"{stem}.png")
-    else:
-        write_json(kept / f"{stem}.json", told)
+    task.render(image, prediction, model.labels).save(folder / "overlays" / f"{stem}.png")
+    task.write(prediction, folder / task.files / f"{stem}{task.suffix}", model.labels)
 
 
 def _draw_attention(

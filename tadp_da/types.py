@@ -1,4 +1,4 @@
-"""The types that every part of the house shares. Shape letters: b batch, h w pixels, u v latent cells, t
+"""Types that all parts of the project share. Shape letters: b batch, h w pixels, u v latent cells, t
 tokens, d text width, k classes.
 """
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-Task = Literal["segmentation", "detection", "depth"]
 Side = Literal["source", "target"]
 
 
@@ -27,13 +26,13 @@ class LabelSpace:
     """What a label says.
 
     Attributes:
-        task: the kind of label.
+        task: name of the kind of label in the registry :data:`tadp_da.tasks.tasks`.
         classes: class names in the order of their ids.
         ignore: id of pixels that count neither in the loss nor in the score.
         palette: one RGB colour per class, for overlays; empty for a generated one.
     """
 
-    task: Task
+    task: str
     classes: tuple[str, ...]
     ignore: int = 255
     palette: tuple[tuple[int, int, int], ...] = ()
@@ -47,7 +46,7 @@ class Boxes:
         xyxy: ``float32 (n, 4)``: left, top, right, bottom in pixels of the displayed image, half-open: the first
             pixel column has ``x1 = 0``, the last ``x2 = w``, so the width is ``x2 - x1``.
         labels: ``int64 (n,)``: class ids of the label space.
-        difficult: ``bool (n,)``: objects that a detector is neither to find nor to be blamed for (VOC).
+        difficult: ``bool (n,)``: objects that do not have to be found and are no false alarms either (VOC).
     """
 
     xyxy: NDArray[np.float32]
@@ -79,6 +78,15 @@ class Detections:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @classmethod
+    def sorted(cls, xyxy: Tensor, labels: Tensor, scores: Tensor) -> Detections:
+        """From tensors, best first; equal scores keep their order."""
+        import numpy as np
+
+        order = scores.argsort(descending=True, stable=True)
+        boxes, ids, sure = (x[order].detach().cpu().numpy() for x in (xyxy, labels, scores))
+        return cls(boxes.astype(np.float32), ids.astype(np.int64), sure.astype(np.float32))
+
 
 @dataclass(frozen=True)
 class FeatureSpec:
@@ -92,10 +100,10 @@ class FeatureSpec:
     channels: Mapping[int, int]
     attention: Mapping[int, int]
 
-    def widths(self, *, maps: bool = True) -> dict[int, int]:
+    def widths(self, *, use_attention: bool = True) -> dict[int, int]:
         """Channels per stride with the attention maps concatenated behind the features (TADP, section
         3.1)."""
-        return {s: c + (self.attention.get(s, 0) if maps else 0) for s, c in self.channels.items()}
+        return {s: c + (self.attention.get(s, 0) if use_attention else 0) for s, c in self.channels.items()}
 
 
 @dataclass

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import colorsys
+import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,16 +13,8 @@ from PIL import Image
 from tadp_da.errors import UsageError
 from tadp_da.types import LabelSpace
 
-if TYPE_CHECKING:
-    pass
-
-
 RGB = tuple[int, int, int]
-
-
 IGNORED: RGB = (255, 255, 255)
-
-
 _GOLDEN = 0.618033988749895
 
 
@@ -38,17 +31,23 @@ def colours(labels: LabelSpace) -> tuple[RGB, ...]:
     return tuple(found)
 
 
+def recoloured(labels: LabelSpace, like: LabelSpace) -> LabelSpace:
+    """A label space with the colours of another's classes of the same names; classes that the other lacks are white."""
+    known = dict(zip(like.classes, colours(like), strict=True))
+    return dataclasses.replace(labels, palette=tuple(known.get(name, IGNORED) for name in labels.classes))
+
+
 def palette_image(mask: Any, labels: LabelSpace) -> Image.Image:
-    """A mask ``uint8 (h, w)`` as a palette picture: it shows colours and still holds the class ids.
+    """A mask ``uint8 (h, w)`` as a palette image: viewers show colours, and it holds the class ids.
 
     Raises:
-        UsageError: when it is no mask.
+        UsageError: when it is not a mask.
     """
     mask = np.asarray(mask)
     if mask.ndim != 2 or mask.dtype != np.uint8:
         raise UsageError(
             f"expected a uint8 mask (h, w), found {mask.dtype} {mask.shape}",
-            fix="only class ids per pixel can be painted",
+            fix="give class ids per pixel",
         )
     table = np.full((256, 3), IGNORED, dtype=np.uint8)
     table[: len(labels.classes)] = colours(labels)
@@ -68,13 +67,13 @@ def colour_mask(mask: Any, labels: LabelSpace) -> Image.Image:
 
 
 def overlay(image: Image.Image, mask: Any, labels: LabelSpace, opacity: float = 0.6) -> Image.Image:
-    """The picture with its mask laid over it; ignored pixels show the picture as it is.
+    """The image with its mask laid over it; ignored pixels show the image.
 
     Args:
-        image: a picture of the mask's size.
+        image: of the mask's size.
         mask: ``uint8 (h, w)``.
         labels: classes and colours.
-        opacity: 0 shows the picture, 1 the mask.
+        opacity: 0 shows the image, 1 the mask.
 
     Raises:
         UsageError: when the sizes differ.
@@ -82,7 +81,7 @@ def overlay(image: Image.Image, mask: Any, labels: LabelSpace, opacity: float = 
     mask = np.asarray(mask)
     if mask.shape != (image.height, image.width):
         raise UsageError(
-            f"a mask of {mask.shape} does not lie over a picture of {(image.height, image.width)}",
+            f"a mask of {mask.shape} does not fit an image of {(image.height, image.width)}",
             fix="resize the mask with nearest-neighbour first",
         )
     under = image.convert("RGB")

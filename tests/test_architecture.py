@@ -19,6 +19,7 @@ PLUGIN_FOLDERS = (
     "tadp_da.captions.strategies",
     "tadp_da.domains",
     "tadp_da.heads",
+    "tadp_da.tasks",
     "personalize.methods",
     "adapt.objectives",
     "adapt.sources",
@@ -39,7 +40,6 @@ LAYERS = (
         "tadp_da.concept",
         "tadp_da.noising",
         "tadp_da.run",
-        "tadp_da.inference",
         "tadp_da.exchange",
         "tadp_da.fingerprints",
         "tadp_da.visualize",
@@ -49,8 +49,10 @@ LAYERS = (
         "tadp_da.distributed",
         "tadp_da.mini",
     ),
-    ("tadp_da.backbones", "tadp_da.captions", "tadp_da.domains", "tadp_da.heads"),
+    ("tadp_da.tasks", "tadp_da.backbones", "tadp_da.captions", "tadp_da.domains"),
+    ("tadp_da.heads",),
     (
+        "tadp_da.inference",
         "tadp_da.perception_model",
         "tadp_da.model_files",
         "tadp_da.base_model",
@@ -70,6 +72,7 @@ STRANGERS = (
     "tadp_da.captions",
     "tadp_da.domains",
     "tadp_da.heads",
+    "tadp_da.tasks",
     "personalize",
     "adapt",
 )
@@ -125,7 +128,7 @@ def is_plugin(name: str) -> bool:
         and node.func.attr == "add"
         and isinstance(node.func.value, ast.Name)
         and node.func.value.id
-        in ("backbones", "strategies", "domains", "heads", "personalizers", "objectives", "sources")
+        in ("backbones", "strategies", "domains", "heads", "tasks", "personalizers", "objectives", "sources")
         for node in ast.walk(TREES[name])
     )
 

@@ -18,7 +18,7 @@ base:
   head: {name: semantic-fpn, settings: {width: 16}}
   adapt: {steps: 2, batch: 2, backbone_lr: 1.0e-4, head_lr: 1.0e-3, augment: {flip: 0.5}}
   personalize: {name: none}
-  evaluate: {keep: 2}
+  evaluate: {save_images: 2}
 rows:
   scratch: {strategy: "no-text", pretrained: false}
   no-text: {strategy: "no-text"}

@@ -222,7 +222,7 @@ class Planner:
             if domain is None:
                 continue
             size = recipe.inference.size(*self.image_size(domain))
-            windows = recipe.inference.boxes(*size)
+            windows = recipe.inference.windows(*size)
             rows, columns = windows[0]
             window = rows.stop - rows.start, columns.stop - columns.start
             each = self._encoding(recipe, networks, window) + self._looking(recipe, networks, window)

@@ -195,7 +195,8 @@ def build(recipe: Recipe) -> Networks:
         channels={level.stride: level.channels for level in levels},
         attention={level.stride: tokens for level in levels if level.maps},
     )
-    head = heads[recipe.head.name](spec, label_space(recipe), **recipe.head.settings)
+    build = heads[recipe.head.name]
+    head = build(spec, label_space(recipe), build.Settings(**recipe.head.settings))
     return Networks(unet, vae, text, head, levels, spec)
 
 

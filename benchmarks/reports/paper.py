@@ -14,8 +14,8 @@ from typing import Literal
 
 from rich.table import Table
 
-from benchmarks.evaluate import Report
 from benchmarks.recipe import read_benchmark
+from benchmarks.results import Report
 from benchmarks.suite import load_results
 from tadp_da.errors import DataError
 
@@ -29,23 +29,23 @@ class Column:
     """A measure of a table.
 
     Attributes:
-        target: the domain that is scored, by its name here.
-        measure: ``"mIoU"``, ``"AP50"`` or ``"AP"`` (mean over overlaps 0.50 to 0.95).
+        target: the domain that is evaluated, by its name here.
+        measure: by its name in an evaluation; ``AP`` is the mean over overlaps 0.50 to 0.95.
         heading: as the paper calls it.
     """
 
     target: str
-    measure: Literal["mIoU", "AP50", "AP"]
+    measure: str
     heading: str
 
 
 @dataclass(frozen=True)
-class Row:
+class PaperRow:
     """A method and its numbers in the order of the columns, None where the paper has none.
 
     Attributes:
         method: as the paper calls it.
-        seen: what it saw of the target, besides test captions.
+        seen: what it has used of the target, besides test captions.
         numbers: one per column.
         row: name of the row in the recipes here; empty for the work of others.
     """
@@ -63,7 +63,7 @@ class PaperTable:
     number: int
     title: str
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[PaperRow, ...]
     remarks: tuple[str, ...]
 
 
@@ -75,15 +75,15 @@ TABLE_4 = PaperTable(
         Column("nighttime-driving", "mIoU", "Nighttime Driving mIoU"),
     ),
     rows=(
-        Row("DAFormer", "images", (None, 54.1)),
-        Row("Refign-DAFormer", "images", (None, 56.8)),
-        Row("PTDiffSeg", "-", (37.0, None)),
-        Row("TADP null", "-", (42.8, 57.5), "null"),
-        Row("TADP simple", "name", (39.1, 56.9), "simple"),
-        Row("TADP TextualInversion", "500 images of Dark Zurich", (41.4, 60.8), "textual-inversion"),
-        Row("TADP DreamBooth", "500 images of Dark Zurich", (38.9, 60.4), "dreambooth"),
-        Row("TADP NearbyDomain", "-", (41.9, 56.9), "nearby"),
-        Row("TADP UnrelatedDomain", "-", (42.3, 55.1), "unrelated"),
+        PaperRow("DAFormer", "images", (None, 54.1)),
+        PaperRow("Refign-DAFormer", "images", (None, 56.8)),
+        PaperRow("PTDiffSeg", "-", (37.0, None)),
+        PaperRow("TADP null", "-", (42.8, 57.5), "null"),
+        PaperRow("TADP simple", "name", (39.1, 56.9), "simple"),
+        PaperRow("TADP TextualInversion", "500 images of Dark Zurich", (41.4, 60.8), "textual-inversion"),
+        PaperRow("TADP DreamBooth", "500 images of Dark Zurich", (38.9, 60.4), "dreambooth"),
+        PaperRow("TADP NearbyDomain", "-", (41.9, 56.9), "nearby"),
+        PaperRow("TADP UnrelatedDomain", "-", (42.3, 55.1), "unrelated"),
     ),
     remarks=(
         "The paper's prose gives null 60.8 on Nighttime Driving; its table says 57.5.",
@@ -94,26 +94,26 @@ TABLE_5 = PaperTable(
     number=5,
     title="Pascal VOC to drawn pictures, object detection",
     columns=(
-        Column("watercolor2k", "AP", "Watercolor2k AP"),
-        Column("watercolor2k", "AP50", "Watercolor2k AP50"),
-        Column("comic2k", "AP", "Comic2k AP"),
-        Column("comic2k", "AP50", "Comic2k AP50"),
+        Column("watercolor2k", "AP (VOC07)", "Watercolor2k AP"),
+        Column("watercolor2k", "AP50 (VOC07)", "Watercolor2k AP50"),
+        Column("comic2k", "AP (VOC07)", "Comic2k AP"),
+        Column("comic2k", "AP50 (VOC07)", "Comic2k AP50"),
     ),
     rows=(
-        Row("CLIP-the-Gap", "-", (None, 33.5, None, 43.4)),
-        Row("PLGE", "images and their classes", (None, 56.5, None, 41.7)),
-        Row("ICCM", "images and their classes", (None, 57.4, None, 37.1)),
-        Row("H2FA R-CNN", "images and their classes", (None, 59.9, None, 46.4)),
-        Row("ADDA", "images", (None, 49.8, None, 23.8)),
-        Row("MCAR", "images", (None, 56.0, None, 33.5)),
-        Row("UMT", "images", (None, 58.1, None, None)),
-        Row("DASS-Detector", "images and many drawings", (None, 71.5, None, 64.2)),
-        Row("TADP null", "-", (42.1, 72.1, 31.1, 57.4), "null"),
-        Row("TADP simple", "name", (43.5, 72.2, 31.9, 56.6), "simple"),
-        Row("TADP TextualInversion", "5 images", (43.2, 72.2, 33.2, 57.4), "textual-inversion"),
-        Row("TADP DreamBooth", "5 images", (43.2, 72.2, 32.9, 56.9), "dreambooth"),
-        Row("TADP NearbyDomain", "-", (42.0, 71.5, 31.8, 56.4), "nearby"),
-        Row("TADP UnrelatedDomain", "-", (42.2, 71.9, 32.0, 55.9), "unrelated"),
+        PaperRow("CLIP-the-Gap", "-", (None, 33.5, None, 43.4)),
+        PaperRow("PLGE", "images and their classes", (None, 56.5, None, 41.7)),
+        PaperRow("ICCM", "images and their classes", (None, 57.4, None, 37.1)),
+        PaperRow("H2FA R-CNN", "images and their classes", (None, 59.9, None, 46.4)),
+        PaperRow("ADDA", "images", (None, 49.8, None, 23.8)),
+        PaperRow("MCAR", "images", (None, 56.0, None, 33.5)),
+        PaperRow("UMT", "images", (None, 58.1, None, None)),
+        PaperRow("DASS-Detector", "images and many drawings", (None, 71.5, None, 64.2)),
+        PaperRow("TADP null", "-", (42.1, 72.1, 31.1, 57.4), "null"),
+        PaperRow("TADP simple", "name", (43.5, 72.2, 31.9, 56.6), "simple"),
+        PaperRow("TADP TextualInversion", "5 images", (43.2, 72.2, 33.2, 57.4), "textual-inversion"),
+        PaperRow("TADP DreamBooth", "5 images", (43.2, 72.2, 32.9, 56.9), "dreambooth"),
+        PaperRow("TADP NearbyDomain", "-", (42.0, 71.5, 31.8, 56.4), "nearby"),
+        PaperRow("TADP UnrelatedDomain", "-", (42.2, 71.9, 32.0, 55.9), "unrelated"),
     ),
     remarks=(
         "The paper does not say which AP it reports; ours is VOC 2007's (11 points), as its data sets' authors do.",
@@ -128,18 +128,18 @@ def benchmark_name(column: Column, variant: Variant) -> str:
     return f"{column.target}-{variant}"
 
 
-def extra_rows(table: PaperTable, variant: Variant) -> Iterator[Row]:
+def extra_rows(table: PaperTable, variant: Variant) -> Iterator[PaperRow]:
     """Rows that the recipes here add to the paper's, without numbers of the paper."""
     known = {row.row for row in table.rows}
     names = [name for c in table.columns for name in read_benchmark(benchmark_name(c, variant)).rows]
     for name in dict.fromkeys(names):
         if name not in known:
             seen = "images and labels" if name == "oracle" else "-"
-            yield Row(f"ours: {name}", seen, (None,) * len(table.columns), name)
+            yield PaperRow(f"ours: {name}", seen, (None,) * len(table.columns), name)
 
 
 def measured(folder: Path | None, column: Column, variant: Variant, row: str) -> tuple[float, ...]:
-    """One number per seed that stands in a run folder; empty where nothing was run with the recipe's settings."""
+    """One number per seed of the runs in a run folder; empty where nothing was run with the recipe's settings."""
     if folder is None or not row:
         return ()
     name = benchmark_name(column, variant)
@@ -152,12 +152,8 @@ def measured(folder: Path | None, column: Column, variant: Variant, row: str) ->
 
 
 def _value(report: Report, column: Column) -> float | None:
-    if report.target is None:
-        return None
-    if column.measure == "mIoU":
-        return report.target.main
-    found: float | None = report.target.details["ap"]["VOC07"][column.measure]
-    return found
+    found = report.primary and report.primary.measure(column.measure)
+    return found.value if found else None
 
 
 def as_text(numbers: tuple[float, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Plots: what each row predicted on the same images, and scores over seeds."""
+"""Plots: predictions of each row on the same images, and measures over seeds."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from tadp_da.types import LabelSpace, Side
-from tadp_da.visualize import colours, overlay
+from tadp_da.visualize import colours
 
 if TYPE_CHECKING:
-    from benchmarks.evaluate import Report, SavedImage
-    from benchmarks.reports.statistics import Comparison, Row, Spread
+    from benchmarks.reports.statistics import ComparedRow, Comparison, Spread
+    from benchmarks.results import Report, SavedImage
 
 _INK, _FAINT, _GRID = "#22262b", "#8a9099", "#e3e6ea"
 _VERDICT_INK = {"helps": "#1a7f4b", "hurts": "#b3261e"}
@@ -35,30 +33,32 @@ _STYLE: Any = {
 
 
 def plot_scores(comparison: Comparison, path: Path) -> None:
-    """Write a PNG of every row: its seeds and their mean on target and source, and the paired difference."""
+    """Write a PNG of every row: its seeds and their mean, the paired difference, and the same on the source if any."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    rows = comparison.rows
+    rows, name, unit = comparison.rows, comparison.evaluation, comparison.unit
+    widths = (1.2, 1.3, 0.9) if name == "target" else (1.2, 1.3)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(12, 1.7 + 0.42 * len(rows)), layout=ConstrainedLayoutEngine(wspace=0.08))
-        target, difference, source = figure.subplots(1, 3, sharey=True, width_ratios=(1.2, 1.3, 0.9))
+        every = figure.subplots(1, len(widths), sharey=True, width_ratios=widths)
+        primary, difference = every[:2]
         reach = _reach(rows)
         difference.set_xlim(-reach, reach)
         difference.axvline(0, color=_INK, lw=0.8)
         for place, row in enumerate(rows):
-            _dots(target, place, row.target, _ink(row))
-            _dots(source, place, row.source, _FAINT)
+            _dots(primary, place, row.primary, _ink(row))
             _interval(difference, place, row, reach)
-        seeds = max((len(row.target.values) for row in rows if row.target), default=0)
-        target.set_title(f"target {comparison.metric} (%)", loc="left", weight="bold")
-        difference.set_title(f"difference from {comparison.baseline}, target", loc="left", weight="bold")
-        source.set_title(f"source {comparison.metric} (%)", loc="left", weight="bold")
-        for axes in (target, difference, source):
+            for source in every[2:]:
+                _dots(source, place, row.source, _FAINT)
+        seeds = max((len(row.primary.values) for row in rows if row.primary), default=0)
+        titles = (f"{name} {comparison.metric} ({unit})", f"difference from {comparison.baseline}, {name}")
+        for axes, title in zip(every, (*titles, f"source {comparison.metric} ({unit})"), strict=False):
+            axes.set_title(title, loc="left", weight="bold")
             _bare(axes)
-        target.set_yticks(range(len(rows)), [_plain(row.name) for row in rows])
-        target.set_ylim(len(rows) - 0.4, -0.6)
+        primary.set_yticks(range(len(rows)), [_plain(row.name) for row in rows])
+        primary.set_ylim(len(rows) - 0.4, -0.6)
         figure.suptitle(_plain(comparison.title), x=0.01, ha="left", weight="bold", size=13)
         figure.supxlabel(
             f"dots: seeds (up to {seeds}); upright bars and diamonds: mean; level bars: 95 % Student interval of the "
@@ -68,29 +68,30 @@ def plot_scores(comparison: Comparison, path: Path) -> None:
         figure.savefig(path, dpi=150)
 
 
-def plot_panels(reports: Mapping[str, Report], path: Path, *, side: Side = "target", most: int = 6) -> bool:
-    """Write a PNG of image, truth and each row's decision, one line per kept image.
+def plot_panels(reports: Mapping[str, Report], path: Path, *, most: int = 6) -> bool:
+    """Write a PNG of image, label and each row's prediction, one line per saved image.
 
     Args:
         reports: row name to one report of that row, all at one seed.
         path: where to.
-        side: whose test images.
         most: images to show.
 
     Returns:
-        Whether there was anything to show: rows that kept no pictures leave none, and no file.
+        Whether there was anything to show: without saved images no file is written.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.patches import Patch
 
-    rows = {name: report for name, report in reports.items() if (e := getattr(report, side)) and e.kept}
+    found = {name: report.primary for name, report in reports.items()}
+    rows = {name: reports[name] for name, evaluation in found.items() if evaluation and evaluation.saved}
     if not rows:
         return False
     first = next(iter(rows.values()))
-    labels, shown = getattr(first, side).labels, getattr(first, side).kept[:most]
-    with Image.open(first.picture(side, shown[0], "image")) as image:
+    assert first.primary is not None  # it has saved images
+    labels, shown = first.primary.labels, first.primary.saved[:most]
+    with Image.open(first.image(first.primary_name, shown[0], "image")) as image:
         cell = 1.9 * image.height / image.width
     with mpl.rc_context(_STYLE):
         columns = 2 + len(rows)
@@ -99,41 +100,37 @@ def plot_panels(reports: Mapping[str, Report], path: Path, *, side: Side = "targ
             layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02),
         )
         grid = figure.subplots(len(shown), columns, squeeze=False)
-        seen: set[int] = set()
-        for line, kept in zip(grid, shown, strict=True):
-            seen |= _line(line, kept, rows, side, labels)
+        seen: set[str] = set()
+        for line, saved in zip(grid, shown, strict=True):
+            seen |= _line(line, saved, rows)
         for axes, name in zip(grid[0], ("image", "truth", *rows), strict=True):
             axes.set_title(textwrap.fill(_plain(name), 18), size=10, weight="bold")
-        paint = colours(labels)
         handles = [
-            Patch(facecolor="#{:02x}{:02x}{:02x}".format(*paint[i]), edgecolor=_GRID, label=_plain(name))
-            for i, name in enumerate(labels.classes)
-            if i in seen
+            Patch(facecolor="#{:02x}{:02x}{:02x}".format(*colour), edgecolor=_GRID, label=_plain(name))
+            for name, colour in zip(labels.classes, colours(labels), strict=True)
+            if name in seen
         ]
-        figure.legend(handles=handles, loc="outside lower left", ncols=max(4, 2 * columns - 2), frameon=False)
+        if handles:
+            figure.legend(
+                handles=handles, loc="outside lower left", ncols=max(4, 2 * columns - 2), frameon=False
+            )
         figure.savefig(path, dpi=120)
     return True
 
 
-def _line(
-    line: Sequence[Any], kept: SavedImage, rows: Mapping[str, Report], side: Side, labels: LabelSpace
-) -> set[int]:
-    """One image, its truth and the decisions of all rows; returns the class ids that were shown."""
-    first = next(iter(rows.values()))
-    with Image.open(first.picture(side, kept, "image")) as opened:
-        image = opened.convert("RGB")
-    truth = _stored(first.picture(side, kept, "truth"))
-    shown: list[tuple[Image.Image, str]] = [(image, ""), (overlay(image, truth, labels, 0.85), "")]
-    seen = set(np.unique(truth).tolist())
+def _line(line: Sequence[Any], saved: SavedImage, rows: Mapping[str, Report]) -> set[str]:
+    """Draw one image, its label and the predictions of all rows; returns the names of the classes that are shown."""
+    first, seen = next(iter(rows.values())), set[str]()
+    shown = [(first.image(first.primary_name, saved, what), "") for what in ("image", "truth")]
     for report in rows.values():
-        mine = next(k for k in getattr(report, side).kept if k.key == kept.key)
-        decision = _stored(report.picture(side, mine, "decision"))
-        seen |= set(np.unique(decision).tolist())
-        shown.append(
-            (overlay(image, decision, labels, 0.85), "" if mine.score is None else f"{mine.score:.1f}")
-        )
-    for axes, (picture, note) in zip(line, shown, strict=True):
-        axes.imshow(np.asarray(picture), interpolation="auto")
+        assert report.primary is not None  # it has saved images
+        mine = next(s for s in report.primary.saved if s.key == saved.key)
+        score = "" if mine.score is None else f"{mine.score:.1f}"
+        shown.append((report.image(report.primary_name, mine, "prediction"), score))
+        seen |= set(mine.classes)
+    for axes, (path, note) in zip(line, shown, strict=True):
+        with Image.open(path) as image:
+            axes.imshow(np.asarray(image.convert("RGB")), interpolation="auto")
         axes.set(xticks=[], yticks=[])
         if note:
             box = {"facecolor": "black", "alpha": 0.55, "pad": 1.5, "linewidth": 0}
@@ -141,11 +138,6 @@ def _line(
         for spine in axes.spines.values():
             spine.set_visible(False)
     return seen
-
-
-def _stored(path: Path) -> NDArray[np.uint8]:
-    with Image.open(path) as image:
-        return np.asarray(image)
 
 
 def _dots(axes: Any, place: int, spread: Spread | None, ink: str) -> None:
@@ -159,7 +151,7 @@ def _dots(axes: Any, place: int, spread: Spread | None, ink: str) -> None:
     _beside(axes, place, f"{spread.mean:.1f}" + (f" ± {spread.std:.1f}" if spread.std is not None else ""))
 
 
-def _interval(axes: Any, place: int, row: Row, reach: float) -> None:
+def _interval(axes: Any, place: int, row: ComparedRow, reach: float) -> None:
     found, ink = row.difference, _ink(row)
     if found is None:
         return
@@ -179,8 +171,8 @@ def _interval(axes: Any, place: int, row: Row, reach: float) -> None:
     )
 
 
-def _reach(rows: Sequence[Row]) -> float:
-    """Half the width of the difference axis: rows far beyond the others (a ceiling) must not flatten the rest."""
+def _reach(rows: Sequence[ComparedRow]) -> float:
+    """Half the width of the difference axis: rows far beyond the others (an upper bound) must not flatten the rest."""
     found = [row.difference for row in rows if row.difference is not None]
     ends = sorted(max(abs(v) for v in (d.mean, d.low, d.high) if v is not None) for d in found)
     for smaller, larger in itertools.pairwise(ends[(len(ends) - 1) // 2 :]):
@@ -193,7 +185,7 @@ def _beside(axes: Any, place: int, text: str, ink: str = _INK) -> None:
     axes.annotate(text, (1.02, place), xycoords=("axes fraction", "data"), va="center", size=9, color=ink)
 
 
-def _ink(row: Row) -> str:
+def _ink(row: ComparedRow) -> str:
     return _VERDICT_INK.get(row.verdict, _INK if row.verdict == "baseline" else "#4a6fa5")
 
 

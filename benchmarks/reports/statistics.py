@@ -12,10 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from benchmarks.evaluate import Evaluation, Report
+from benchmarks.results import Report
 from tadp_da.errors import UsageError
 from tadp_da.registry import nearest
-from tadp_da.types import Side
 
 Verdict = Literal["baseline", "helps", "hurts", "no clear difference", "too few seeds"]
 LEVEL = 0.95
@@ -43,22 +42,22 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparedRow:
     """One row of the table.
 
     Attributes:
         name: the row, e.g. a caption strategy.
-        target: main figure on the target's test images, None where no seed has one.
-        source: main figure on the source's test images, likewise.
-        difference: from the baseline on the target; None for the baseline and where no seed is shared.
+        primary: main measure on the test images that rows are compared by, None where no seed has one.
+        source: main measure on the source's test images, None where no seed has one.
+        difference: of ``primary`` from the baseline; None for the baseline and where no seed is shared.
         verdict: what the interval says.
-        classes: mean per class on the target; None where the class is absent at every seed.
-        measures: means of other figures on the target that the score gives beside the main one, likewise.
-        notes: what the score says of them.
+        classes: mean per class; None where the class is absent at every seed.
+        measures: means of the further measures by name; None where no seed has one.
+        notes: of the evaluations.
     """
 
     name: str
-    target: Spread | None
+    primary: Spread | None
     source: Spread | None
     difference: Difference | None
     verdict: Verdict
@@ -73,15 +72,21 @@ class Comparison:
 
     Attributes:
         title: what is compared.
-        metric: name of the figures, in %.
+        evaluation: name of the evaluation that rows are compared by: ``"target"``, or ``"test"`` for a single domain.
+        metric: name of the main measure.
+        unit: its unit.
+        higher_is_better: its direction.
         baseline: name of the row that others are compared with.
         rows: in the order given.
     """
 
     title: str
+    evaluation: str
     metric: str
+    unit: str
+    higher_is_better: bool
     baseline: str
-    rows: tuple[Row, ...]
+    rows: tuple[ComparedRow, ...]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -89,7 +94,7 @@ class Comparison:
         return next((tuple(row.classes) for row in self.rows if row.classes), ())
 
     def conclusion(self) -> str:
-        """What the table says in two or three sentences, also when it says nothing."""
+        """The verdicts in two or three sentences."""
         said = []
         for verdict, words in (("helps", "better than"), ("hurts", "worse than")):
             found = [row for row in self.rows if row.verdict == verdict]
@@ -97,12 +102,13 @@ class Comparison:
                 names = ", ".join(
                     f"{row.name} ({row.difference.mean:+.1f})" for row in found if row.difference is not None
                 )
-                said.append(f"{words.capitalize()} {self.baseline} on the target: {names}.")
+                where = "on the target" if self.evaluation == "target" else "on the test images"
+                said.append(f"{words.capitalize()} {self.baseline} {where}: {names}.")
         compared = sum(row.verdict in ("helps", "hurts", "no clear difference") for row in self.rows)
         if said and compared > 1:
             chance = (1 - LEVEL) * compared
             said.append(
-                f"Of {compared} rows without any effect about {chance:.1f} would stand there by chance."
+                f"Of {compared} rows without any effect about {chance:.1f} would be listed there by chance."
             )
         if open_ := [row.name for row in self.rows if row.verdict == "no clear difference"]:
             said.append(f"No clear difference from {self.baseline}: {', '.join(open_)}.")
@@ -122,82 +128,75 @@ def compare(
         title: what is compared.
 
     Raises:
-        UsageError: when the baseline is no row, no row has a score, or rows were scored by different metrics.
+        UsageError: when the baseline is not a row, no row has a measure, or rows have different measures.
     """
     if baseline not in reports:
         raise UsageError(
-            f"the baseline {baseline!r} is no row{nearest(baseline, list(reports))}",
+            f"the baseline {baseline!r} is not a row{nearest(baseline, list(reports))}",
             fix=f"choose one of: {', '.join(reports)}",
         )
-    metrics = sorted({e.metric for seeds in reports.values() for r in seeds.values() for e in _both(r)})
-    if len(metrics) != 1:
+    every = [report for seeds in reports.values() for report in seeds.values()]
+    mains = [e.main for report in every for e in report.evaluations.values()]
+    kinds = {(m.name, m.unit, m.higher_is_better) for m in mains}
+    names = {report.primary_name for report in every}
+    if len(kinds) != 1 or len(names) != 1:
         raise UsageError(
-            f"rows were scored by {', '.join(metrics) or 'nothing'}, expected one metric",
+            f"rows were evaluated by {', '.join(sorted({m.name for m in mains})) or 'nothing'} on "
+            f"{' and '.join(sorted(names))} images, expected one measure on one kind of test images",
             fix="compare runs of one task that have labelled test images",
         )
-    base = _values(reports[baseline], "target")
-    rows = []
-    for name, seeds in reports.items():
-        target = _values(seeds, "target")
-        scored = [r.target for r in seeds.values() if r.target is not None]
-        measured = [e.details.get("measures", {}) for e in scored]
-        paired = None if name == baseline else _difference(target, base)
-        rows.append(
-            Row(
-                name=name,
-                target=_spread(target),
-                source=_spread(_values(seeds, "source")),
-                difference=paired,
-                verdict="baseline" if name == baseline else _verdict(paired),
-                classes=_means([e.classes for e in scored], scored[0].labels.classes if scored else ()),
-                measures=_means(measured, tuple(measured[0]) if scored else ()),
-                notes=tuple(dict.fromkeys(note for e in scored for note in e.details.get("notes", ()))),
-            )
-        )
-    return Comparison(title=title, metric=metrics[0], baseline=baseline, rows=tuple(rows))
+    ((metric, unit, higher),), (evaluation,) = kinds, names
+    base = _values(reports[baseline], evaluation)
+    return Comparison(
+        title=title,
+        evaluation=evaluation,
+        metric=metric,
+        unit=unit,
+        higher_is_better=higher,
+        baseline=baseline,
+        rows=tuple(
+            _row(name, seeds, evaluation, None if name == baseline else base, higher=higher)
+            for name, seeds in reports.items()
+        ),
+    )
+
+
+def _row(
+    name: str,
+    seeds: Mapping[int, Report],
+    evaluation: str,
+    base: Mapping[int, float] | None,
+    *,
+    higher: bool,
+) -> ComparedRow:
+    """A row from its reports, and the baseline's values by seed; None for the baseline itself."""
+    values = _values(seeds, evaluation)
+    found = [e for report in seeds.values() if (e := report.primary) is not None]
+    further = [{m.name: m.value for m in e.further} for e in found]
+    paired = None if base is None else _difference(values, base)
+    return ComparedRow(
+        name=name,
+        primary=_spread(values),
+        source=_spread(_values(seeds, "source")),
+        difference=paired,
+        verdict="baseline" if base is None else _verdict(paired, higher=higher),
+        classes=_means([e.main.per_class for e in found], tuple(found[0].main.per_class) if found else ()),
+        measures=_means(further, tuple(further[0]) if further else ()),
+        notes=tuple(dict.fromkeys(note for e in found for note in e.notes)),
+    )
 
 
 def baseline_of(rows: Iterable[str]) -> str:
-    """The row that others are compared with when nobody chooses one: ``"null"``, or else the first; ``rows`` are not
-    none."""
+    """The row that others are compared with when nobody chooses one: ``"null"``, or else the first of at
+    least one."""
     names = tuple(rows)
     return BASELINE if BASELINE in names else names[0]
 
 
-def student_t(degrees: int, level: float = LEVEL) -> float:
-    """The t that |T| stays below with probability ``level``, for a Student variable of ``degrees`` degrees of freedom.
-
-    For whole degrees the distribution is a finite sum (Abramowitz and Stegun, 26.7.3, 26.7.4), inverted by bisection.
-    """
-    if degrees < 1 or not 0 < level < 1:
-        raise ValueError(f"no such quantile: {degrees} degrees of freedom, level {level}")
-    low, high = 0.0, math.pi / 2
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _inside(middle, degrees) < level else (low, middle)
-    return math.sqrt(degrees) * math.tan(low)
-
-
-def _inside(angle: float, degrees: int) -> float:
-    """P(|T| < sqrt(degrees) * tan(angle))."""
-    odd = degrees % 2
-    term = math.cos(angle) if odd else 1.0
-    total = 0.0
-    for step in range(2 + odd, degrees + 1, 2):
-        total += term
-        term *= math.cos(angle) ** 2 * (step - 1) / step
-    if odd:
-        return 2 / math.pi * (angle + math.sin(angle) * total)
-    return math.sin(angle) * total
-
-
-def _both(report: Report) -> list[Evaluation]:
-    return [e for e in (report.source, report.target) if e is not None]
-
-
-def _values(seeds: Mapping[int, Report], side: Side) -> dict[int, float]:
-    found = {seed: getattr(report, side) for seed, report in sorted(seeds.items())}
-    return {seed: e.main for seed, e in found.items() if e is not None and e.main is not None}
+def _values(seeds: Mapping[int, Report], evaluation: str) -> dict[int, float]:
+    """The main measure by seed."""
+    found = {seed: report.evaluations.get(evaluation) for seed, report in sorted(seeds.items())}
+    return {s: e.main.value for s, e in found.items() if e is not None and e.main.value is not None}
 
 
 def _spread(values: Mapping[int, float]) -> Spread | None:
@@ -214,16 +213,18 @@ def _difference(values: Mapping[int, float], base: Mapping[int, float]) -> Diffe
         return None
     if spread.std is None:
         return Difference(shared, spread.mean, None, None)
-    half = student_t(len(shared) - 1) * spread.std / math.sqrt(len(shared))
+    from scipy.stats import t
+
+    half = float(t.ppf((1 + LEVEL) / 2, len(shared) - 1)) * spread.std / math.sqrt(len(shared))
     return Difference(shared, spread.mean, spread.mean - half, spread.mean + half)
 
 
-def _verdict(paired: Difference | None) -> Verdict:
+def _verdict(paired: Difference | None, *, higher: bool) -> Verdict:
     if paired is None or paired.low is None or paired.high is None:
         return "too few seeds"
-    if paired.low > 0:
-        return "helps"
-    return "hurts" if paired.high < 0 else "no clear difference"
+    if paired.low <= 0 <= paired.high:
+        return "no clear difference"
+    return "helps" if (paired.low > 0) is higher else "hurts"
 
 
 def _means(tables: Sequence[Mapping[str, float | None]], names: Sequence[str]) -> dict[str, float | None]:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.evaluate import Report
 from benchmarks.reports.plots import plot_panels, plot_scores
-from benchmarks.reports.statistics import Comparison, Difference, Row, Spread
+from benchmarks.reports.statistics import ComparedRow, Comparison, Difference, Spread
+from benchmarks.results import Report
 from tadp_da.storage.files import write_json
 
 if TYPE_CHECKING:
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 ABSENT = "-"
 _WORDS = ("row", "verdict")
-_CLASSES = "Scores per class on the target, %"
-_MEASURES = "The same decisions by other measures, on the target, %"
+_MEASURES = "Further measures of the same predictions"
 NOTES = (
-    "± is the sample standard deviation over training seeds. The difference is taken seed by seed on the target's test "
-    "images; in brackets its 95 % interval (Student's t). A row helps or hurts when that interval leaves out zero. "
-    "Intervals are not corrected for the number of rows, and a chance of the backbone's pretraining is in none of them."
+    "± is the sample standard deviation over training seeds. The difference is taken seed by seed on the {images}; in "
+    "brackets its 95 % interval (Student's t). A row helps or hurts when that interval does not contain zero; "
+    "{direction} {metric} is better. Intervals are not corrected for the number of rows, and do not cover the "
+    "randomness of the backbone's pretraining."
 )
 
 
 @dataclass(frozen=True)
 class Written:
-    """Files of one comparison; a figure that had nothing to show is None."""
+    """Files of one comparison; a plot that has nothing to show is None."""
 
     markdown: Path
     csv: Path
@@ -47,7 +47,7 @@ def write(comparison: Comparison, reports: Mapping[str, Mapping[int, Report]], f
     Args:
         comparison: the table.
         reports: what it was made from, for panels: those of the lowest seed of each row.
-        folder: made if need be; files of an earlier report are replaced.
+        folder: created if it does not exist; files of an earlier report are replaced.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = Written(
@@ -60,8 +60,8 @@ def write(comparison: Comparison, reports: Mapping[str, Mapping[int, Report]], f
     plot_scores(comparison, files.plot)
     shown = {name: seeds[min(seeds)] for name, seeds in reports.items() if seeds}
     panels = files.panels if files.panels and plot_panels(shown, files.panels) else None
-    pictures = [path.name for path in (files.plot, panels) if path is not None]
-    files.markdown.write_text(markdown(comparison, pictures=pictures), encoding="utf-8")
+    plots = [path.name for path in (files.plot, panels) if path is not None]
+    files.markdown.write_text(markdown(comparison, plots=plots), encoding="utf-8")
     files.csv.write_text(as_csv(comparison), encoding="utf-8")
     write_json(files.json, dataclasses.asdict(comparison) | {"conclusion": comparison.conclusion()})
     return dataclasses.replace(files, panels=panels)
@@ -80,16 +80,16 @@ def terminal(comparison: Comparison) -> Table:
         table.add_column(Text(column), justify="left" if column in _WORDS else "right")
     inks = {"helps": "green", "hurts": "red"}
     for row in comparison.rows:
-        table.add_row(*(Text(cell) for cell in _cells(row)), style=inks.get(row.verdict))
+        table.add_row(*(Text(cell) for cell in _cells(comparison, row)), style=inks.get(row.verdict))
     return table
 
 
 def terminal_classes(comparison: Comparison) -> Table:
-    """The per-class table for a rich console: means on the target, "-" where a class is absent."""
+    """The per-class table for a rich console: means, "-" where a class is absent."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=_CLASSES, title_justify="left", header_style="bold")
+    table = Table(title=_classes_title(comparison), title_justify="left", header_style="bold")
     table.add_column("row")
     for name in comparison.classes:
         table.add_column(Text(name), justify="right")
@@ -98,72 +98,76 @@ def terminal_classes(comparison: Comparison) -> Table:
     return table
 
 
-def markdown(comparison: Comparison, *, pictures: list[str] | None = None) -> str:
+def markdown(comparison: Comparison, *, plots: list[str] | None = None) -> str:
     """The report as Markdown: title, table, conclusion, per-class table, notes."""
-    parts = [f"# {_escaped(comparison.title)}", _grid(_header(comparison), map(_cells, comparison.rows))]
+    parts = [
+        f"# {_escaped(comparison.title)}",
+        _grid(_header(comparison), (_cells(comparison, row) for row in comparison.rows)),
+    ]
     parts.append(_escaped(comparison.conclusion()))
-    parts += [f"![{Path(name).stem}]({name})" for name in pictures or []]
+    parts += [f"![{Path(name).stem}]({name})" for name in plots or []]
     if comparison.classes:
-        parts.append(f"## {_CLASSES}")
+        parts.append(f"## {_classes_title(comparison)}")
         lines = ([row.name, *_class_cells(comparison, row)] for row in comparison.rows)
         parts.append(_grid(["row", *comparison.classes], lines))
     if measures := next((tuple(row.measures) for row in comparison.rows if row.measures), ()):
-        parts.append(f"## {_MEASURES}")
+        parts.append(f"## {_MEASURES}{_on(comparison)}")
         lines = ([row.name, *_numbers(row.measures, measures)] for row in comparison.rows)
         parts.append(_grid(["row", *measures], lines))
     parts += map(_escaped, _notes(comparison))
-    parts.append(NOTES)
+    images = "target's test images" if comparison.evaluation == "target" else "test images"
+    direction = "higher" if comparison.higher_is_better else "lower"
+    parts.append(NOTES.format(images=images, direction=direction, metric=_escaped(comparison.metric)))
     return "\n\n".join(parts) + "\n"
 
 
 def as_csv(comparison: Comparison) -> str:
     """One line per row and seed-free figures in full precision; an absent value is an empty cell."""
-    out = io.StringIO()
+    out, name = io.StringIO(), comparison.evaluation
     lines = csv.writer(out, lineterminator="\n")
     lines.writerow(
-        ["row", "verdict", "target_mean", "target_std", "target_seeds", "source_mean", "source_std"]
+        ["row", "verdict", f"{name}_mean", f"{name}_std", f"{name}_seeds", "source_mean", "source_std"]
         + ["difference", "difference_low", "difference_high", "difference_seeds"]
-        + [f"target_{name}" for name in comparison.classes]
+        + [f"{name}_{class_name}" for class_name in comparison.classes]
     )
     for row in comparison.rows:
-        target, source, paired = row.target, row.source, row.difference
-        lines.writerow(
-            [_harmless(row.name), row.verdict]
-            + ([target.mean, target.std, len(target.values)] if target else [None, None, 0])
-            + ([source.mean, source.std] if source else [None, None])
-            + (
-                [paired.mean, paired.low, paired.high, len(paired.values)]
-                if paired
-                else [None, None, None, 0]
-            )
-            + [row.classes.get(name) for name in comparison.classes]
-        )
+        primary, source, paired = row.primary, row.source, row.difference
+        cells: list[object] = [_harmless(row.name), row.verdict]
+        cells += [primary.mean, primary.std, len(primary.values)] if primary else [None, None, 0]
+        cells += [source.mean, source.std] if source else [None, None]
+        cells += [paired.mean, paired.low, paired.high] if paired else [None, None, None]
+        cells += [len(paired.values) if paired else 0]
+        lines.writerow([*cells, *(row.classes.get(class_name) for class_name in comparison.classes)])
     return out.getvalue()
 
 
 def _notes(comparison: Comparison) -> list[str]:
-    """What the scores say of themselves, each thing once."""
+    """Notes of the evaluations, each once."""
     return list(dict.fromkeys(note for row in comparison.rows for note in row.notes))
 
 
+def _on(comparison: Comparison) -> str:
+    return " on the target" if comparison.evaluation == "target" else ""
+
+
+def _classes_title(comparison: Comparison) -> str:
+    return f"{comparison.metric} per class{_on(comparison)}, {comparison.unit}"
+
+
 def _header(comparison: Comparison) -> list[str]:
-    metric = comparison.metric
-    return [
-        "row",
-        f"target {metric}",
-        f"source {metric}",
-        "seeds",
-        f"difference from {comparison.baseline}",
-        "verdict",
-    ]
+    metric = comparison.metric if comparison.unit == "%" else f"{comparison.metric} ({comparison.unit})"
+    source = [f"source {metric}"] if comparison.evaluation == "target" else []
+    scores = [f"{comparison.evaluation} {metric}", *source]
+    return ["row", *scores, "seeds", f"difference from {comparison.baseline}", "verdict"]
 
 
-def _cells(row: Row) -> list[str]:
-    seeds = str(len(row.target.values)) if row.target else "0"
-    return [row.name, _spread(row.target), _spread(row.source), seeds, _paired(row.difference), row.verdict]
+def _cells(comparison: Comparison, row: ComparedRow) -> list[str]:
+    seeds = str(len(row.primary.values)) if row.primary else "0"
+    source = [_spread(row.source)] if comparison.evaluation == "target" else []
+    return [row.name, _spread(row.primary), *source, seeds, _paired(row.difference), row.verdict]
 
 
-def _class_cells(comparison: Comparison, row: Row) -> list[str]:
+def _class_cells(comparison: Comparison, row: ComparedRow) -> list[str]:
     return _numbers(row.classes, comparison.classes)
 
 

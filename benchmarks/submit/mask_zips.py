@@ -45,25 +45,25 @@ class MaskZip:
     folders: tuple[str, ...]
     numbering: str
 
-    def write(self, labels: LabelSpace, images: Unlabeled, decisions: Iterable[Any], place: Path) -> None:
+    def write(self, labels: LabelSpace, images: Unlabeled, predictions: Iterable[Any], place: Path) -> None:
         """Write the zip, whole or not at all.
 
         Args:
-            labels: what the decisions say: some of Cityscapes' 19 classes.
-            images: what was looked at.
-            decisions: ``uint8 (h, w)`` class ids per image, in their order.
+            labels: of the predictions: some of Cityscapes' 19 classes.
+            images: that were predicted.
+            predictions: ``uint8 (h, w)`` class ids per image, in their order.
             place: the zip.
 
         Raises:
-            UsageError: when a class is none that the server scores.
+            UsageError: when the server does not score a class.
             DataError: when two images share a name.
         """
         table, names = self._table(labels), self.names(images)
         fresh = beside(place)
         try:
             with zipfile.ZipFile(fresh, "w", zipfile.ZIP_STORED) as archive:
-                for name, decision in zip(names, decisions, strict=True):
-                    values = table[np.asarray(decision)]
+                for name, prediction in zip(names, predictions, strict=True):
+                    values = table[np.asarray(prediction)]
                     for folder in self.folders:
                         sure = np.full(values.shape, FULL_CONFIDENCE, np.uint16)
                         picture = sure if folder == _CONFIDENCE else values
@@ -93,10 +93,10 @@ class MaskZip:
 
         Args:
             place: the zip.
-            images: what it must hold a prediction of.
+            images: of which it must hold predictions.
 
         Raises:
-            DataError: naming the first thing that is wrong, and what to do.
+            DataError: naming the first fault, and its fix.
         """
         expected = {
             _inside(folder, name): path
@@ -152,7 +152,7 @@ class MaskZip:
         known = TRAIN_IDS if self.ids != TRAIN_IDS else _LABEL_IDS
         looks = f"; these look like {other}" if set(strange) <= set(known) else ""
         raise DataError(
-            f"a prediction holds the values {some([str(v) for v in strange])}, which are no {self.numbering}{looks}",
+            f"a prediction holds the values {some([str(v) for v in strange])}, which are not {self.numbering}{looks}",
             where=where,
             fix=f"write {self.numbering}: {some([str(i) for i in self.ids], 4)} for "
             f"{some(list(LABELS.classes), 4)}",
@@ -203,12 +203,12 @@ def _opened(content: bytes, where: str) -> Iterator[Image.Image]:
 
 def _check_names(found: Sequence[str], expected: Mapping[str, Path], place: Path) -> None:
     if twice := [name for name, count in Counter(found).items() if count > 1]:
-        raise DataError(f"{some(twice)} comes twice", where=place, fix="keep one prediction per image")
+        raise DataError(f"{some(twice)} occurs twice", where=place, fix="keep one prediction per image")
     missing, strange = [n for n in expected if n not in found], [n for n in found if n not in expected]
     tops = {PurePosixPath(name).parts[0] for name in found}
     if missing and len(tops) == 1 and all(name.partition("/")[2] in expected for name in found):
         raise DataError(
-            f"everything lies in a folder {tops.pop()!r}",
+            f"everything is in a folder {tops.pop()!r}",
             where=place,
             fix="zip what is in the folder, not the folder",
         )
@@ -237,5 +237,5 @@ def _png(values: NDArray[Any]) -> bytes:
 
 
 def beside(place: Path) -> Path:
-    """Where a file is made before it takes its place."""
+    """Where a file is written before it is moved to its place."""
     return place.with_name(f".{place.name}.{os.getpid()}")

@@ -1,4 +1,4 @@
-"""Predictions in the forms that evaluation servers and the tools of others read.
+"""Predictions in the forms that evaluation servers and other tools read.
 
     cityscapes   zip of one 8-bit PNG per image in label ids (7 is road), at the image's size, under its name
     dark-zurich  zip of three folders of such PNGs in train ids (0 is road): labelTrainIds/, labelTrainIds_invalid/ and,
@@ -6,9 +6,9 @@
     coco         JSON list of {"image_id", "category_id", "bbox": [x, y, width, height], "score"}
     voc          folder of comp4_det_test_<class>.txt, lines of "id score left top right bottom" counted from 1
 
-Dark Zurich's server computes IoU from the first folder; its two uncertainty-aware figures come from the other two. A
-decision has no confidence here, so it is stated as full and nothing as invalid: those two figures then say nothing that
-IoU does not.
+Dark Zurich's server computes IoU from the first folder and its two uncertainty-aware measures from the other two.
+Predictions have no confidence here, so it is given as full and nothing as invalid: those two measures then add nothing
+to IoU.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from benchmarks.submit.mask_zips import MASK_ZIPS, beside
+from benchmarks.submit.mask_zips import MASK_ZIPS, MaskZip, beside
 from tadp_da.class_names import same_classes
 from tadp_da.domains.formats.files import some
 from tadp_da.errors import DataError, UsageError
@@ -30,13 +32,13 @@ from tadp_da.perception_model import PerceptionModel
 from tadp_da.registry import nearest
 from tadp_da.run import Run
 from tadp_da.storage.files import write_json
-from tadp_da.types import Detections, LabelSpace, Task, Unlabeled
+from tadp_da.types import Detections, LabelSpace, Unlabeled
 
 
 def write_coco(
     labels: LabelSpace,
     images: Unlabeled,
-    decisions: Iterable[Detections],
+    predictions: Iterable[Detections],
     place: Path,
     like: Path | None = None,
 ) -> None:
@@ -44,14 +46,14 @@ def write_coco(
 
     Args:
         labels: classes of the detections.
-        images: what was looked at.
-        decisions: per image, in their order.
+        images: that were predicted.
+        predictions: per image, in their order.
         place: the JSON file.
-        like: COCO file whose ids of images and categories are used; finds of classes that it has not are left out.
-            Without one, both are numbered from 1 and ``<place>.images.json`` tells the numbers.
+        like: COCO file whose ids of images and categories are used; detections of classes that it lacks are left out.
+            Without one, both are numbered from 1, and ``<place>.images.json`` holds the numbers.
 
     Raises:
-        DataError: when ``like`` is no COCO file, lacks an image, or has none of the classes.
+        DataError: when ``like`` is not a COCO file, lacks an image, or has none of the classes.
     """
     keys = [images.key(i) for i in range(len(images))]
     if like is None:
@@ -71,7 +73,7 @@ def write_coco(
     else:
         image_ids, class_ids = _numbers(like, keys, labels)
     results = []
-    for number, found in zip(image_ids, decisions, strict=True):
+    for number, found in zip(image_ids, predictions, strict=True):
         boxes = zip(found.xyxy.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)
         for (left, top, right, bottom), label, score in boxes:
             if label in class_ids:
@@ -83,7 +85,7 @@ def write_coco(
 
 
 def _numbers(file: Path, keys: Sequence[str], labels: LabelSpace) -> tuple[list[Any], dict[int, Any]]:
-    """Ids of our images, and of our classes where the file has them. File names may be ends of our keys."""
+    """Ids of our images, and of our classes where the file has them. File names may be suffixes of our keys."""
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
         by_name = {str(entry["file_name"]): entry["id"] for entry in content["images"]}
@@ -111,38 +113,45 @@ def _numbers(file: Path, keys: Sequence[str], labels: LabelSpace) -> tuple[list[
     return found, {ours: categories[theirs][1] for ours, theirs in shared.items()}
 
 
-def write_voc(labels: LabelSpace, images: Unlabeled, decisions: Iterable[Detections], place: Path) -> None:
+def write_voc(
+    labels: LabelSpace,
+    images: Unlabeled,
+    predictions: Iterable[Detections],
+    place: Path,
+    like: Path | None = None,
+) -> None:
     """Write detections as the development kit of Pascal VOC reads them: a file per class in a folder.
 
-    The kit counts pixels from 1 and means both ends, so a half-open box ``x1, x2`` becomes ``x1 + 1, x2``.
+    The kit counts pixels from 1 and includes both ends, so a half-open box ``x1, x2`` becomes ``x1 + 1, x2``.
 
     Args:
         labels: classes of the detections.
-        images: what was looked at; the stem of a file's name is its id.
-        decisions: per image, in their order.
+        images: that were predicted; the stem of a file's name is its id.
+        predictions: per image, in their order.
         place: the folder, new or empty.
+        like: not used.
 
     Raises:
-        DataError: when two images share an id, or an id or a class cannot stand in such a file.
+        DataError: when two images share an id, or an id or a class name is not allowed in such a file.
         UsageError: when the folder holds other files.
     """
     ids = [path.stem for path in images.paths]
     name, count = Counter(ids).most_common(1)[0]
     if count > 1 or any(re.search(r"\s", number) for number in ids):
         raise DataError(
-            f"{count} images have the id {name!r}" if count > 1 else "an image's name holds a blank",
+            f"{count} images have the id {name!r}" if count > 1 else "an image's name contains a blank",
             where=images.root,
-            fix="VOC tells images by their names without folder and ending: give each one of its own, without blanks",
+            fix="VOC identifies images by name without folder and ending: give each a name of its own, without blanks",
         )
     if bad := [name for name in labels.classes if not re.fullmatch(r"[\w][\w .-]*", name)]:
-        raise DataError(f"class {bad[0]!r} cannot stand in a file name", fix="rename the class")
+        raise DataError(f"class {bad[0]!r} is not allowed in a file name", fix="rename the class")
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise UsageError("the folder is not empty", where=place, fix="choose another --out, or delete it")
     fresh = beside(place)
     fresh.mkdir()
     try:
         lines: list[list[str]] = [[] for _ in labels.classes]
-        for number, found in zip(ids, decisions, strict=True):
+        for number, found in zip(ids, predictions, strict=True):
             boxes = zip(found.xyxy.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)
             for (x1, y1, x2, y2), label, score in boxes:
                 lines[label].append(f"{number} {score:.9g} {x1 + 1:.3f} {y1 + 1:.3f} {x2:.3f} {y2:.3f}\n")
@@ -155,12 +164,39 @@ def write_voc(labels: LabelSpace, images: Unlabeled, decisions: Iterable[Detecti
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-FORMS: Mapping[str, Task] = {
-    **dict.fromkeys(MASK_ZIPS, "segmentation"),
-    "coco": "detection",
-    "voc": "detection",
+def _write_masks(
+    masks: MaskZip,
+    labels: LabelSpace,
+    images: Unlabeled,
+    predictions: Iterable[Any],
+    place: Path,
+    like: Path | None = None,
+) -> None:
+    masks.write(labels, images, predictions, place)
+    masks.check(place, images)
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of predictions.
+
+    Attributes:
+        task: name of the task whose predictions it holds.
+        write: writes it from label space, images, predictions, the file or folder to write, and a COCO file or None.
+        takes_ids: whether it takes ids from a COCO file.
+    """
+
+    task: str
+    write: Callable[[LabelSpace, Unlabeled, Iterable[Any], Path, Path | None], None]
+    takes_ids: bool = False
+
+
+FORMS: Mapping[str, Form] = {
+    **{name: Form("segmentation", partial(_write_masks, masks)) for name, masks in MASK_ZIPS.items()},
+    "coco": Form("detection", write_coco, takes_ids=True),
+    "voc": Form("detection", write_voc),
 }
-"""Forms by name, with the task whose models can be written so."""
+"""Forms by name."""
 
 
 def submit(
@@ -176,8 +212,8 @@ def submit(
     """Predict every image and write the predictions in a form; zips are checked afterwards.
 
     Args:
-        model: decides; it is moved to the run's device.
-        images: what to look at.
+        model: is moved to the run's device.
+        images: to predict.
         captions: caption of each image by key.
         form: a name in ``FORMS``.
         place: file or, for ``voc``, folder to write.
@@ -185,45 +221,40 @@ def submit(
         like: for ``coco``, the file whose ids are used.
 
     Raises:
-        UsageError: for an unknown form, one of another task, or ``like`` where it has no meaning.
-        DataError: when images or classes do not suit the form.
+        UsageError: for an unknown form, one of another task, or ``like`` where it is not used.
+        DataError: when images or classes do not fit the form.
     """
-    task = FORMS.get(form)
-    if task is None:
+    chosen = FORMS.get(form)
+    if chosen is None:
         raise UsageError(
             f"unknown form {form!r}{nearest(form, list(FORMS))}", fix=f"choose one of: {', '.join(FORMS)}"
         )
-    if task != model.labels.task:
+    if chosen.task != model.labels.task:
+        suited = [name for name, other in FORMS.items() if other.task == model.labels.task]
         raise UsageError(
-            f"form {form!r} is for {task}, the model does {model.labels.task}",
-            fix=f"choose one of: {', '.join(f for f, t in FORMS.items() if t == model.labels.task) or 'none'}",
+            f"form {form!r} is for {chosen.task}, the model does {model.labels.task}",
+            fix=f"choose one of: {', '.join(suited) or 'none'}",
         )
-    if like is not None and form != "coco":
+    if like is not None and not chosen.takes_ids:
         raise UsageError(f"form {form!r} takes no ids from a COCO file", fix="leave out --like")
     place.parent.mkdir(parents=True, exist_ok=True)
-    decisions = _decisions(model.to(run.torch_device), images, captions, run)
-    writers: Mapping[str, Callable[[], None]] = {
-        "coco": lambda: write_coco(model.labels, images, decisions, place, like),
-        "voc": lambda: write_voc(model.labels, images, decisions, place),
-    }
-    if form in writers:
-        writers[form]()
-        return
-    MASK_ZIPS[form].write(model.labels, images, decisions, place)
-    MASK_ZIPS[form].check(place, images)
+    predictions = _predictions(model.to(run.torch_device), images, captions, run)
+    chosen.write(model.labels, images, predictions, place, like)
 
 
-def _decisions(
+def _predictions(
     model: PerceptionModel, images: Unlabeled, captions: Mapping[str, str], run: Run
 ) -> Iterator[Any]:
+    keys = [images.key(i) for i in range(len(images))]
+    items = ((images[i], model.prompt(captions[key])) for i, key in enumerate(keys))
+    found = model.predict_images(items, precision=run.precision)
     with run.progress(len(images), "predicting") as advance:
-        for index in range(len(images)):
-            key = images.key(index)
-            yield model.predict(images[index], caption=captions[key])
+        for key, prediction in zip(keys, found, strict=True):
+            yield prediction
             advance(key)
 
 
 def _ends(key: str) -> list[str]:
-    """A path and its ends: ``a/b/c``, ``b/c``, ``c``."""
+    """A path and its suffixes: ``a/b/c``, ``b/c``, ``c``."""
     parts = PurePosixPath(key).parts
     return ["/".join(parts[i:]) for i in range(len(parts))]

@@ -244,12 +244,12 @@ def evaluate(
     with report_if_complete(out_folder):
         report = api.evaluate(**_arguments(context))
     (found,) = report.evaluations.values()
-    table = Table("class", found.metric, box=None, header_style="bold")
-    for name, value in found.classes.items():
+    table = Table("class", found.main.name, box=None, header_style="bold")
+    for name, value in found.main.per_class.items():
         table.add_row(Text(name), "-" if value is None else f"{value:.1f}")
     out.print(table)
-    main = "-" if found.main is None else f"{found.main:.1f}"
-    out.print(f"{found.metric} {main} over {found.images} images")
+    main = "-" if found.main.value is None else f"{found.main.value:.1f}"
+    out.print(f"{found.main.name} {main} {found.main.unit} over {found.images} images")
 
 
 def predict(

@@ -6,24 +6,19 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as settings_class
 from torch import Tensor, nn
 
 from tadp_da.errors import UsageError
 from tadp_da.heads import heads
-from tadp_da.heads._boxes import BoxAnnotation, Found, see
-from tadp_da.heads._detection_score import DetectionScore, painted
-from tadp_da.inference import InferenceSettings
-from tadp_da.types import Boxes, Detections, FeaturePyramid, FeatureSpec, LabelSpace, Task
+from tadp_da.types import Detections, FeaturePyramid, FeatureSpec, LabelSpace
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -35,7 +30,7 @@ class FasterRCNNSettings:
     """Settings of :class:`FasterRCNN`; the defaults are those of the paper's code, which are torchvision's.
 
     Attributes:
-        maps: read the cross-attention maps behind the features (TADP, section 3.1).
+        use_attention: read the cross-attention maps behind the features (TADP, section 3.1).
         width: channels of the neck, a multiple of 8.
         hidden: units of the two layers that read a region.
         anchor_scale: side of a level's anchors in cells: 4 gives 32, 64, 128, 256 pixels at strides 8 to 64.
@@ -45,8 +40,8 @@ class FasterRCNNSettings:
         canonical: side in pixels of a region that is pooled from the level of stride 16; larger and smaller ones
             from coarser and finer levels.
         rpn_candidates: best anchors per level before suppression, in training and after it.
-        rpn_proposals: proposals per image after suppression, likewise.
-        rpn_nms: overlap above which of two proposals the better stays.
+        rpn_proposals: proposals per image after suppression, in training and after it.
+        rpn_nms: overlap above which only the better of two proposals is kept.
         rpn_match: overlap with an object below which an anchor is background, and from which it is an object.
         rpn_batch: anchors per image that are trained on.
         rpn_positive: share of them that are objects, at most.
@@ -54,13 +49,13 @@ class FasterRCNNSettings:
         roi_batch: proposals per image that are trained on.
         roi_positive: share of them that are objects, at most.
         min_score: least score of a detection.
-        nms: overlap above which of two detections of one class the better stays.
+        nms: overlap above which only the better of two detections of one class is kept.
         most: detections per image.
         difficult: train on objects that are marked difficult; they never count in the score.
         min_visible: share of an object that a random crop must keep for it to be trained on.
     """
 
-    maps: bool = True
+    use_attention: bool = True
     width: Annotated[int, Field(ge=8, le=2048, multiple_of=8)] = 256
     hidden: Annotated[int, Field(ge=8, le=8192)] = 1024
     anchor_scale: Annotated[float, Field(gt=0, le=64)] = 4.0
@@ -105,24 +100,28 @@ class FasterRCNN(nn.Module):
     Args:
         spec: what the backbone gives; channel widths come from here and from nowhere else.
         labels: a detection label space.
-        settings: fields of :class:`FasterRCNNSettings`.
+        settings: the defaults when None.
 
     Raises:
         UsageError: when the label space is not for detection, or strides do not double from level to level.
     """
 
-    task: Task = "detection"
+    Settings = FasterRCNNSettings
+    task = "detection"
 
-    def __init__(self, spec: FeatureSpec, labels: LabelSpace, **settings: Any) -> None:
+    def __init__(
+        self, spec: FeatureSpec, labels: LabelSpace, settings: FasterRCNNSettings | None = None
+    ) -> None:
         from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
         from torchvision.ops import FeaturePyramidNetwork
 
         super().__init__()
         self.strides = tuple(sorted(spec.channels))
         _refuse_others(labels, self.strides)
-        self.settings = made = FasterRCNNSettings(**settings)
-        self.labels, self.maps = labels, made.maps
-        widths = spec.widths(maps=self.maps)
+        self.settings = made = settings or FasterRCNNSettings()
+        self.labels, self.use_attention = labels, made.use_attention
+        self.nms, self.most = made.nms, made.most
+        widths = spec.widths(use_attention=self.use_attention)
         self.neck = FeaturePyramidNetwork([widths[s] for s in self.strides], made.width)
         self.rpn = _rpn(self.strides, made)
         self.regions = _regions(
@@ -134,82 +133,42 @@ class FasterRCNN(nn.Module):
 
     def forward(self, pyramid: FeaturePyramid, size: tuple[int, int]) -> NeckOutputs:
         """The neck's levels for images of ``size`` = (h, w) pixels."""
-        levels = pyramid.levels() if self.maps else pyramid.features
+        levels = pyramid.levels() if self.use_attention else pyramid.features
         neck = self.neck(OrderedDict((str(s), levels[s]) for s in self.strides))
         # coordinates need the precision, whatever the convolutions ran in
         return NeckOutputs(OrderedDict((k, x.float()) for k, x in neck.items()), size)
 
-    def annotation(self, target: Boxes, size: tuple[int, int], *, where: object) -> BoxAnnotation:
-        """Boxes for an image of ``size``, without the difficult ones unless ``difficult`` is set."""
-        return BoxAnnotation.checked(
-            target,
-            size,
-            self.labels,
-            where,
-            difficult=self.settings.difficult,
-            visible=self.settings.min_visible,
-        )
-
-    def loss(self, outputs: NeckOutputs, targets: list[dict[str, Tensor]]) -> Tensor:
-        """Sum of the four losses of Faster R-CNN, against ``boxes (n, 4)`` and ``labels (n,)`` of each image; an image
-        without objects has ``n = 0``. Which anchors and proposals are trained on is drawn from the global generator.
+    def loss(self, raw: NeckOutputs, targets: list[dict[str, Tensor]]) -> Tensor:
+        """Sum of the four losses of Faster R-CNN, against ``boxes (n, 4)``, ``labels (n,)``, ``difficult (n,)`` and
+        ``visible (n,)`` of each image; an image without objects has ``n = 0``. Which anchors and proposals are trained
+        on is drawn from the global generator.
         """
-        counted = [{"boxes": t["boxes"].float(), "labels": t["labels"] + 1} for t in targets]
-        with _mode(self, training=True), _full_precision(outputs):
-            images = _images(outputs)
-            proposals, rpn = self.rpn(images, outputs.levels, counted)
-            _, regions = self.regions(outputs.levels, proposals, images.image_sizes, counted)
+        counted = [self._trained_on(target) for target in targets]
+        with _mode(self, training=True), _full_precision(raw):
+            images = _images(raw)
+            proposals, rpn = self.rpn(images, raw.levels, counted)
+            _, regions = self.regions(raw.levels, proposals, images.image_sizes, counted)
             return torch.stack([*rpn.values(), *regions.values()]).sum()
 
-    def decide(self, outputs: NeckOutputs) -> list[Detections]:
-        """What is found in each image, in pixels of the size that was looked at."""
-        return [found.arrays() for found in self._find(outputs)]
-
-    def look(
-        self,
-        view: Callable[[Tensor], NeckOutputs],
-        pixels: Tensor,
-        viewing: InferenceSettings,
-        size: tuple[int, int],
-    ) -> Detections:
-        """What is found in one image, in its own pixels."""
-        return see(
-            lambda x: self._find(view(x))[0],
-            pixels,
-            viewing,
-            size,
-            nms=self.settings.nms,
-            most=self.settings.most,
-        ).arrays()
-
-    def paint(self, decision: Detections, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """Outlines of what scores at least 0.5."""
-        return painted(decision, size, self.labels.ignore)
-
-    def tell(self, decision: Detections) -> list[dict[str, Any]]:
-        """``class``, ``score`` and ``xyxy`` of every object, best first."""
-        return [
-            {"class": self.labels.classes[label], "score": score, "xyxy": box}
-            for label, score, box in zip(
-                decision.labels.tolist(), decision.scores.tolist(), decision.xyxy.tolist(), strict=True
-            )
-        ]
-
-    def score(self, labels: LabelSpace | None = None) -> DetectionScore:
-        """A fresh average precision; labels may name some of the classes only: finds of the others are dropped."""
-        return DetectionScore(labels or self.labels, decides=self.labels)
+    def _trained_on(self, target: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Boxes and labels of the objects that are trained on; torchvision's class 0 is the background."""
+        kept = target["visible"] >= self.settings.min_visible
+        if not self.settings.difficult:
+            kept &= ~target["difficult"]
+        return {"boxes": target["boxes"][kept].float(), "labels": target["labels"][kept] + 1}
 
     @torch.no_grad()
-    def _find(self, outputs: NeckOutputs) -> list[Found]:
-        with _mode(self, training=False), _full_precision(outputs):
-            images = _images(outputs)
-            proposals, _ = self.rpn(images, outputs.levels)
-            found, _ = self.regions(outputs.levels, proposals, images.image_sizes)
-        return [Found(f["boxes"], f["labels"] - 1, f["scores"]) for f in found]
+    def predict(self, raw: NeckOutputs) -> list[Detections]:
+        """Detections in each image, best first, in pixels of the images that were given to the backbone."""
+        with _mode(self, training=False), _full_precision(raw):
+            images = _images(raw)
+            proposals, _ = self.rpn(images, raw.levels)
+            found, _ = self.regions(raw.levels, proposals, images.image_sizes)
+        return [Detections.sorted(f["boxes"], f["labels"] - 1, f["scores"]) for f in found]
 
 
 def _refuse_others(labels: LabelSpace, strides: tuple[int, ...]) -> None:
-    if labels.task != "detection" or not labels.classes:
+    if labels.task != FasterRCNN.task or not labels.classes:
         raise UsageError(
             f"faster-rcnn cannot read {labels.task} labels of {len(labels.classes)} classes",
             fix="give detection labels (boxes) with at least one class",
@@ -224,7 +183,7 @@ def _refuse_others(labels: LabelSpace, strides: tuple[int, ...]) -> None:
 def _rpn(strides: tuple[int, ...], made: FasterRCNNSettings) -> nn.Module:
     from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
-    from tadp_da.heads._anchors import StridedAnchors
+    from tadp_da.heads.detection.anchors import StridedAnchors
 
     def both(counts: tuple[int, int]) -> dict[str, int]:
         return {"training": counts[0], "testing": counts[1]}
@@ -247,7 +206,7 @@ def _regions(
 ) -> nn.Module:
     from torchvision.models.detection.roi_heads import RoIHeads
 
-    from tadp_da.heads._anchors import roi_align
+    from tadp_da.heads.detection.anchors import roi_align
 
     return RoIHeads(
         roi_align(strides, made.pool, made.samples, made.canonical),

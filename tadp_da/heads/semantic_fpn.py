@@ -10,8 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -22,10 +21,7 @@ from torch import Tensor, nn
 
 from tadp_da.errors import UsageError
 from tadp_da.heads import heads
-from tadp_da.heads._confusion import ConfusionScore
-from tadp_da.heads._dense import MaskAnnotation, see
-from tadp_da.inference import InferenceSettings
-from tadp_da.types import FeaturePyramid, FeatureSpec, LabelSpace, Task
+from tadp_da.types import FeaturePyramid, FeatureSpec, LabelSpace
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -33,12 +29,12 @@ class SemanticFPNSettings:
     """Settings of :class:`SemanticFPN`.
 
     Attributes:
-        maps: read the cross-attention maps behind the features (TADP, section 3.1).
+        use_attention: read the cross-attention maps behind the features (TADP, section 3.1).
         width: channels of the neck and of the branch, a multiple of 8.
         dropout: share of channels dropped before the classifier, during training.
     """
 
-    maps: bool = True
+    use_attention: bool = True
     width: Annotated[int, Field(ge=8, le=2048, multiple_of=8)] = 256
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
@@ -50,20 +46,23 @@ class SemanticFPN(nn.Module):
     Args:
         spec: what the backbone gives; channel widths come from here and from nowhere else.
         labels: a segmentation label space.
-        settings: fields of :class:`SemanticFPNSettings`.
+        settings: the defaults when None.
 
     Raises:
         UsageError: when the label space is not for segmentation or cannot be held by ``uint8``.
     """
 
-    task: Task = "segmentation"
+    Settings = SemanticFPNSettings
+    task = "segmentation"
 
-    def __init__(self, spec: FeatureSpec, labels: LabelSpace, **settings: Any) -> None:
+    def __init__(
+        self, spec: FeatureSpec, labels: LabelSpace, settings: SemanticFPNSettings | None = None
+    ) -> None:
         from torchvision.ops import FeaturePyramidNetwork
 
         super().__init__()
         if (
-            labels.task != "segmentation"
+            labels.task != self.task
             or not 2 <= len(labels.classes) <= 255
             or labels.ignore < len(labels.classes)
         ):
@@ -72,10 +71,10 @@ class SemanticFPN(nn.Module):
                 f"with ignore id {labels.ignore}",
                 fix="give segmentation labels with 2 to 255 classes and an ignore id above them",
             )
-        self.settings = SemanticFPNSettings(**settings)
-        self.labels, self.maps, width = labels, self.settings.maps, self.settings.width
+        self.labels, self.settings = labels, settings or SemanticFPNSettings()
+        self.use_attention, width = self.settings.use_attention, self.settings.width
         self.strides = tuple(sorted(spec.channels))
-        widths = spec.widths(maps=self.maps)
+        widths = spec.widths(use_attention=self.use_attention)
         self.neck = FeaturePyramidNetwork([widths[s] for s in self.strides], width)
         factors = [coarse // fine for fine, coarse in itertools.pairwise(self.strides)]
         self.ascents = nn.ModuleList(_Ascent(width, factors[:level]) for level in range(len(self.strides)))
@@ -84,46 +83,21 @@ class SemanticFPN(nn.Module):
 
     def forward(self, pyramid: FeaturePyramid, size: tuple[int, int]) -> Tensor:
         """Logits ``(b, k, h, w)`` for images of ``size`` = (h, w) pixels."""
-        levels = pyramid.levels() if self.maps else pyramid.features
+        levels = pyramid.levels() if self.use_attention else pyramid.features
         neck = list(self.neck(OrderedDict((str(s), levels[s]) for s in self.strides)).values())
         sizes = [(x.shape[-2], x.shape[-1]) for x in neck]
         total = torch.stack([ascent(x, sizes) for ascent, x in zip(self.ascents, neck, strict=True)]).sum(0)
         return _enlarge(self.classify(self.dropout(total)), self.strides[0], size)
 
-    def annotation(self, target: Any, size: tuple[int, int], *, where: object) -> MaskAnnotation:
-        """A mask ``uint8 (h, w)`` for an image of that size."""
-        return MaskAnnotation.checked(target, size, self.labels, where)
-
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, raw: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of logits ``(b, k, h, w)`` against ids ``(b, h, w)`` over the labelled pixels; zero
         when there is none."""
-        total = F.cross_entropy(outputs.float(), targets, ignore_index=self.labels.ignore, reduction="sum")
+        total = F.cross_entropy(raw.float(), targets, ignore_index=self.labels.ignore, reduction="sum")
         return total / (targets != self.labels.ignore).sum().clamp(min=1)
 
-    def decide(self, outputs: Tensor) -> list[np.ndarray]:
+    def predict(self, raw: Tensor) -> list[np.ndarray]:
         """The likeliest class of every pixel: one ``uint8 (h, w)`` array per image."""
-        return list(outputs.argmax(dim=1).to(torch.uint8).cpu().numpy())
-
-    def look(
-        self,
-        view: Callable[[Tensor], Tensor],
-        pixels: Tensor,
-        viewing: InferenceSettings,
-        size: tuple[int, int],
-    ) -> np.ndarray:
-        """``uint8 (h, w)`` of ``size``; logits are averaged over windows and mirror before they decide."""
-        return self.decide(see(view, pixels, viewing, size))[0]
-
-    def paint(self, decision: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """A mask is a picture already."""
-        return decision
-
-    def tell(self, decision: np.ndarray) -> None:
-        """The picture holds all of it."""
-
-    def score(self, labels: LabelSpace | None = None) -> ConfusionScore:
-        """A fresh mIoU for truths of these labels, whose classes must be among the head's own."""
-        return ConfusionScore(labels or self.labels, decides=self.labels)
+        return list(raw.argmax(dim=1).to(torch.uint8).cpu().numpy())
 
 
 class _Ascent(nn.Module):
@@ -159,7 +133,7 @@ class _Ascent(nn.Module):
 def _enlarge(x: Tensor, factor: int, size: tuple[int, int]) -> Tensor:
     """Bilinear by a whole factor, then cut to ``size``.
 
-    Off the grid the last cell covers pixels beyond the border; stretching to ``size`` instead would shift the picture.
+    Off the grid the last cell covers pixels beyond the border; stretching to ``size`` instead would shift the image.
     """
     height, width = x.shape[-2] * factor, x.shape[-1] * factor
     x = F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)

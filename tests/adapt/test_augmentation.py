@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from adapt.augmentation import Augmentation
-from tadp_da.heads._dense import MaskAnnotation
+from tadp_da.tasks.labels.masks import MaskLabel
+from tadp_da.types import LabelSpace
 
+LABELS = LabelSpace("segmentation", tuple("abcdefghijklmnopqrstuvwxyz"))
 SIZE = (24, 40)
 HARD = Augmentation(scale=(0.5, 2.0), crop=(16, 32), cat_max_ratio=0.75, flip=0.5)
 
@@ -29,9 +31,13 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
+def label_of(mask: np.ndarray) -> MaskLabel:
+    return MaskLabel.checked(mask, mask.shape, LABELS, "here")
+
+
 def test_nothing_asked_is_the_identity() -> None:
     image, mask = pair()
-    pixels, ids = Augmentation(flip=0)(image, MaskAnnotation(mask), SIZE, rng())
+    pixels, ids = Augmentation(flip=0)(image, label_of(mask), SIZE, rng())
     assert pixels.dtype == torch.float32
     assert ids.dtype == torch.int64
     np.testing.assert_array_equal(((pixels + 1) * 127.5).round().byte().permute(1, 2, 0).numpy(), image)
@@ -41,7 +47,7 @@ def test_nothing_asked_is_the_identity() -> None:
 def test_black_and_white_span_minus_one_to_one() -> None:
     image = np.zeros((8, 8, 3), np.uint8)
     image[:4] = 255
-    pixels, _ = Augmentation()(image, MaskAnnotation(np.zeros((8, 8), np.uint8)), (8, 8), rng())
+    pixels, _ = Augmentation()(image, label_of(np.zeros((8, 8), np.uint8)), (8, 8), rng())
     assert (pixels.min(), pixels.max()) == (-1, 1)
 
 
@@ -49,7 +55,7 @@ def test_black_and_white_span_minus_one_to_one() -> None:
 @given(seed=st.integers(0, 2**32), height=st.integers(9, 50), width=st.integers(9, 70))
 def test_image_and_mask_stay_in_step(seed: int, height: int, width: int) -> None:
     image, mask = pair((height, width))
-    pixels, ids = HARD(image, MaskAnnotation(mask), (height, width), rng(seed))
+    pixels, ids = HARD(image, label_of(mask), (height, width), rng(seed))
     assert pixels.shape == (3, 16, 32)
     assert ids.shape == (16, 32)
     assert set(ids.unique().tolist()) <= set(np.unique(mask)) | {255}
@@ -63,8 +69,8 @@ def test_image_and_mask_stay_in_step(seed: int, height: int, width: int) -> None
 
 def test_flip_mirrors_both() -> None:
     image, mask = pair()
-    pixels, ids = Augmentation(flip=1)(image, MaskAnnotation(mask), SIZE, rng())
-    plain, plain_ids = Augmentation(flip=0)(image, MaskAnnotation(mask), SIZE, rng())
+    pixels, ids = Augmentation(flip=1)(image, label_of(mask), SIZE, rng())
+    plain, plain_ids = Augmentation(flip=0)(image, label_of(mask), SIZE, rng())
     assert torch.equal(pixels, plain.flip(-1))
     assert torch.equal(ids, plain_ids.flip(-1))
 
@@ -72,11 +78,11 @@ def test_flip_mirrors_both() -> None:
 def test_the_same_generator_gives_the_same_and_the_global_ones_do_not_matter() -> None:
     image, mask = pair()
     augment = Augmentation(scale=(0.5, 2), crop=(16, 16), photometric=True)
-    first = augment(image, MaskAnnotation(mask), SIZE, rng(3))
+    first = augment(image, label_of(mask), SIZE, rng(3))
     torch.manual_seed(99)
     np.random.seed(99)  # noqa: NPY002 - that the global state does not matter is the claim
-    second = augment(image, MaskAnnotation(mask), SIZE, rng(3))
-    other = augment(image, MaskAnnotation(mask), SIZE, rng(4))
+    second = augment(image, label_of(mask), SIZE, rng(3))
+    other = augment(image, label_of(mask), SIZE, rng(4))
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
     assert not torch.equal(first[0], other[0])
@@ -86,10 +92,10 @@ def test_photometric_changes_pixels_and_never_ids() -> None:
     image, mask = pair()
     changed = 0
     for seed in range(8):
-        pixels, ids = Augmentation(flip=0, photometric=True)(image, MaskAnnotation(mask), SIZE, rng(seed))
+        pixels, ids = Augmentation(flip=0, photometric=True)(image, label_of(mask), SIZE, rng(seed))
         assert -1 <= pixels.min() <= pixels.max() <= 1
         np.testing.assert_array_equal(ids.numpy(), mask)
-        changed += not torch.equal(pixels, Augmentation(flip=0)(image, MaskAnnotation(mask), SIZE, rng())[0])
+        changed += not torch.equal(pixels, Augmentation(flip=0)(image, label_of(mask), SIZE, rng())[0])
     assert changed >= 5
 
 
@@ -101,8 +107,7 @@ def test_cat_max_ratio_avoids_crops_of_one_class() -> None:
     def mixed(ratio: float) -> int:
         augment = Augmentation(crop=(32, 32), cat_max_ratio=ratio, flip=0)
         return sum(
-            augment(image, MaskAnnotation(mask), (32, 128), rng(s))[1].unique().numel() == 2
-            for s in range(40)
+            augment(image, label_of(mask), (32, 128), rng(s))[1].unique().numel() == 2 for s in range(40)
         )
 
     assert mixed(0.9) > 2 * mixed(1.0) > 0
@@ -110,11 +115,11 @@ def test_cat_max_ratio_avoids_crops_of_one_class() -> None:
 
 def test_working_size_comes_before_the_random_scale() -> None:
     image, mask = pair()
-    pixels, ids = Augmentation(flip=0)(image, MaskAnnotation(mask), (12, 20), rng())
+    pixels, ids = Augmentation(flip=0)(image, label_of(mask), (12, 20), rng())
     assert pixels.shape == (3, 12, 20)
     assert ids.shape == (12, 20)
     sizes = {
-        Augmentation(scale=(0.5, 2), flip=0)(image, MaskAnnotation(mask), (12, 20), rng(s))[1].shape
+        Augmentation(scale=(0.5, 2), flip=0)(image, label_of(mask), (12, 20), rng(s))[1].shape
         for s in range(30)
     }
     heights = [h for h, _ in sizes]

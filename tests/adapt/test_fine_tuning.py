@@ -192,10 +192,10 @@ def test_latents_are_kept_only_where_they_say_it_all(data_of: Any, model_of: Any
     def kept(
         augment: Augmentation,
         gigabytes: float = 1.0,
-        viewing: InferenceSettings | None = None,
+        inference: InferenceSettings | None = None,
         some: Any = data,
     ) -> int:
-        size = (viewing or InferenceSettings()).size
+        size = (inference or InferenceSettings()).size
         examples = SourceDataset(some, model.head, PromptEmbeddings(model, some, plain, run), size, augment)
         examples.cache_images(gigabytes, run)
         examples.cache_latents(model, gigabytes, run)
@@ -204,8 +204,8 @@ def test_latents_are_kept_only_where_they_say_it_all(data_of: Any, model_of: Any
         return len(examples.latents)
 
     assert kept(PLAIN) == 2
-    assert kept(PLAIN, viewing=InferenceSettings(short=32)) == 2
-    assert kept(PLAIN, viewing=InferenceSettings(short=50)) == 0  # off the grid
+    assert kept(PLAIN, inference=InferenceSettings(short=32)) == 2
+    assert kept(PLAIN, inference=InferenceSettings(short=50)) == 0  # off the grid
     assert kept(Augmentation(scale=(0.9, 1.0))) == 0
     assert kept(Augmentation(crop=(32, 32))) == 0
     assert kept(PLAIN, gigabytes=1e-6) == 0
@@ -253,10 +253,10 @@ def test_a_sampled_posterior_is_sampled_anew_at_every_step(
 
 
 def test_images_are_trained_on_at_the_models_working_size(data_of: Any, model_of: Any, run: Run) -> None:
-    model = model_of(viewing=InferenceSettings(short=32))
+    model = model_of(inference=InferenceSettings(short=32))
     data = data_of(2, size=(64, 96))
     examples = SourceDataset(
-        data, model.head, PromptEmbeddings(model, data, plain, run), model.viewing.size, PLAIN
+        data, model.head, PromptEmbeddings(model, data, plain, run), model.inference.size, PLAIN
     )
     sample = examples.fetch(0, np.random.default_rng(0))
     assert sample["pixels"].shape == (3, 32, 48)

@@ -41,11 +41,11 @@ def data(tmp_path: Path) -> Labeled:
 
 
 def prepared(
-    backbone: Any, data: Labeled, run: Run, viewing: InferenceSettings | None = None
+    backbone: Any, data: Labeled, run: Run, inference: InferenceSettings | None = None
 ) -> SourceDataset:
     model = PerceptionModel.assemble(copy.deepcopy(backbone), "semantic-fpn", LABELS, width=16)
     text = PromptEmbeddings(model, data, lambda caption: f"{caption} at night", run)
-    examples = SourceDataset(data, model.head, text, (viewing or InferenceSettings()).size, Augmentation())
+    examples = SourceDataset(data, model.head, text, (inference or InferenceSettings()).size, Augmentation())
     examples.cache_images(1, run)
     examples.cache_latents(model, 1, run)
     return examples

@@ -13,19 +13,21 @@ import torch
 from PIL import Image
 
 from adapt import Augmentation, FineTuning
-from benchmarks.evaluate import EvaluationSettings, Report, evaluate
+from benchmarks.evaluate import EvaluationSettings, evaluate
 from benchmarks.reports.plots import plot_panels
 from benchmarks.reports.statistics import compare
 from benchmarks.reports.tables import markdown
+from benchmarks.results import Report
 from tadp_da import api
 from tadp_da.datasets import resolve
 from tadp_da.domains import domains, mini
-from tadp_da.errors import DataError, UsageError
-from tadp_da.heads._detection_score import NO_COCO
+from tadp_da.errors import DataError
 from tadp_da.inference import InferenceSettings
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
+from tadp_da.tasks.metrics.average_precision import NO_COCO
 from tadp_da.types import Boxes, Detections, Example, Labeled, LabelSpace
+from tests.benchmarks.scored import Predicts
 
 SMALL = {"width": 8, "hidden": 16, "pool": 3, "rpn_candidates": (50, 50), "rpn_proposals": (20, 20)}
 SMALL |= {"rpn_batch": 32, "roi_batch": 16}
@@ -67,7 +69,7 @@ AUGMENTS = {
 def test_a_detector_is_trained_saved_and_predicts(
     backbone: Any, data: Labeled, run: Run, tmp_path: Path, name: str
 ) -> None:
-    model = model_of(backbone, viewing=InferenceSettings(long=64))
+    model = model_of(backbone, inference=InferenceSettings(long=64))
     before = {k: v.clone() for k, v in model.state_dict().items()}
     FineTuning(**{f: getattr(TUNING, f) for f in TUNING.__dataclass_fields__} | {"augment": AUGMENTS[name]})(
         model, data, same, run
@@ -97,7 +99,7 @@ def test_a_detector_is_trained_saved_and_predicts(
 def test_objects_of_your_own_images_are_kept_as_json_beside_pictures(
     backbone: Any, data: Labeled, run: Run, tmp_path: Path
 ) -> None:
-    model = model_of(backbone, viewing=InferenceSettings(long=64), min_score=0.1)
+    model = model_of(backbone, inference=InferenceSettings(long=64), min_score=0.1)
     model.save(tmp_path / "model")
     image = data.images.paths[0]
     assert api.predict(tmp_path / "model", image, out=run.folder, caption="a street", device="cpu") == 1
@@ -121,8 +123,8 @@ def test_a_squashed_image_gives_boxes_of_its_own_shape(backbone: Any) -> None:
     square, wide = (Image.fromarray(rows.repeat(width, axis=1)) for width in (64, 192))
     whole = model_of(backbone)
     expected = whole.predict(square, "a street")
-    whole.viewing = InferenceSettings(squash=(64, 64))
-    assert whole.viewing.size(64, 192) == (64, 64)
+    whole.inference = InferenceSettings(squash=(64, 64))
+    assert whole.inference.size(64, 192) == (64, 64)
     found = whole.predict(wide, "a street")
     assert len(found) > 0
     np.testing.assert_allclose(found.xyxy, expected.xyxy * [3, 1, 3, 1], rtol=1e-5)
@@ -135,81 +137,75 @@ def test_squash_and_a_kept_shape_exclude_each_other(sizes: dict[str, int]) -> No
         InferenceSettings(squash=(64, 64), **sizes)
 
 
-class Knows:
-    """A model that finds what it is told to, with a real head."""
-
-    def __init__(self, answers: list[Detections], labels: LabelSpace, backbone: Any) -> None:
-        self.head, self.answers = model_of(backbone, labels).head, iter(answers)
-
-    def to(self, device: Any, /) -> None:
-        self.head.to(device)
-
-    def predict(self, image: Image.Image, prompt: str, /) -> Detections:
-        return next(self.answers)
+def knows(answers: list[Detections], labels: LabelSpace = mini.THINGS) -> Predicts:
+    """A model that finds what it is told to."""
+    return Predicts(lambda i, *_: answers[i], labels)
 
 
 def perfect(label: Boxes) -> Detections:
     return Detections(label.xyxy, label.labels, np.full(len(label), 0.9, np.float32))
 
 
-def test_scores_and_pictures_of_a_perfect_detector(
-    backbone: Any, data: Labeled, run: Run, tmp_path: Path
-) -> None:
+def test_measures_and_saved_images_of_a_perfect_detector(data: Labeled, run: Run, tmp_path: Path) -> None:
     answers = [perfect(data[i].target) for i in range(3)]
-    settings = EvaluationSettings(keep=2)
-    found = evaluate(
-        Knows(answers, mini.THINGS, backbone), data, same, run, settings, pictures=tmp_path / "r/target"
-    )
-    assert (found.main, found.metric, found.images) == (100.0, "AP50 (VOC07)", 3)
+    settings = EvaluationSettings(save_images=2)
+    found = evaluate(knows(answers), data, same, run, settings, images=tmp_path / "r/target")
+    assert (found.main.value, found.main.name, found.images) == (100.0, "AP50 (VOC07)", 3)
     assert set(found.per_image.values()) <= {100.0, None}
-    assert {found.details["ap"][k]["AP50"] for k in ("VOC07", "VOC10")} == {100.0}
-    assert found.details["ap"]["COCO"]["AP"] == pytest.approx(100)
-    Report(source=None, target=found).save(tmp_path / "r")
+    assert [m.value for m in found.further] == pytest.approx([100.0] * 5)
+    Report(evaluations={"target": found}).save(tmp_path / "r")
     report = Report.load(tmp_path / "r")
-    assert report.target == found
-    for kept in found.kept:
+    assert report.evaluations["target"] == found
+    for saved in found.saved:
         with (
-            Image.open(report.picture("target", kept, "truth")) as truth,
-            Image.open(report.picture("target", kept, "decision")) as decision,
+            Image.open(report.image("target", saved, "truth")) as truth,
+            Image.open(report.image("target", saved, "prediction")) as prediction,
         ):
-            assert np.array_equal(np.asarray(truth), np.asarray(decision))
+            assert np.array_equal(np.asarray(truth), np.asarray(prediction))
             assert truth.size == data[0].image.size
+        assert saved.classes
     assert plot_panels({"null": report, "perfect": report}, tmp_path / "panels.png")
     with Image.open(tmp_path / "panels.png") as panels:
         assert panels.width > 400
 
 
-def test_all_measures_stand_side_by_side_in_the_report(backbone: Any, data: Labeled, run: Run) -> None:
+def test_stored_detections_are_those_that_were_predicted(data: Labeled, run: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noisy = []
+    for i in range(3):
+        label = data[i].target
+        scores = np.sort(rng.random(len(label), np.float32))[::-1]
+        noisy.append(Detections(label.xyxy + rng.random((len(label), 4), np.float32), label.labels, scores))
+    model = knows(noisy)
+    first, second = (evaluate(model, data, same, run, predictions=tmp_path / "p") for _ in range(2))
+    assert first == second
+    assert len(model.prompts) == 3
+
+
+def test_all_measures_are_side_by_side_in_the_report(data: Labeled, run: Run) -> None:
     reports = {}
     for row, sure in (("null", 0.9), ("half", 0.4)):
         answers = [perfect(data[i].target) for i in range(3)]
         if row == "half":
             answers = [Detections(a.xyxy[::2], a.labels[::2], a.scores[::2] * sure) for a in answers]
-        found = evaluate(Knows(answers, mini.THINGS, backbone), data, same, run)
+        found = evaluate(knows(answers), data, same, run)
         if row == "half":
-            measures = found.details["measures"] | {"COCO AP50": None, "COCO AP": None}
-            found = dataclasses.replace(
-                found, details=found.details | {"measures": measures, "notes": [NO_COCO]}
-            )
-        reports[row] = {0: Report(source=None, target=found)}
+            coco = tuple(dataclasses.replace(m, value=None) for m in found.further[3:])
+            found = dataclasses.replace(found, further=(*found.further[:3], *coco), notes=(NO_COCO,))
+        reports[row] = {0: Report(evaluations={"target": found})}
     comparison = compare(reports, title="boxes")
     assert comparison.metric == "AP50 (VOC07)"
-    assert list(comparison.rows[0].measures) == [
-        f"{k} {m}" for k in ("VOC07", "VOC10", "COCO") for m in ("AP50", "AP")
-    ]
     text = markdown(comparison)
-    lines = [line for line in text.splitlines() if line.startswith(("| row | VOC07", "| null", "| half"))][
-        -3:
-    ]
-    assert lines[0] == "| row | VOC07 AP50 | VOC07 AP | VOC10 AP50 | VOC10 AP | COCO AP50 | COCO AP |"
-    assert lines[1] == "| null |" + " 100.0 |" * 6
+    lines = [
+        line for line in text.splitlines() if line.startswith(("| row | AP (VOC07)", "| null", "| half"))
+    ][-3:]
+    assert lines[0] == "| row | AP (VOC07) | AP50 (VOC10) | AP (VOC10) | AP50 (COCO) | AP (COCO) |"
+    assert lines[1] == "| null |" + " 100.0 |" * 5
     assert lines[2].endswith("| - | - |")
     assert "pip install 'tadp-da" in text
 
 
-def test_finds_of_classes_that_the_labels_lack_are_dropped_and_lacking_ones_refused(
-    backbone: Any, data: Labeled, run: Run
-) -> None:
+def test_detections_of_classes_that_the_labels_lack_are_dropped(data: Labeled, run: Run) -> None:
     more = LabelSpace("detection", ("dog", *mini.THINGS.classes[::-1]))
     ids = np.array([more.classes.index(name) for name in mini.THINGS.classes])
     answers = []
@@ -223,10 +219,9 @@ def test_finds_of_classes_that_the_labels_lack_are_dropped_and_lacking_ones_refu
                 np.linspace(1, 0.5, len(label) + 1, dtype=np.float32),
             )
         )
-    found = evaluate(Knows(answers, more, backbone), data, same, run)
-    assert found.main == 100.0
-    with pytest.raises(UsageError, match="cannot find"):
-        evaluate(Knows(answers, LabelSpace("detection", ("car", "dog")), backbone), data, same, run)
+    found = evaluate(knows(answers, more), data, same, run)
+    assert found.main.value == 100.0
+    assert "only the model has dog" in found.notes[0]
 
 
 def test_a_box_off_its_image_is_refused_before_training(
@@ -242,7 +237,7 @@ def test_a_box_off_its_image_is_refused_before_training(
 def test_a_set_without_any_object_still_trains(backbone: Any, data: Labeled, run: Run) -> None:
     empty = Boxes(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
     nothing = Labeled(data.domain, data.labels, data.images, lambda i: empty, data.captions)
-    model = TUNING(model_of(backbone, viewing=InferenceSettings(long=64)), nothing, same, run)
+    model = TUNING(model_of(backbone, inference=InferenceSettings(long=64)), nothing, same, run)
     assert isinstance(model.predict(nothing[0].image, "a street"), Detections)
     assert isinstance(nothing[0], Example)
 

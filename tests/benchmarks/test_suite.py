@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from benchmarks import suite as tables
-from benchmarks.evaluate import Report
 from benchmarks.experiment import Experiment
 from benchmarks.recipe import Benchmark, custom_benchmark, read_benchmark
 from benchmarks.reports.paper import TABLE_4, measured
+from benchmarks.results import Report
 from benchmarks.suite import load_results, run_suite
 from tadp_da import datasets
 from tadp_da.errors import UsageError
@@ -31,7 +31,7 @@ SPEED = (
     "adapt.cache_latents=false",
     "adapt.gradient_checkpointing=true",
     "captions.batch=3",
-    "evaluate.keep=1",
+    "evaluate.save_images=1",
     "backbone.settings.channels_last=true",
     "backbone.settings.attention=sdpa",
     "backbone.settings.compile=true",
@@ -42,7 +42,7 @@ def pretended(experiment: Experiment) -> Report:
     """What ``reproduce`` leaves behind, of no training: a score of its steps."""
     recipe, run = experiment.recipe, experiment.run
     inputs = {"recipe": recipe.as_json(), "seed": run.seed, "facts": experiment.facts()}
-    report = Report(source=None, target=evaluation(recipe.adapt.steps + run.seed / 10))
+    report = Report(evaluations={"target": evaluation(recipe.adapt.steps + run.seed / 10)})
     return run.get_or_create("report", inputs, report.save, Report.load)
 
 
@@ -162,7 +162,7 @@ def test_a_table_of_anything_may_be_made_of_rows_that_differ_in_it(folders: Path
 @pytest.mark.parametrize("setting", SPEED)
 def test_settings_that_change_no_result_do_not_make_another_row(tmp_path: Path, setting: str) -> None:
     for seed, sets in enumerate(((), (setting,))):
-        Report(source=None, target=evaluation(43.0)).save(tmp_path / f"r{seed}")
+        Report(evaluations={"target": evaluation(43.0)}).save(tmp_path / f"r{seed}")
         note = tmp_path / f"tables/dark-zurich-ours/rows/null-{seed}.json"
         note.parent.mkdir(parents=True, exist_ok=True)
         recipe = read_benchmark("dark-zurich-ours", sets).rows["null"].as_json()

@@ -13,20 +13,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.evaluate import Evaluation, Report, SavedImage
-from benchmarks.in_common import in_common
 from benchmarks.recipe import read_benchmark
 from benchmarks.reports.statistics import compare
 from benchmarks.reports.tables import markdown
+from benchmarks.results import Evaluation, Report, SavedImage
 from benchmarks.submit.mask_zips import MASK_ZIPS
 from benchmarks.suite import publish
 from tadp_da.domains import domains
 from tadp_da.domains.formats.folder import folder_domain
 from tadp_da.domains.shared.driving import LABELS
 from tadp_da.errors import DataError, UsageError
-from tadp_da.heads._confusion import ConfusionScore
-from tadp_da.heads._detection_score import DetectionScore
 from tadp_da.run import Run
+from tadp_da.tasks import Measure, tasks
+from tadp_da.tasks.metrics.average_precision import AveragePrecision
+from tadp_da.tasks.metrics.confusion import MeanIoU
 from tadp_da.types import Boxes, Detections, LabelSpace, Unlabeled
 from tests.tadp_da.domains import trees
 
@@ -56,7 +56,7 @@ WRONG: dict[str, tuple[Callable[[Files], Files], str]] = {
     ),
     "another size": (lambda f: first(f, png(np.full((15, 20), 8))), "20x15 pixels, its image 40x30"),
     "colours": (lambda f: first(f, png(np.full((30, 40, 3), 8))), "mode RGB(.|\n)*ids, not colours"),
-    "a void": (lambda f: first(f, png(np.full((30, 40), 255))), "255.* no (label|train) ids"),
+    "a void": (lambda f: first(f, png(np.full((30, 40), 255))), "255.* not (label|train) ids"),
 }
 
 
@@ -161,53 +161,45 @@ def test_row_66_masks_are_scored_on_shared_classes_and_the_others_named(tmp_path
         masks={"test": tmp_path / "m"},
         classes=("fence", "Car", "pole", "sky"),
     )
-    shared, note = in_common(theirs, SPACE)
-    assert note == (
-        "t is scored on 2 classes that labels and model share; only the labels have fence, pole; only the model has "
+    assert theirs.labels is not None
+    shared = tasks["segmentation"].shared(theirs.labels, SPACE)
+    assert shared.left_out == (
+        "scored on 2 classes that labels and model share; only the labels have fence, pole; only the model has "
         "road, tree"
     )
-    assert shared.labels is not None
     assert shared.labels.classes == ("car", "sky")
-    truth = shared.labeled(image.parent, "test", {"a.png": ""})[0].target
+    truth = shared.convert(theirs.labeled(image.parent, "test", {"a.png": ""})[0].target)
     assert [int((truth == i).sum()) for i in (0, 1, 255)] == [400, 400, 400]
-    score = ConfusionScore(shared.labels, decides=SPACE)
+    score = MeanIoU(shared.labels, SPACE)
     score.update(np.where(mask == 1, 1, 3), truth)
-    found = score.compute()
-    assert (found["main"], found["classes"]) == (100.0, {"car": 100.0, "sky": 100.0})
+    main = score.compute()[0]
+    assert (main.value, main.per_class) == (100.0, {"car": 100.0, "sky": 100.0})
     with pytest.raises(UsageError, match=r"share no class(.|\n)*in common"):
-        in_common(theirs, LabelSpace("segmentation", ("moon", "sun")))
+        tasks["segmentation"].shared(theirs.labels, LabelSpace("segmentation", ("moon", "sun")))
 
 
 def test_row_66_equal_lists_are_left_alone() -> None:
-    night = domains["mini-night"]
-    assert night.labels is not None
-    assert in_common(night, night.labels) == (night, "")
-    turned, note = in_common(night, dataclasses.replace(night.labels, classes=night.labels.classes[::-1]))
-    assert turned.labels == night.labels
-    assert note == ""
+    night = domains["mini-night"].labels
+    assert night is not None
+    shared = tasks["segmentation"].shared(night, night)
+    assert (shared.labels, shared.left_out) == (night, "")
+    turned = tasks["segmentation"].shared(night, dataclasses.replace(night, classes=night.classes[::-1]))
+    assert (turned.labels, turned.left_out) == (night, "")
 
 
 def test_row_67_a_class_that_is_nowhere_is_a_dash_and_not_in_the_mean() -> None:
-    score = ConfusionScore(SPACE)
+    score = MeanIoU(SPACE)
     score.update(np.array([[0, 0], [1, 1]]), np.array([[0, 0], [1, 0]]))
-    found = score.compute()
-    assert (found["classes"]["tree"], found["classes"]["sky"], found["counted"]) == (None, None, 2)
-    assert found["main"] == pytest.approx((200 / 3 + 50) / 2)
-    evaluation = Evaluation(
-        domain="d",
-        metric="mIoU",
-        main=found["main"],
-        classes=found["classes"],
-        images=1,
-        per_image={},
-        labels=SPACE,
-    )
-    text = markdown(compare({"null": {0: Report(source=None, target=evaluation)}}))
+    main = score.compute()[0]
+    assert (main.per_class["tree"], main.per_class["sky"]) == (None, None)
+    assert main.value == pytest.approx((200 / 3 + 50) / 2)
+    evaluation = Evaluation(domain="d", labels=SPACE, images=1, main=main)
+    text = markdown(compare({"null": {0: Report(evaluations={"target": evaluation})}}))
     assert "| null | 66.7 | 50.0 | - | - |" in text
-    boxes = DetectionScore(THINGS)
+    boxes = AveragePrecision(THINGS)
     boxes.update(*two_cars())
-    found = boxes.compute()
-    assert (found["classes"], found["main"]) == ({"car": 100.0, "person": None, "dog": None}, 100.0)
+    main = boxes.compute()[0]
+    assert (main.per_class, main.value) == ({"car": 100.0, "person": None, "dog": None}, 100.0)
 
 
 def two_cars() -> tuple[Detections, Boxes]:
@@ -225,9 +217,9 @@ def test_row_68_perfect_masks_score_a_hundred_wrong_ones_nothing_shuffled_ones_c
         ((truth + 1) % 4, 0, 1e-9),
         (rng.permutation(truth.ravel()).reshape(truth.shape), 100 / 7, 1),  # a quarter right: 1 / (4 + 4 - 1)
     ):
-        score = ConfusionScore(SPACE)
+        score = MeanIoU(SPACE)
         score.update(decision, truth)
-        assert score.compute()["main"] == pytest.approx(expected, abs=close)
+        assert score.compute()[0].value == pytest.approx(expected, abs=close)
 
 
 def scattered(count: int, seed: int) -> list[Boxes]:
@@ -247,7 +239,7 @@ def test_row_68_perfect_empty_and_shuffled_boxes_by_all_three_kits(
     kind: str, low: float, high: float
 ) -> None:
     truths, strange = scattered(20, 0), scattered(20, 1)
-    score = DetectionScore(THINGS)
+    score = AveragePrecision(THINGS)
     for truth, other in zip(truths, strange, strict=True):
         seen = {
             "perfect": truth,
@@ -256,16 +248,18 @@ def test_row_68_perfect_empty_and_shuffled_boxes_by_all_three_kits(
         }
         boxes = seen[kind]
         score.update(Detections(boxes.xyxy, boxes.labels, np.full(len(boxes), 0.5, np.float32)), truth)
-    ap = score.compute()["ap"]
-    for kit in KITS:
-        for measure in ("AP50", "AP"):
-            assert low - 1e-6 <= ap[kit][measure] <= high + 1e-6, (kit, measure)
+    measures = score.compute()
+    assert len(measures) == 2 * len(KITS)
+    for measure in measures:
+        assert measure.value is not None
+        assert low - 1e-6 <= measure.value <= high + 1e-6, measure.name
 
 
 def ap50(found: Detections, truth: Boxes) -> dict[str, float | None]:
-    score = DetectionScore(THINGS)
+    score = AveragePrecision(THINGS)
     score.update(found, truth)
-    return {kit: score.compute()["ap"][kit]["AP50"] for kit in KITS}
+    values = {m.name: m.value for m in score.compute()}
+    return {kit: values[f"AP50 ({kit})"] for kit in KITS}
 
 
 def test_row_69_a_second_find_is_false_and_difficult_objects_count_nowhere() -> None:
@@ -302,16 +296,9 @@ def test_row_74_secrets_of_the_environment_are_in_no_file_of_a_run(
         monkeypatch.setenv(name, secret)
     made = Run(folder=tmp_path / "run", quiet=True, device="cpu")
     recipe = read_benchmark("mini-night").rows["null"]
-    evaluation = Evaluation(
-        domain="d",
-        metric="mIoU",
-        main=1.0,
-        classes={"road": 1.0},
-        images=1,
-        per_image={"a": 1.0},
-        labels=SPACE,
-    )
-    report = Report(source=None, target=evaluation)
+    main = Measure(name="mIoU", value=1.0, per_class={"road": 1.0})
+    evaluation = Evaluation(domain="d", labels=SPACE, images=1, main=main, per_image={"a": 1.0})
+    report = Report(evaluations={"target": evaluation})
     made.get_or_create("report", recipe.as_json(), report.save, Report.load)
     reports = {"null": {0: report}}
     publish("t", reports, made.folder / "tables")
@@ -326,23 +313,20 @@ def test_row_74_secrets_of_the_environment_are_in_no_file_of_a_run(
 def test_row_75_hostile_names_and_captions_are_shown_as_text(tmp_path: Path) -> None:
     hostile = "<img src=http://x onerror=alert(1)> [a](http://x) ![b](http://y) `c` | $d$ =1+1"
     labels = LabelSpace("segmentation", (hostile, "car"))
-    kept = SavedImage(stem="00", key=f"{hostile}.png", prompt=hostile, score=1.0)
+    saved = SavedImage(stem="00", key=f"{hostile}.png", prompt=hostile, score=1.0, classes=(hostile,))
     evaluation = Evaluation(
         domain=hostile,
-        metric="mIoU",
-        main=1.0,
-        classes={hostile: 1.0, "car": None},
-        images=1,
-        per_image={f"{hostile}.png": 1.0},
         labels=labels,
-        details={"notes": [hostile]},
-        kept=(kept,),
+        images=1,
+        main=Measure(name="mIoU", value=1.0, per_class={hostile: 1.0, "car": None}),
+        per_image={f"{hostile}.png": 1.0},
+        notes=(hostile,),
+        saved=(saved,),
     )
-    picture = Image.fromarray(np.zeros((8, 8), np.uint8))
-    for what in ("image", "truth", "decision"):
-        (tmp_path / "r/target").mkdir(parents=True, exist_ok=True)
-        (picture.convert("RGB") if what == "image" else picture).save(tmp_path / f"r/target/00-{what}.png")
-    Report(source=None, target=evaluation).save(tmp_path / "r")
+    (tmp_path / "r/target").mkdir(parents=True)
+    for what in ("image", "truth", "prediction"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"r/target/00-{what}.png")
+    Report(evaluations={"target": evaluation}).save(tmp_path / "r")
     reports = {hostile: {0: Report.load(tmp_path / "r")}, "null": {0: Report.load(tmp_path / "r")}}
     _, written = publish(hostile, reports, tmp_path / "table")
     text = written.markdown.read_text()

@@ -28,6 +28,7 @@ from tadp_da.training.checkpoint import Checkpoints
 from tadp_da.training.monitor import TrainingMonitor
 from tadp_da.training.signals import Stop, attended, check, held
 from tadp_da.types import Boxes, Detections, Labeled, LabelSpace, Unlabeled
+from tests.benchmarks.scored import Predicts
 from tests.faults.victims import Line, begin, read, share, stuck, train, until, weights
 from tests.tadp_da.captions.conftest import write_blip2
 from tests.toy import NAMES, draw_pair
@@ -144,37 +145,27 @@ def test_row_43_captioning_saves_the_batch_and_goes_on(
     assert again.lines()[0] == "4 images: already complete"
 
 
-class Interruptible:
-    """A model that decides by rule and is told to stop at its third decision; its score is a real one."""
+def interruptible(labels: LabelSpace, rule: Callable[[int], Any], *, stops: bool) -> Predicts:
+    """A model that predicts by rule and is stopped at its third prediction."""
 
-    def __init__(self, score: Any, decide: Callable[[int], Any], stops: bool) -> None:
-        self.head, self.decide, self.stops, self.asked = self, decide, stops, 0
-        self.score = score
-
-    def to(self, device: Any, /) -> None:
-        pass
-
-    def predict(self, image: Image.Image, prompt: str, /) -> Any:
-        self.asked += 1
-        if self.stops and self.asked == 3:
+    def predict(call: int, image: Image.Image, prompt: str) -> Any:
+        if stops and call == 2:
             stop()
-        return self.decide(image.getpixel((0, 0))[0] // 60)
+        return rule(image.getpixel((0, 0))[0] // 60)
+
+    return Predicts(predict, labels)
 
 
 @pytest.mark.parametrize("task", ["segmentation", "detection"])
 def test_row_43_scoring_goes_on_and_ends_at_the_same_report(
     task: str, pictures: Unlabeled, tmp_path: Path
 ) -> None:
-    from tadp_da.heads._confusion import ConfusionScore
-    from tadp_da.heads._detection_score import DetectionScore
-
     rng = np.random.default_rng(0)
     masks = rng.integers(0, 2, (COUNT, 32, 48), np.uint8)
     boxes = np.array([[2, 3, 20, 20], [5, 5, 30, 31]], np.float32)
     found = Detections(boxes + 1, np.array([0, 1]), np.array([0.9, 0.5], np.float32))
     truth = Boxes(boxes, np.array([0, 1]), np.zeros(2, bool))
     labels = LabelSpace("segmentation", ("dark", "bright")) if task == "segmentation" else BOXES
-    score = ConfusionScore if task == "segmentation" else DetectionScore
     data = Labeled(
         domain="drawn",
         labels=labels,
@@ -183,19 +174,19 @@ def test_row_43_scoring_goes_on_and_ends_at_the_same_report(
         captions={pictures.key(i): "a car" for i in range(COUNT)},
     )
 
-    def model(stops: bool = False) -> Interruptible:
-        return Interruptible(score, lambda i: masks[-i] if task == "segmentation" else found, stops)
+    def model(stops: bool = False) -> Predicts:
+        return interruptible(labels, lambda i: masks[-i] if task == "segmentation" else found, stops=stops)
 
     run = Run(folder=tmp_path / "run", quiet=True, device="cpu")
-    whole = evaluate(model(), data, str, run, pictures=tmp_path / "whole")
-    places = {"pictures": tmp_path / "cut", "decisions": tmp_path / "decisions"}
+    whole = evaluate(model(), data, str, run, images=tmp_path / "whole")
+    places = {"images": tmp_path / "cut", "predictions": tmp_path / "predictions"}
     with attended(), pytest.raises(Stop):
         evaluate(model(stops=True), data, str, run, **places)
-    torn = tmp_path / "decisions/000001.npz"
-    torn.write_bytes(torn.read_bytes()[:40])  # as a power cut leaves it
+    (torn,) = (tmp_path / "predictions").glob("000001-*")
+    torn.write_bytes(torn.read_bytes()[:40])  # as a power failure leaves it
     rest = model()
     assert evaluate(rest, data, str, run, **places) == whole
-    assert rest.asked == COUNT - 1
+    assert len(rest.prompts) == COUNT - 1
 
 
 def test_row_43_a_second_signal_ends_at_once_and_the_checkpoint_stands(tmp_path: Path) -> None:

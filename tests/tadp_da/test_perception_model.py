@@ -1,4 +1,4 @@
-"""PerceptionModel: predictions at the image's own resolution, attention of words, and an artifact that stands alone."""
+"""PerceptionModel: predictions at the image's own resolution, attention of words, and a self-contained artifact."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pydantic import ValidationError
 
 from tadp_da.captions.rewrite import Rewrite
 from tadp_da.errors import ArtifactError, UsageError
-from tadp_da.inference import InferenceSettings
+from tadp_da.inference import InferenceSettings, pixels_of
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.types import DomainDescription, LabelSpace
 
@@ -30,38 +29,34 @@ def assemble(backbone: Any, **settings: Any) -> PerceptionModel:
     return PerceptionModel.assemble(backbone, "semantic-fpn", LABELS, **({"width": 16} | settings))
 
 
-def dense(
-    model: PerceptionModel, image: Image.Image, viewing: InferenceSettings | None = None
-) -> torch.Tensor:
-    """Logits at the working size."""
+def dense(model: PerceptionModel, image: Image.Image) -> torch.Tensor:
+    """Logits of the whole image at the working size."""
     with torch.no_grad():
         text = model.backbone.encode_text(["a street"])
-        outputs: torch.Tensor = (viewing or model.viewing).through(
-            lambda x: model(x, text), model._pixels(image)
-        )
+        outputs: torch.Tensor = model(pixels_of(image, model.inference), text)
     return outputs
 
 
 @pytest.mark.parametrize("size", [(64, 64), (64, 96), (61, 83), (20, 150)], ids=str)
 @pytest.mark.parametrize(
-    "viewing",
+    "inference",
     [InferenceSettings(), InferenceSettings(short=32, window=(32, 32), flip=True)],
     ids=["whole", "windows"],
 )
-def test_decisions_have_the_size_of_the_image(
-    backbone: Any, size: tuple[int, int], viewing: InferenceSettings
+def test_predictions_have_the_size_of_the_image(
+    backbone: Any, size: tuple[int, int], inference: InferenceSettings
 ) -> None:
-    decision = assemble(backbone, viewing=viewing).predict(picture(*size), "a street")
-    assert decision.shape == size
-    assert decision.dtype == np.uint8
-    assert decision.max() < len(LABELS.classes)
+    prediction = assemble(backbone, inference=inference).predict(picture(*size), "a street")
+    assert prediction.shape == size
+    assert prediction.dtype == np.uint8
+    assert prediction.max() < len(LABELS.classes)
 
 
 def test_the_prompt_reaches_the_network(backbone: Any) -> None:
     model = assemble(backbone)
     with torch.no_grad():
         one, other = (
-            model(model._pixels(picture(64, 64)), backbone.encode_text([p]))
+            model(pixels_of(picture(64, 64), model.inference), backbone.encode_text([p]))
             for p in ("a car", "a dark night")
         )
     assert not torch.equal(one, other)
@@ -79,54 +74,6 @@ def test_captions_are_rewritten_and_prompts_are_not(backbone: Any) -> None:
     assert backbone.count_tokens(model.prompt("car " * 200)) <= backbone.token_limit
 
 
-def test_a_window_that_covers_the_image_is_the_whole_image(backbone: Any) -> None:
-    model, image = assemble(backbone), picture(64, 96)
-    whole = dense(model, image, InferenceSettings())
-    assert torch.equal(dense(model, image, InferenceSettings(window=(64, 96))), whole)
-    assert torch.equal(dense(model, image, InferenceSettings(window=(128, 128), stride=(8, 8))), whole)
-
-
-def test_mirrored_images_get_mirrored_decisions_when_averaged_with_their_mirror(backbone: Any) -> None:
-    model, image = assemble(backbone, viewing=InferenceSettings(flip=True)), picture(64, 64)
-    mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    torch.testing.assert_close(dense(model, mirrored), dense(model, image).flip(-1))
-
-
-@pytest.mark.parametrize("size", [(100, 130), (64, 64), (30, 200), (65, 64)], ids=str)
-def test_windows_cover_every_pixel_and_never_leave_the_image(size: tuple[int, int]) -> None:
-    viewing = InferenceSettings(window=(64, 48), stride=(40, 30))
-    seen = np.zeros(size, int)
-    boxes = viewing.boxes(*size)
-    for rows, columns in boxes:
-        assert 0 <= rows.start < rows.stop <= size[0]
-        assert 0 <= columns.start < columns.stop <= size[1]
-        seen[rows, columns] += 1
-    assert seen.min() >= 1
-    assert len({(r.stop - r.start, c.stop - c.start) for r, c in boxes}) == 1
-    assert len(boxes) == len(set(map(str, boxes)))
-
-
-def test_windows_are_averaged() -> None:
-    pixels = torch.rand(1, 3, 50, 70)
-    average = InferenceSettings(window=(32, 32), stride=(10, 10)).through(lambda x: x * 2, pixels)
-    torch.testing.assert_close(average, pixels * 2)
-
-
-def test_windows_of_the_paper() -> None:
-    viewing = InferenceSettings(short=512, long=1024, window=(512, 512), stride=(341, 341))
-    assert viewing.size(1080, 1920) == (512, 910)
-    assert viewing.size(1024, 2048) == (512, 1024)
-    assert [columns.start for _, columns in viewing.boxes(512, 1024)] == [0, 341, 512]
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"stride": (8, 8)}, {"window": (32, 32), "stride": (33, 8)}, {"short": 0}, {"size": 5}]
-)
-def test_nonsensical_viewing_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
-        InferenceSettings(**wrong)
-
-
 def test_attention_of_words_lies_on_their_tokens(backbone: Any) -> None:
     model, image = assemble(backbone), picture(64, 96)
     maps = model.attention(image, ["night", "dark night"], "a dark night of a car")
@@ -137,7 +84,9 @@ def test_attention_of_words_lies_on_their_tokens(backbone: Any) -> None:
     dark = model.attention(image, ["dark"], "a dark night of a car")["dark"]
     np.testing.assert_allclose(maps["dark night"], (dark + maps["night"]) / 2, atol=1e-6)
     with torch.no_grad():
-        pyramid = backbone.pyramid(model._pixels(image), backbone.encode_text(["a dark night of a car"]))
+        pyramid = backbone.pyramid(
+            pixels_of(image, model.inference), backbone.encode_text(["a dark night of a car"])
+        )
     # begin mark, a, dark, night: every bilinear enlargement keeps the mean
     expected = np.mean([a[0, 3].mean().item() for a in pyramid.attention.values()])
     assert maps["night"].mean() == pytest.approx(expected, rel=1e-3)
@@ -188,18 +137,18 @@ def learned(backbone: Any) -> PerceptionModel:
         rewrite=Rewrite(
             strategy="a {word} photo of {caption}", target_description=words, word="<dusk> <dusk>_1"
         ),
-        viewing=InferenceSettings(short=48, window=(32, 32), flip=True),
+        inference=InferenceSettings(short=48, window=(32, 32), flip=True),
     )
 
 
-def test_an_artefact_stands_alone(learned: PerceptionModel, tmp_path: Path) -> None:
+def test_an_artifact_is_self_contained(learned: PerceptionModel, tmp_path: Path) -> None:
     learned.save(tmp_path / "model")
     moved = shutil.move(tmp_path / "model", tmp_path / "elsewhere")
     loaded = PerceptionModel.load(Path(moved))
-    assert (loaded.labels, loaded.rewrite, loaded.viewing) == (
+    assert (loaded.labels, loaded.rewrite, loaded.inference) == (
         learned.labels,
         learned.rewrite,
-        learned.viewing,
+        learned.inference,
     )
     assert not any(p.requires_grad for p in loaded.parameters())
     image = picture(70, 90)
@@ -220,7 +169,7 @@ def test_plain_diffusers_opens_the_backbone(learned: PerceptionModel, tmp_path: 
     assert len(pipeline.tokenizer("a <dusk> <dusk>_1").input_ids) == 5
 
 
-def test_half_precision_halves_the_folder_and_keeps_the_decision(
+def test_half_precision_halves_the_folder_and_keeps_the_prediction(
     learned: PerceptionModel, tmp_path: Path
 ) -> None:
     def weight(folder: Path) -> int:
@@ -255,7 +204,7 @@ def test_a_corrupt_folder_is_refused(
     assert name in str(caught.value)
 
 
-def test_a_folder_without_its_last_file_is_no_model(learned: PerceptionModel, tmp_path: Path) -> None:
+def test_a_folder_without_its_last_file_is_not_a_model(learned: PerceptionModel, tmp_path: Path) -> None:
     learned.save(tmp_path)
     (tmp_path / "model.json").write_text("{", encoding="utf-8")
     with pytest.raises(ArtifactError, match="not a perception model"):

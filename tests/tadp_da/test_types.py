@@ -72,7 +72,7 @@ def test_unlabelled_images_know_paths_and_a_name_only(tmp_path: Path) -> None:
 def test_levels_hold_the_features_first_and_their_maps_behind() -> None:
     spec = FeatureSpec(channels={4: 3, 8: 5}, attention={8: 7})
     assert spec.widths() == {4: 3, 8: 12}
-    assert spec.widths(maps=False) == {4: 3, 8: 5}
+    assert spec.widths(use_attention=False) == {4: 3, 8: 5}
     pyramid = FeaturePyramid(
         features={4: torch.zeros(2, 3, 4, 4), 8: torch.zeros(2, 5, 2, 2)},
         attention={8: torch.ones(2, 7, 2, 2)},

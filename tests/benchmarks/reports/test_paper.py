@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks.evaluate import Report
 from benchmarks.recipe import Recipe, read_benchmark
 from benchmarks.reports.paper import (
     NOT_RUN,
@@ -31,7 +30,8 @@ from tadp_da.captions.strategies import PromptContext, find
 from tadp_da.domains import domains
 from tadp_da.domains.shared.paper_description import AS_PUBLISHED
 from tadp_da.storage.files import write_json
-from tests.benchmarks.scored import evaluation
+from tadp_da.tasks import Measure
+from tests.benchmarks.scored import evaluation, report
 
 COLUMNS = [(table, column) for table in TABLES for column in table.columns]
 TARGETS = sorted({column.target for _, column in COLUMNS})
@@ -143,7 +143,7 @@ def test_driving_is_trained_and_seen_at_the_papers_sizes() -> None:
     for variant in ("paper", "repo"):
         recipe = read_benchmark(f"nighttime-driving-{variant}").rows["null"]
         assert recipe.inference.size(1080, 1920) == (512, 910)
-        assert len(recipe.inference.boxes(512, 910)) == 3
+        assert len(recipe.inference.windows(512, 910)) == 3
         height, width = recipe.inference.size(1024, 2048)
         factor = recipe.adapt.augment.scale[0]
         assert (height * factor, width * factor) == (640, 1280)
@@ -152,11 +152,18 @@ def test_driving_is_trained_and_seen_at_the_papers_sizes() -> None:
 
 
 def write_report(
-    folder: Path, name: str, row: str, seed: int, main: float, details: Any = None, sets: tuple[str, ...] = ()
+    folder: Path,
+    name: str,
+    row: str,
+    seed: int,
+    main: float,
+    name_of: str = "mIoU",
+    further: tuple[Measure, ...] = (),
+    sets: tuple[str, ...] = (),
 ) -> None:
     place = folder / f"{name}-{row}-{seed}"
-    target = dataclasses.replace(evaluation(main), details=details or {})
-    Report(source=None, target=target).save(place)
+    target = dataclasses.replace(evaluation(main, name=name_of), further=further)
+    report(target=target).save(place)
     note = folder / "tables" / name / "rows" / f"{row}-{seed}.json"
     note.parent.mkdir(parents=True, exist_ok=True)
     recipe = read_benchmark(name, sets).rows[row].as_json()
@@ -186,8 +193,8 @@ def test_a_run_with_other_settings_is_none_of_the_recipe(tmp_path: Path, sets: s
 
 
 def test_both_precisions_of_a_detector_are_read(tmp_path: Path) -> None:
-    details = {"ap": {"VOC07": {"AP50": 70.25, "AP": 41.5}}}
-    write_report(tmp_path, "comic2k-ours", "oracle", 0, 70.25, details)
+    further = (Measure(name="AP (VOC07)", value=41.5),)
+    write_report(tmp_path, "comic2k-ours", "oracle", 0, 70.25, "AP50 (VOC07)", further)
     ap, ap50 = (measured(tmp_path, column, "ours", "oracle") for column in TABLE_5.columns[2:])
     assert (ap, ap50) == ((41.5,), (70.25,))
     line = next(line for line in shown(TABLE_5, "ours", tmp_path) if "ours: oracle" in line)

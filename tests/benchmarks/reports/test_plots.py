@@ -49,11 +49,11 @@ def test_an_overlay_goes_from_the_picture_to_the_mask() -> None:
     assert tuple(full[1, 1]) == (10, 20, 30), "an ignored pixel shows the picture"
 
 
-def test_what_cannot_be_painted_is_refused_with_advice() -> None:
+def test_what_cannot_be_drawn_is_refused_with_advice() -> None:
     with pytest.raises(UsageError, match=r"float64 \(2, 3\)") as caught:
         palette_image(MASK.astype(float), LABELS)
     assert "class ids per pixel" in caught.value.fix
-    with pytest.raises(UsageError, match="does not lie over") as caught:
+    with pytest.raises(UsageError, match="does not fit") as caught:
         overlay(Image.new("RGB", (9, 9)), MASK, LABELS)
     assert "nearest-neighbour" in caught.value.fix
 

@@ -13,12 +13,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from benchmarks.evaluate import EvaluationSettings, Report, evaluate
+from benchmarks.evaluate import EvaluationSettings, evaluate
 from benchmarks.reports.statistics import Comparison, compare
 from benchmarks.reports.tables import as_csv, markdown, terminal, terminal_classes, write
+from benchmarks.results import Report
 from tadp_da.run import Run
 from tadp_da.types import Labeled
-from tests.benchmarks.scored import LABELS, Decides, evaluation, row
+from tests.benchmarks.scored import LABELS, Predicts, evaluation, report, row
 
 NULL = {0: 46.0, 1: 44.0, 2: 45.0}
 GAIN = {0: 49.1, 1: 47.0, 2: 47.9}
@@ -57,7 +58,7 @@ def test_every_format_says_the_same(comparison: Comparison) -> None:
 
 def test_absent_classes_are_dashes_not_zeros() -> None:
     classes = {"sky": 80.0, "road": None, "car": 0.0, "tree": 1.0}
-    reports = {0: Report(source=None, target=evaluation(50.0, classes))}
+    reports = {0: report(target=evaluation(50.0, classes))}
     comparison = compare({"null": reports})
     assert "| null | 80.0 | - | 0.0 | 1.0 |" in markdown(comparison)
     line = next(line for line in shown(terminal_classes(comparison)).splitlines() if "null" in line)
@@ -93,11 +94,13 @@ def test_all_files_are_written_and_hold_the_pictures(
     for name, flip in (("null", 0), ("textual-inversion", 1)):
         for seed in range(2):
             folder = tmp_path / name / str(seed)
-            model = Decides(
+            model = Predicts(
                 lambda i, *_, f=flip: np.where(truths[i] > 2, 0, truths[i] * (1 - f)).astype(np.uint8)
             )
-            found = evaluate(model, data, str, run, EvaluationSettings(keep=2), pictures=folder / "target")
-            Report(source=None, target=found).save(folder)
+            found = evaluate(
+                model, data, str, run, EvaluationSettings(save_images=2), images=folder / "target"
+            )
+            report(target=found).save(folder)
             reports.setdefault(name, {})[seed] = Report.load(folder)
     comparison = compare(reports)
     written = write(comparison, reports, tmp_path / "table")
@@ -109,18 +112,17 @@ def test_all_files_are_written_and_hold_the_pictures(
     assert "(panels.png)" in text
     stored = json.loads(written.json.read_text())
     assert stored["conclusion"] == comparison.conclusion()
-    better, worse = (reports[name][1].target for name in reports)
-    assert better is not None
+    better, worse = (reports[name][1].evaluations["target"].main.value for name in reports)
     assert worse is not None
-    assert better.main == 100.0 > worse.main
-    assert stored["rows"][1]["difference"]["values"]["1"] == worse.main - 100.0
+    assert better == 100.0 > worse
+    assert stored["rows"][1]["difference"]["values"]["1"] == worse - 100.0
     with Image.open(written.panels) as panels:
         colours = {colour for _, colour in panels.convert("RGB").getcolors(2**20)}
     assert set(LABELS.palette[:3]) <= colours, "the legend names the classes that are shown"
     assert LABELS.palette[3] not in colours
 
 
-def test_without_kept_pictures_there_are_no_panels_and_none_are_promised(tmp_path: Path) -> None:
+def test_without_saved_images_there_are_no_panels_and_none_are_promised(tmp_path: Path) -> None:
     reports = {"null": row(NULL), "x": row(GAIN)}
     written = write(compare(reports), reports, tmp_path)
     assert written.panels is None

@@ -17,10 +17,11 @@ from benchmarks.submit.submissions import FORMS, submit, write_coco, write_voc
 from tadp_da import cli
 from tadp_da.domains import domains
 from tadp_da.errors import DataError, UsageError
-from tadp_da.heads._detection_score import DetectionScore
 from tadp_da.inference import InferenceSettings
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
+from tadp_da.tasks import tasks
+from tadp_da.tasks.metrics.average_precision import AveragePrecision
 from tadp_da.types import Boxes, Detections, LabelSpace, Unlabeled
 from tests.tadp_da.domains import trees
 
@@ -67,10 +68,10 @@ def test_voc_files_count_from_one_and_mean_both_ends(pictures: Unlabeled, tmp_pa
     ).read_text() == "2008_000001 0.875 1.000 1.000 10.000 20.000\n"
     assert (tmp_path / "voc/comp4_det_test_tvmonitor.txt").read_text() == ""
     truth = [Boxes(f.xyxy, f.labels, np.zeros(len(f), bool)) for f in FOUND]
-    score = DetectionScore(ANIMALS, coco=False)
+    score = AveragePrecision(ANIMALS, coco=False)
     for found, true in zip(read_voc(tmp_path / "voc", pictures, ANIMALS), truth, strict=True):
         score.update(found, true)
-    assert score.compute()["main"] == 100.0
+    assert score.compute()[0].value == 100.0
     with pytest.raises(UsageError, match="choose another --out"):
         write_voc(ANIMALS, pictures, FOUND, tmp_path / "voc")
 
@@ -124,7 +125,7 @@ def driver(backbone: Any) -> PerceptionModel:
     labels = domains["cityscapes"].labels
     assert labels is not None
     return PerceptionModel.assemble(
-        backbone, "semantic-fpn", labels, viewing=InferenceSettings(long=64), width=8
+        backbone, "semantic-fpn", labels, inference=InferenceSettings(long=64), width=8
     )
 
 
@@ -141,7 +142,7 @@ def test_a_model_is_asked_only_for_what_it_does(backbone: Any, pictures: Unlabel
     )
     with pytest.raises(UsageError, match="does not score barn"):
         submit(own, pictures, texts, "cityscapes", tmp_path / "x", run)
-    assert set(FORMS.values()) == {"segmentation", "detection"}
+    assert {form.task for form in FORMS.values()} == set(tasks)
     assert not list(tmp_path.glob("*x*"))
 
 

@@ -149,15 +149,16 @@ def learned(place: Path, pipeline: str, data: Labeled) -> None:
 
 def score(place: Path, data: Labeled) -> None:
     """Score what was adapted."""
-    from benchmarks.evaluate import Report, evaluate
+    from benchmarks.evaluate import evaluate
+    from benchmarks.results import Report
     from tadp_da.perception_model import PerceptionModel
 
     def make(folder: Path) -> None:
         run = Run(folder=folder, device="cpu", quiet=True)
         model = PerceptionModel.load(place / "adapted", device="cpu")
-        taken = run.unfinished / "decisions"
-        found = evaluate(model, data, str, run, pictures=folder / "target", decisions=taken)
-        Report(source=None, target=found).save(folder)
+        taken = run.unfinished / "predictions"
+        found = evaluate(model, data, str, run, images=folder / "target", predictions=taken)
+        Report(evaluations={"target": found}).save(folder)
 
     get_or_create(place / "scored", {}, make, lambda p: p)
 

@@ -7,15 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tadp_da.errors import DataError, UsageError
-from tadp_da.heads._anchors import roi_align
-from tadp_da.heads._boxes import BoxAnnotation, Found, see
+from tadp_da.errors import UsageError
+from tadp_da.heads.detection.anchors import roi_align
 from tadp_da.heads.faster_rcnn import FasterRCNN, FasterRCNNSettings
-from tadp_da.inference import InferenceSettings
+from tadp_da.tasks import tasks
+from tadp_da.tasks.labels.boxes import BoxLabel
 from tadp_da.types import Boxes, FeaturePyramid, FeatureSpec, LabelSpace
 
 SPEC = FeatureSpec(channels={4: 4, 8: 4, 16: 4, 32: 4}, attention={})
@@ -25,7 +23,7 @@ SMALL: dict[str, Any] = {"width": 8, "hidden": 16, "pool": 3}
 
 def head(spec: FeatureSpec = SPEC, **changes: Any) -> FasterRCNN:
     torch.manual_seed(0)
-    return FasterRCNN(spec, LABELS, **(SMALL | changes))
+    return FasterRCNN(spec, LABELS, FasterRCNNSettings(**(SMALL | changes)))
 
 
 def pyramid(size: tuple[int, int], batch: int = 1, seed: int = 0, spec: FeatureSpec = SPEC) -> FeaturePyramid:
@@ -47,8 +45,8 @@ def boxes(*rows: tuple[float, ...], labels: tuple[int, ...] = (), difficult: tup
     )
 
 
-def annotation(label: Boxes, size: tuple[int, int] = (64, 64), **settings: Any) -> BoxAnnotation:
-    return BoxAnnotation.checked(label, size, LABELS, "here", **settings)
+def annotation(label: Boxes, size: tuple[int, int] = (64, 64)) -> BoxLabel:
+    return BoxLabel.checked(label, size, LABELS, "here")
 
 
 # -- settings
@@ -147,8 +145,7 @@ def test_large_regions_are_pooled_from_coarse_levels() -> None:
 
 
 def targets(*labels: Boxes, size: tuple[int, int] = (64, 64)) -> list[dict[str, torch.Tensor]]:
-    made = head()
-    return [made.annotation(label, size, where="here").tensors() for label in labels]
+    return [annotation(label, size).tensors() for label in labels]
 
 
 def test_row_24_images_without_objects_give_a_finite_loss() -> None:
@@ -175,14 +172,21 @@ def test_the_loss_draws_from_the_global_generator_alone_and_leaves_the_mode() ->
     assert loss(0) != loss(1)
     assert not any(module.training for module in made.modules())
     made.train()
-    made.decide(outputs)
+    made.predict(outputs)
     assert all(module.training for module in made.modules())
 
 
-def test_difficult_objects_are_left_out_of_training_or_kept() -> None:
-    label = boxes((5, 5, 40, 40), (30, 30, 60, 60), labels=(0, 1), difficult=(False, True))
-    assert head().annotation(label, (64, 64), where="x").tensors()["labels"].tolist() == [0]
-    assert head(difficult=True).annotation(label, (64, 64), where="x").tensors()["labels"].tolist() == [0, 1]
+def test_difficult_and_hidden_objects_are_trained_on_only_where_settings_say_so() -> None:
+    label = annotation(boxes((0, 0, 20, 20), (30, 30, 60, 60), labels=(0, 1), difficult=(False, True)))
+    cut = label.crop(0, 16, (64, 48))  # a fifth of the first object is left
+    for changes, whole, left in (
+        ({}, [0], []),
+        ({"difficult": True}, [0, 1], [1]),
+        ({"min_visible": 0.2}, [0], [0]),
+    ):
+        made = head(**changes)
+        assert (made._trained_on(label.tensors())["labels"] - 1).tolist() == whole
+        assert (made._trained_on(cut.tensors())["labels"] - 1).tolist() == left
 
 
 def test_half_precision_levels_are_read_in_full() -> None:
@@ -191,7 +195,7 @@ def test_half_precision_levels_are_read_in_full() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         outputs = made(features, (64, 64))
         loss = made.loss(outputs, targets(boxes((5, 5, 40, 40))))
-        found = made.decide(outputs)[0]
+        found = made.predict(outputs)[0]
     assert {x.dtype for x in outputs.levels.values()} == {torch.float32}
     assert loss.dtype == torch.float32
     assert found.xyxy.dtype == np.float32
@@ -220,104 +224,11 @@ def test_it_learns_to_find_squares() -> None:
         made.loss(made(FeaturePyramid(joined, {}), size), targets(*(b for _, b in parts))).backward()
         optimizer.step()
     made.eval()
-    score = made.score()
+    score = tasks["detection"].metric(LABELS, LABELS)
     for seed in range(12):
         features, label = scene(seed)
-        score.update(made.decide(made(features, size))[0], label)
-    assert score.compute()["main"] > 80
-
-
-# -- looking
-
-
-def one(box: tuple[float, ...], label: int = 0, score: float = 0.9) -> Found:
-    return Found(torch.tensor([box]), torch.tensor([label]), torch.tensor([score]))
-
-
-def bright(pixels: torch.Tensor) -> Found:
-    """A detector that finds the box of all bright pixels, surer of larger ones."""
-    y, x = (pixels[0, 0] > 0).nonzero().unbind(dim=1)
-    if len(y) == 0:
-        return Found(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
-    return one((float(x.min()), float(y.min()), float(x.max() + 1), float(y.max() + 1)), score=len(x) / 1000)
-
-
-@pytest.mark.parametrize(
-    "viewing",
-    [
-        InferenceSettings(),
-        InferenceSettings(flip=True),
-        InferenceSettings(window=(32, 48), stride=(16, 24)),
-        InferenceSettings(window=(40, 40), flip=True),
-    ],
-    ids=["whole", "mirror", "windows", "both"],
-)
-def test_boxes_come_back_in_the_pixels_of_the_image(viewing: InferenceSettings) -> None:
-    pixels = torch.full((1, 3, 64, 96), -1.0)
-    pixels[:, :, 42:50, 60:84] = 1.0
-    found = see(bright, pixels, viewing, (128, 288), nms=0.5, most=100).arrays()
-    best = found.xyxy[np.argmax((found.xyxy[:, 2:] - found.xyxy[:, :2]).prod(axis=1))]
-    np.testing.assert_allclose(best, [180, 84, 252, 100])
-    whole = (found.xyxy == best).all(axis=1)
-    assert whole.sum() == 1, "windows and mirror that agree give one box"
-
-
-def test_views_keep_the_best_of_each_class() -> None:
-    answers = iter([one((0.0, 0.0, 10.0, 10.0), 0, 0.5), one((0.0, 0.0, 10.0, 10.0), 0, 0.8),
-                    one((0.0, 0.0, 10.0, 10.0), 1, 0.6)])  # fmt: skip
-    viewing = InferenceSettings(window=(16, 16), stride=(8, 16))
-    found = see(
-        lambda _: next(answers), torch.zeros(1, 3, 32, 16), viewing, (32, 16), nms=0.0, most=2
-    ).arrays()
-    assert found.scores.tolist() == pytest.approx([0.8, 0.6])
-    assert found.labels.tolist() == [0, 1]
-    assert found.xyxy[0].tolist() == [0, 8, 10, 18], "the second window begins at row 8"
-
-
-def test_finds_are_sorted_and_equal_scores_keep_their_order() -> None:
-    scores = torch.tensor([0.2, 0.9, 0.2, 0.9])
-    found = Found(torch.arange(16.0).reshape(4, 4), torch.tensor([0, 1, 2, 3]), scores).arrays()
-    assert found.labels.tolist() == [1, 3, 0, 2]
-
-
-# -- annotations
-
-
-@settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 2**32))
-def test_boxes_move_as_masks_of_them_would(seed: int) -> None:
-    """Crops, mirror images, padding and whole enlargements: the box of the moved pixels is the moved box."""
-    rng = np.random.default_rng(seed)
-    height, width = (int(n) for n in rng.integers(12, 40, 2))
-    x, y = int(rng.integers(width - 4)), int(rng.integers(height - 4))
-    w, h = int(rng.integers(2, width - x + 1)), int(rng.integers(2, height - y + 1))
-    moved = annotation(boxes((x, y, x + w, y + h)), (height, width), visible=0.0)
-    mask = np.zeros((height, width), np.uint8)
-    mask[y : y + h, x : x + w] = 1
-    for step in rng.permutation(4):
-        rows, columns = mask.shape
-        if step == 0:
-            moved, mask = moved.flip(), mask[:, ::-1]
-        elif step == 1:
-            moved, mask = moved.pad((rows + 3, columns + 5)), np.pad(mask, ((0, 3), (0, 5)))
-        elif step == 2:
-            moved, mask = moved.resize((2 * rows, 3 * columns)), mask.repeat(2, 0).repeat(3, 1)
-        else:
-            top, left = int(rng.integers(rows // 2)), int(rng.integers(columns // 2))
-            size = rows // 2, columns // 2
-            moved = moved.crop(top, left, size)
-            mask = mask[top : top + size[0], left : left + size[1]]
-        assert moved.size == mask.shape
-    inside = np.argwhere(mask)
-    expected = [[*inside.min(0)[::-1], *(inside.max(0)[::-1] + 1)]] if len(inside) else []
-    assert moved.tensors()["boxes"].tolist() == expected
-
-
-def test_a_crop_drops_objects_of_which_too_little_is_left() -> None:
-    label = annotation(boxes((0, 0, 20, 20), (10, 0, 30, 20), labels=(0, 1)), visible=0.25)
-    kept = label.crop(0, 16, (40, 40)).tensors()
-    assert kept["labels"].tolist() == [1]
-    assert kept["boxes"].tolist() == [[0, 0, 14, 20]]
+        score.update(made.predict(made(features, size))[0], label)
+    assert (score.compute()[0].value or 0) > 80
 
 
 def test_boxes_below_a_pixel_never_reach_the_loss() -> None:
@@ -325,25 +236,3 @@ def test_boxes_below_a_pixel_never_reach_the_loss() -> None:
     assert label.resize((16, 16)).tensors()["labels"].tolist() == [1]
     made = head()
     assert made.loss(made(pyramid((16, 16)), (16, 16)), [label.resize((16, 16)).tensors()]).isfinite()
-
-
-def test_boxes_are_cut_off_at_the_border() -> None:
-    assert annotation(boxes((-5, 10, 30, 99))).tensors()["boxes"].tolist() == [[0, 10, 30, 64]]
-
-
-def test_an_image_without_objects_is_not_blank() -> None:
-    empty = annotation(boxes())
-    assert not empty.blank
-    assert empty.flip().crop(2, 3, (9, 9)).resize((18, 18)).tensors()["boxes"].shape == (0, 4)
-
-
-@pytest.mark.parametrize("box", [(5, 5, 5, 9), (70, 5, 90, 9), (0, 0, np.inf, 4), (-9, 0, -2, 8)])
-def test_boxes_that_are_none_are_refused_with_their_place(box: tuple[float, ...]) -> None:
-    with pytest.raises(DataError, match="drop such boxes") as caught:
-        annotation(boxes((1, 1, 9, 9), box))
-    assert caught.value.where == "here"
-
-
-def test_masks_are_no_boxes() -> None:
-    with pytest.raises(DataError, match="choose a domain with boxes"):
-        head().annotation(np.zeros((64, 64), np.uint8), (64, 64), where="x")  # type: ignore[arg-type]

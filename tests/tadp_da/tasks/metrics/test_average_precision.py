@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tadp_da.errors import DataError, UsageError
-from tadp_da.heads._detection_score import METRIC, NO_COCO, DetectionScore
-from tadp_da.heads._voc_ap import Curve, match, overlap
+from tadp_da.tasks.metrics.average_precision import NO_COCO, AveragePrecision
+from tadp_da.tasks.metrics.voc_ap import Curve, match, overlap
 from tadp_da.types import Boxes, Detections, LabelSpace
 
 TWO = LabelSpace("detection", ("car", "dog"))
@@ -42,17 +42,25 @@ def found(*rows: tuple[Any, ...]) -> Detections:
     )
 
 
+def metric_of(
+    pairs: list[tuple[Detections, Boxes]], labels: LabelSpace = TWO, **settings: Any
+) -> AveragePrecision:
+    metric = AveragePrecision(labels, **({"coco": False} | settings))
+    for prediction, label in pairs:
+        metric.update(prediction, label)
+    return metric
+
+
 def scored(
     pairs: list[tuple[Detections, Boxes]], labels: LabelSpace = TWO, **settings: Any
-) -> dict[str, Any]:
-    score = DetectionScore(labels, **({"coco": False} | settings))
-    for decision, label in pairs:
-        score.update(decision, label)
-    return score.compute()
+) -> dict[str, float | None]:
+    """Values by name of the measure."""
+    return {m.name: m.value for m in metric_of(pairs, labels, **settings).compute()}
 
 
 def ap50(pairs: list[tuple[Detections, Boxes]], kind: str = "VOC07") -> float:
-    value: float = scored(pairs)["ap"][kind]["AP50"]
+    value = scored(pairs)[f"AP50 ({kind})"]
+    assert value is not None
     return value
 
 
@@ -129,60 +137,47 @@ def test_equal_scores_keep_the_order_of_images_and_of_finds() -> None:
 
 
 def test_classes_never_meet_and_an_absent_one_is_not_averaged() -> None:
-    result = scored([(found((BOX, 1, 0.9)), truth((BOX, 0)))])
-    assert result["classes"] == {"car": 0.0, "dog": None}
-    assert (result["main"], result["counted"], result["objects"]) == (0.0, 1, 1)
-    assert result["metric"] == METRIC
+    metric = metric_of([(found((BOX, 1, 0.9)), truth((BOX, 0)))])
+    main = metric.compute()[0]
+    assert (main.name, main.value, main.unit, main.higher_is_better) == ("AP50 (VOC07)", 0.0, "%", True)
+    assert main.per_class == {"car": 0.0, "dog": None}
+    assert metric.details() == {"objects": 1}
 
 
 def test_an_image_without_objects_counts() -> None:
     good = (found((BOX, 0, 0.5)), truth((BOX, 0)))
-    result = scored([good, (found((BOX, 0, 0.9)), truth())])
-    assert result["images"] == 2
-    assert result["ap"]["VOC10"]["AP50"] == pytest.approx(50)
-    assert scored([good, (found(), truth((BOX, 0)))])["ap"]["VOC10"]["AP50"] == pytest.approx(50)
+    assert ap50([good, (found((BOX, 0, 0.9)), truth())], "VOC10") == pytest.approx(50)
+    assert ap50([good, (found(), truth((BOX, 0)))], "VOC10") == pytest.approx(50)
 
 
 def test_the_mean_over_overlaps() -> None:
     """An overlap of 0.8 is a hit at 0.5, ..., 0.8: seven of ten."""
     result = scored([(found((NEAR, 0, 0.9)), truth((BOX, 0)))])
-    assert result["ap"]["VOC10"]["AP"] == pytest.approx(70)
-    assert result["ap"]["VOC07"]["AP50"] == 100
+    assert result["AP (VOC10)"] == pytest.approx(70)
+    assert result["AP50 (VOC07)"] == 100
 
 
 def test_six_of_twenty_classes_finds_of_others_are_dropped() -> None:
     all_of_them = LabelSpace("detection", ("sofa", "dog", "car"))
     pairs = [(found((BOX, 2, 0.5), (FAR, 0, 0.9), (NEAR, 1, 0.7)), truth((BOX, 0)))]
-    result = scored(pairs, decides=all_of_them)
-    assert result["classes"] == {"car": 100.0, "dog": None}
-    with pytest.raises(UsageError, match="cannot find dog") as caught:
-        DetectionScore(TWO, decides=LabelSpace("detection", ("car",)))
+    main = metric_of(pairs, predicted=all_of_them).compute()[0]
+    assert main.per_class == {"car": 100.0, "dog": None}
+    with pytest.raises(UsageError, match="does not predict dog") as caught:
+        AveragePrecision(TWO, LabelSpace("detection", ("car",)))
     assert "with these classes" in caught.value.fix
 
 
 def test_one_image_alone() -> None:
-    score = DetectionScore(TWO, coco=False)
-    assert score.alone(found((BOX, 0, 0.5)), truth((BOX, 0), (FAR, 1))) == pytest.approx(50)
-    assert score.alone(found((BOX, 0, 0.5)), truth((BOX, 0, True))) is None
-    assert score.alone(found(), truth()) is None
+    score = AveragePrecision(TWO, coco=False)
+    assert score.per_image(found((BOX, 0, 0.5)), truth((BOX, 0), (FAR, 1))) == pytest.approx(50)
+    assert score.per_image(found((BOX, 0, 0.5)), truth((BOX, 0, True))) is None
+    assert score.per_image(found(), truth()) is None
 
 
 @pytest.mark.parametrize("box", [(5, 5, 5, 9), (9, 5, 5, 9), (0, 0, np.nan, 4)])
 def test_boxes_that_are_none_are_refused(box: tuple[float, ...]) -> None:
     with pytest.raises(DataError, match="drop such boxes"):
-        DetectionScore(TWO).update(found(), truth((box, 0)))
-
-
-def test_painted_are_true_outlines_and_sure_finds() -> None:
-    score = DetectionScore(TWO, decides=LabelSpace("detection", ("sofa", "dog", "car")))
-    decision, label = score.paint(
-        found((BOX, 2, 0.9), (FAR, 1, 0.4)), truth((FAR, 1), ((0, 0, 3, 3), 0)), (80, 90)
-    )
-    assert set(np.unique(decision)) == {0, 255}
-    assert (decision[10, 10:20] == 0).all()
-    assert decision[9, 10] == decision[20, 10] == decision[15, 15] == decision[15, 20] == 255
-    assert set(np.unique(label)) == {0, 1, 255}
-    assert (label[60, 60], label[69, 69], label[70, 70], label[2, 2], label[1, 1]) == (1, 1, 255, 0, 255)
+        AveragePrecision(TWO).update(found(), truth((box, 0)))
 
 
 # -- by law and by others
@@ -281,7 +276,7 @@ def kit_2010(recall: list[float], precision: list[float]) -> float:
 
 @settings(max_examples=80, deadline=None)
 @given(seed=st.integers(0, 2**32), threshold=st.sampled_from([0.5, 0.65, 0.75, 0.9]))
-def test_it_agrees_with_the_kit_retold(seed: int, threshold: float) -> None:
+def test_it_agrees_with_the_kit_in_its_own_terms(seed: int, threshold: float) -> None:
     pairs = random_pairs(seed)
     for label in range(2):
         curve = match([d for d, _ in pairs], [t for _, t in pairs], label).at(threshold)
@@ -294,33 +289,31 @@ def test_it_agrees_with_the_kit_retold(seed: int, threshold: float) -> None:
 @given(seed=st.integers(0, 2**32))
 def test_laws(seed: int) -> None:
     pairs = random_pairs(seed)
-    plain = scored(pairs)["ap"]
+    plain = scored(pairs)
     monotone = [(dataclasses.replace(d, scores=d.scores**3 / 2), t) for d, t in pairs]
-    assert scored(monotone)["ap"] == plain, "only the order of scores counts"
+    assert scored(monotone) == plain, "only the order of scores counts"
     grown = [
         (dataclasses.replace(d, xyxy=d.xyxy * 4), dataclasses.replace(t, xyxy=t.xyxy * 4)) for d, t in pairs
     ]
-    assert scored(grown)["ap"] == plain, "the size of the picture does not count"
+    assert scored(grown) == plain, "the size of the picture does not count"
     worse = [*pairs, (found((BOX, 0, 1.0), (BOX, 1, 1.0)), truth())]
-    assert scored(worse)["ap"]["VOC10"]["AP50"] <= plain["VOC10"]["AP50"]
+    assert scored(worse)["AP50 (VOC10)"] <= plain["AP50 (VOC10)"]
     late = [*pairs, (found((BOX, 0, 0.0), (BOX, 1, 0.0)), truth())]
-    assert scored(late)["ap"] == plain, "a false alarm behind everything costs nothing"
-    assert all(0 <= plain[k]["AP"] <= plain[k]["AP50"] + 1e-9 <= 100 + 1e-6 for k in ("VOC07", "VOC10"))
+    assert scored(late) == plain, "a false alarm behind everything costs nothing"
+    assert all(
+        0 <= plain[f"AP ({k})"] <= plain[f"AP50 ({k})"] + 1e-9 <= 100 + 1e-6 for k in ("VOC07", "VOC10")
+    )
     perfect = [(Detections(t.xyxy, t.labels, np.ones(len(t), np.float32)), t) for _, t in pairs]
-    best = scored(perfect)["ap"]
-    assert {best[k][m] for k in ("VOC07", "VOC10") for m in ("AP", "AP50")} == {100.0}
+    assert set(scored(perfect).values()) == {100.0, None}, "COCO is not asked for"
 
 
 def test_nothing_found_is_zero_and_perfect_is_a_hundred_in_all_three() -> None:
     pairs = random_pairs(5)
-    nothing = scored([(found(), t) for _, t in pairs], coco=True)["ap"]
-    assert {v[m] for v in nothing.values() for m in ("AP", "AP50")} == {0.0}
+    assert set(scored([(found(), t) for _, t in pairs], coco=True).values()) == {0.0}
     perfect = [(Detections(t.xyxy, t.labels, np.ones(len(t), np.float32)), t) for _, t in pairs]
-    whole = scored(perfect, coco=True)["ap"]
-    assert [v[m] for v in whole.values() for m in ("AP", "AP50")] == pytest.approx([100.0] * 6)
+    assert list(scored(perfect, coco=True).values()) == pytest.approx([100.0] * 6)
     shuffled = [(d, t) for (d, _), (_, t) in zip(pairs, pairs[1:] + pairs[:1], strict=True)]
-    by_chance = scored(shuffled, coco=True)["ap"]
-    assert all(v["AP50"] < 25 for v in by_chance.values())
+    assert all(v is not None and v < 25 for v in scored(shuffled, coco=True).values())
 
 
 def pycocotools(pairs: list[tuple[Detections, Boxes]]) -> tuple[float, float]:
@@ -366,8 +359,7 @@ def pycocotools(pairs: list[tuple[Detections, Boxes]]) -> tuple[float, float]:
 def test_coco_numbers_are_cocos_own(seed: int) -> None:
     pairs = random_pairs(seed, ties=False)
     result = scored(pairs, coco=True)
-    assert (result["ap"]["COCO"]["AP"], result["ap"]["COCO"]["AP50"]) == pytest.approx(pycocotools(pairs))
-    assert result["notes"] == []
+    assert (result["AP (COCO)"], result["AP50 (COCO)"]) == pytest.approx(pycocotools(pairs))
 
 
 def test_without_the_package_coco_is_absent_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,8 +367,8 @@ def test_without_the_package_coco_is_absent_with_a_note(monkeypatch: pytest.Monk
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *a: None if name == "faster_coco_eval" else real(name, *a)
     )
-    result = scored([(found((BOX, 0, 0.5)), truth((BOX, 0)))], coco=True)
-    assert result["ap"]["COCO"] is None
-    assert result["notes"] == [NO_COCO]
+    metric = metric_of([(found((BOX, 0, 0.5)), truth((BOX, 0)))], coco=True)
+    values = {m.name: m.value for m in metric.compute()}
+    assert (values["AP50 (VOC07)"], values["AP50 (COCO)"], values["AP (COCO)"]) == (100, None, None)
+    assert metric.notes() == (NO_COCO,)
     assert "tadp-da[det]" in NO_COCO
-    assert result["main"] == 100

@@ -1,4 +1,4 @@
-"""Average precision as the development kits of Pascal VOC compute it (Everingham et al., 2010). A helper, no plug-in.
+"""Average precision as the development kits of Pascal VOC compute it (Everingham et al., 2010).
 
 The kits count pixels: a box from column 3 to column 5 is three wide. Our boxes are half-open, 3 to 6, so their widths
 and overlaps are those numbers without a ``+ 1`` anywhere.

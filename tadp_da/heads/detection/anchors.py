@@ -1,4 +1,4 @@
-"""torchvision's anchors and pooling for levels whose strides are known. Helpers, not a plug-in.
+"""torchvision's anchors and pooling for levels whose strides are known.
 
 torchvision guesses strides from sizes, which goes wrong off the grid, where the last cell covers pixels beyond the
 border.

@@ -115,7 +115,7 @@ def test_there_is_a_preset_with_boxes_for_every_one_with_masks() -> None:
     assert {f"{name}-boxes" for name in plain} == {*shipped("presets")} - plain
 
 
-def test_row_66_a_stranger_with_boxes_is_scored_on_the_classes_that_both_sides_have(
+def test_a_stranger_with_boxes_is_scored_on_the_classes_that_both_sides_have(
     tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for index in range(3):

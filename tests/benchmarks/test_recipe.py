@@ -65,7 +65,7 @@ def test_ablations_differ_from_dreambooth_only_in_what_they_use() -> None:
         ({"adapt": {"batch": 2, "augment": {"scale": [0.5, 2]}}}, "recipe.adapt", "images scaled by"),
     ],
 )
-def test_row_39_nonsense_is_refused_with_its_path_and_advice(
+def test_nonsense_is_refused_with_its_path_and_advice(
     fields: dict[str, object], where: str, advice: str
 ) -> None:
     with pytest.raises(UsageError) as refused:
@@ -129,7 +129,7 @@ def test_a_users_file_is_read_like_a_shipped_one(tmp_path: Path) -> None:
         ("a: [", "not readable as YAML"),
     ],
 )
-def test_row_39_yaml_that_is_no_plain_mapping_is_refused(text: str, advice: str) -> None:
+def test_yaml_that_is_no_plain_mapping_is_refused(text: str, advice: str) -> None:
     with pytest.raises(UsageError, match=advice):
         parse_yaml(text, where="x.yaml")
 
@@ -215,7 +215,7 @@ def test_captions_are_read_from_the_file_that_is_given_for_a_split(tmp_path: Pat
         ),
     ],
 )
-def test_row_39_files_that_would_surprise_are_refused(tmp_path: Path, text: str, what: str) -> None:
+def test_files_that_would_surprise_are_refused(tmp_path: Path, text: str, what: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(UsageError) as refused:
@@ -224,7 +224,7 @@ def test_row_39_files_that_would_surprise_are_refused(tmp_path: Path, text: str,
     assert refused.value.fix
 
 
-def test_row_39_a_file_in_another_encoding_is_answered_with_the_command_that_converts_it(
+def test_a_file_in_another_encoding_is_answered_with_the_command_that_converts_it(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "mine.yaml"
@@ -235,7 +235,7 @@ def test_row_39_a_file_in_another_encoding_is_answered_with_the_command_that_con
 
 
 @pytest.mark.parametrize("text", ["limit=[1", "limit=!!python/name:os.system", "limit=2001-99-99"])
-def test_row_39_overrides_are_plain_values_too(text: str) -> None:
+def test_overrides_are_plain_values_too(text: str) -> None:
     with pytest.raises(UsageError, match="not readable as YAML") as refused:
         read_benchmark("mini-night", (text,))
     assert "--set limit=" in str(refused.value.where)

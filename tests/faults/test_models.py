@@ -54,7 +54,7 @@ def predict(backbone: Any, text: str = "a night street") -> torch.Tensor:
 # -- words
 
 
-def test_row_28_a_learned_word_at_the_end_survives_a_caption_that_is_too_long(backbone: Any) -> None:
+def test_a_learned_word_at_the_end_survives_a_caption_that_is_too_long(backbone: Any) -> None:
     word = "<dusk>"
     backbone.load_concept(concept_of(backbone, rows=rows(3)))
     names = f"{word} {word}_1 {word}_2"
@@ -67,7 +67,7 @@ def test_row_28_a_learned_word_at_the_end_survives_a_caption_that_is_too_long(ba
         backbone.encode_text([rewrite.target("a car on a street " * 40)])
 
 
-def test_row_29_an_adopted_word_of_the_vocabulary_is_refused(backbone: Any, tmp_path: Path) -> None:
+def test_an_adopted_word_of_the_vocabulary_is_refused(backbone: Any, tmp_path: Path) -> None:
     file = saved(tmp_path / "night.safetensors", {"night": rows()})
     with pytest.raises(UsageError, match="'night' is in the vocabulary already") as caught:
         adopt(backbone, embedding=file)
@@ -75,9 +75,7 @@ def test_row_29_an_adopted_word_of_the_vocabulary_is_refused(backbone: Any, tmp_
 
 
 @pytest.mark.parametrize(("width", "name"), [(768, "Stable Diffusion 1.x"), (1024, "Stable Diffusion 2.x")])
-def test_row_30_rows_of_another_width_name_both_models(
-    backbone: Any, tmp_path: Path, width: int, name: str
-) -> None:
+def test_rows_of_another_width_name_both_models(backbone: Any, tmp_path: Path, width: int, name: str) -> None:
     file = saved(tmp_path / "x.safetensors", {"<x>": rows(2, width)})
     with pytest.raises(ArtifactError) as caught:
         adopt(backbone, embedding=file)
@@ -89,7 +87,7 @@ def test_row_30_rows_of_another_width_name_both_models(
     assert caught.value.exit_code == 6
 
 
-def test_row_31_one_of_several_embeddings_is_taken_by_name_only(tmp_path: Path) -> None:
+def test_one_of_several_embeddings_is_taken_by_name_only(tmp_path: Path) -> None:
     two = saved(tmp_path / "two.safetensors", {"<a>": rows()[0], "<b>": rows(2)})
     with pytest.raises(ArtifactError, match="holds 2 embeddings: <a>, <b>") as caught:
         read_embedding(two)
@@ -103,7 +101,7 @@ def test_row_31_one_of_several_embeddings_is_taken_by_name_only(tmp_path: Path) 
         read_embedding(one, "<b>")
 
 
-def test_row_31_an_embedding_without_a_name_needs_one(tmp_path: Path) -> None:
+def test_an_embedding_without_a_name_needs_one(tmp_path: Path) -> None:
     file = saved(tmp_path / "x.safetensors", {"emb_params": rows(2)})
     with pytest.raises(UsageError, match="does not say its word") as caught:
         read_embedding(file)
@@ -134,7 +132,7 @@ READERS: dict[str, Callable[[Path, Any], object]] = {
 
 @pytest.mark.parametrize("what", READERS)
 @pytest.mark.parametrize("name", ["x.pt", "x.bin", "x.CKPT", "x.pkl", ROWS])
-def test_row_34_a_pickle_is_refused_and_its_payload_never_runs(
+def test_a_pickle_is_refused_and_its_payload_never_runs(
     backbone: Any, tmp_path: Path, what: str, name: str
 ) -> None:
     path, witness = tmp_path / name, tmp_path / "ran"
@@ -152,7 +150,7 @@ def test_row_34_a_pickle_is_refused_and_its_payload_never_runs(
     assert witness.exists()  # it would have
 
 
-def test_row_34_advice_for_pickles_says_how_to_convert(tmp_path: Path) -> None:
+def test_advice_for_pickles_says_how_to_convert(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="is a pickle, which can run any code") as caught:
         read_tensors(tmp_path / "x.pt")
     assert "safetensors.torch.save_file" in caught.value.fix
@@ -171,7 +169,7 @@ def test_row_34_advice_for_pickles_says_how_to_convert(tmp_path: Path) -> None:
         b"PK\x03\x04" * 9,
     ],
 )
-def test_row_35_what_is_no_safetensors_is_named(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_safetensors_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
     with pytest.raises(ArtifactError) as caught:
@@ -180,7 +178,7 @@ def test_row_35_what_is_no_safetensors_is_named(tmp_path: Path, content: bytes) 
     assert "fetch or make the file again" in caught.value.fix
 
 
-def test_row_35_a_file_that_is_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "x.safetensors", {"<x>": rows(2), "<y>": rows(3)})
     whole = path.read_bytes()
     for length in range(0, len(whole), 7):
@@ -189,7 +187,7 @@ def test_row_35_a_file_that_is_cut_off_anywhere_is_refused(tmp_path: Path) -> No
             read_tensors(path)
 
 
-def test_row_35_where_the_newest_checkpoint_is_damaged_an_older_one_is_offered(tmp_path: Path) -> None:
+def test_where_the_newest_checkpoint_is_damaged_an_older_one_is_offered(tmp_path: Path) -> None:
     line = torch.nn.Linear(2, 1)
     kept = Checkpoints(
         tmp_path, line, list(line.parameters()), torch.optim.AdamW(line.parameters()), None, None
@@ -211,7 +209,7 @@ def test_row_35_where_the_newest_checkpoint_is_damaged_an_older_one_is_offered(t
     assert kept.restore() == 1
 
 
-def test_row_36_numbers_that_are_none_are_refused_with_the_tensors_name(tmp_path: Path) -> None:
+def test_numbers_that_are_none_are_refused_with_the_tensors_name(tmp_path: Path) -> None:
     for value in ("nan", "inf", "-inf"):
         path = saved(tmp_path / "x.safetensors", {"<x>": rows(), "<y>": torch.full((1, 4), float(value))})
         with pytest.raises(
@@ -220,7 +218,7 @@ def test_row_36_numbers_that_are_none_are_refused_with_the_tensors_name(tmp_path
             read_tensors(path)
 
 
-def test_row_36_shapes_that_are_no_rows_are_refused(tmp_path: Path) -> None:
+def test_shapes_that_are_no_rows_are_refused(tmp_path: Path) -> None:
     for shape in ((2, 3, 4), (0, 32), ()):
         path = saved(tmp_path / "x.safetensors", {"<x>": torch.zeros(shape)})
         with pytest.raises(ArtifactError, match="expected rows"):
@@ -230,7 +228,7 @@ def test_row_36_shapes_that_are_no_rows_are_refused(tmp_path: Path) -> None:
 # -- code beside models
 
 
-def test_row_40_code_of_a_model_is_never_run(tiny_pipeline: Path, tmp_path: Path) -> None:
+def test_code_of_a_model_is_never_run(tiny_pipeline: Path, tmp_path: Path) -> None:
     folder = tmp_path / "sd"
     folder.mkdir()
     for part in tiny_pipeline.iterdir():
@@ -244,7 +242,7 @@ def test_row_40_code_of_a_model_is_never_run(tiny_pipeline: Path, tmp_path: Path
     assert not (tmp_path / "ran").exists()
 
 
-def test_row_40_code_of_a_captioner_is_never_run(tmp_path: Path) -> None:
+def test_code_of_a_captioner_is_never_run(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     auto = {"AutoConfig": "mine.C", "AutoModelForImageTextToText": "mine.M", "AutoProcessor": "mine.P"}
     config = json.dumps({"model_type": "mine", "auto_map": auto})
@@ -257,7 +255,7 @@ def test_row_40_code_of_a_captioner_is_never_run(tmp_path: Path) -> None:
     assert "Salesforce/blip2-opt-2.7b" in caught.value.fix
 
 
-def test_row_40_no_recipe_can_ask_for_code(tmp_path: Path) -> None:
+def test_no_recipe_can_ask_for_code(tmp_path: Path) -> None:
     pair = {"source": "mini-day", "target": "mini-fog"}
     for place in ({}, {"captions": {}}, {"backbone": {}}):
         fields = {name: {"trust_remote_code": True} for name in place} or {"trust_remote_code": True}
@@ -265,7 +263,7 @@ def test_row_40_no_recipe_can_ask_for_code(tmp_path: Path) -> None:
             Recipe.from_mapping(pair | fields)
 
 
-def test_row_73_every_module_imports_without_extras_and_without_a_network() -> None:
+def test_every_module_imports_without_extras_and_without_a_network() -> None:
     code = """
 import importlib, importlib.machinery, pkgutil, socket, sys
 def refuse(*a, **k): raise AssertionError("network")
@@ -295,7 +293,7 @@ def learned(backbone: Any) -> Concept:
 
 
 @pytest.mark.parametrize("alpha", [None, 1.0, 8.0])
-def test_row_76_a_kohya_file_is_the_same_change_for_every_alpha(
+def test_a_kohya_file_is_the_same_change_for_every_alpha(
     backbone: Any, learned: Concept, tiny_pipeline: Path, tmp_path: Path, alpha: float | None
 ) -> None:
     from diffusers import StableDiffusionPipeline
@@ -319,9 +317,7 @@ def test_row_76_a_kohya_file_is_the_same_change_for_every_alpha(
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_row_76_files_of_diffusers_and_peft_are_adopted(
-    backbone: Any, learned: Concept, tmp_path: Path
-) -> None:
+def test_files_of_diffusers_and_peft_are_adopted(backbone: Any, learned: Concept, tmp_path: Path) -> None:
     expected = predict(copy.deepcopy(backbone).load_concept(learned))
     learned.save(tmp_path)
     peft = {
@@ -334,9 +330,7 @@ def test_row_76_files_of_diffusers_and_peft_are_adopted(
         torch.testing.assert_close(predict(again), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_row_76_layers_that_a_concept_cannot_hold_are_told(
-    backbone: Any, learned: Concept, tmp_path: Path
-) -> None:
+def test_layers_that_a_concept_cannot_hold_are_told(backbone: Any, learned: Concept, tmp_path: Path) -> None:
     file = tmp_path / "kohya.safetensors"
     write_kohya(learned, file)
     stored = load_file(file)
@@ -354,9 +348,7 @@ def test_row_76_layers_that_a_concept_cannot_hold_are_told(
         read_lora(file, backbone.unet)
 
 
-def test_row_76_a_concept_without_layers_has_no_such_file(
-    backbone: Any, learned: Concept, tmp_path: Path
-) -> None:
+def test_a_concept_without_layers_has_no_such_file(backbone: Any, learned: Concept, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no low-rank layers"):
         write_kohya(concept_of(backbone, rows=rows()), tmp_path / "x.safetensors")
     for alpha in (0.0, -1.0, float("nan"), float("inf")):
@@ -364,7 +356,7 @@ def test_row_76_a_concept_without_layers_has_no_such_file(
             write_kohya(learned, tmp_path / "x.safetensors", alpha=alpha)
 
 
-def test_row_76_from_the_front_door_and_back(
+def test_from_the_front_door_and_back(
     tiny_pipeline: Path, backbone: Any, learned: Concept, tmp_path: Path
 ) -> None:
     learned.save(tmp_path / "ours")

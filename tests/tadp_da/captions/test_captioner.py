@@ -207,7 +207,7 @@ def test_a_model_that_is_not_there_is_an_error_with_advice(name: str, advice: st
     assert advice in caught.value.fix
 
 
-def test_row_34_pickled_weights_are_refused(blip2: Path, tmp_path: Path) -> None:
+def test_pickled_weights_are_refused(blip2: Path, tmp_path: Path) -> None:
     import torch
     from safetensors.torch import load_file
 

@@ -56,7 +56,7 @@ def test_quantized_captions_are_made_in_silence_and_signed(
 
 
 @pytest.mark.parametrize("quantization", BITS)
-def test_row_54_a_quantized_captioner_of_other_weights_is_another(
+def test_a_quantized_captioner_of_other_weights_is_another(
     wide: Path, tmp_path: Path, quantization: str
 ) -> None:
     pytest.importorskip("bitsandbytes")

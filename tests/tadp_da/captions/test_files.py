@@ -109,7 +109,7 @@ def test_a_broken_file_is_refused_by_name_and_key(tmp_path: Path, text: str, wha
     assert '{"captions": ["a car on a street"]}' in caught.value.fix
 
 
-def test_row_27_a_file_in_another_encoding_is_refused_with_the_command_that_converts_it(
+def test_a_file_in_another_encoding_is_refused_with_the_command_that_converts_it(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "captions.json"
@@ -166,7 +166,7 @@ def test_images_that_share_a_stem_are_refused_in_a_file_of_stems(tmp_path: Path)
     assert "key the file by relative paths" in caught.value.fix
 
 
-def test_row_26_missing_captions_are_answered_with_coverage_and_the_command_that_makes_them(
+def test_missing_captions_are_answered_with_coverage_and_the_command_that_makes_them(
     tmp_path: Path,
 ) -> None:
     file = CaptionFile.read(given_file(tmp_path, {"night/1.png": "one"}))

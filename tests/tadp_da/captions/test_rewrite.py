@@ -116,7 +116,7 @@ _WORDS = st.sampled_from(["a", "the", "car", "building", "and", "of", "illuminat
     ),
     word=st.sampled_from(["sks", "<n> <n_1>"]),
 )
-def test_row_28_a_fitted_prompt_is_within_the_limit_and_keeps_the_word(
+def test_a_fitted_prompt_is_within_the_limit_and_keeps_the_word(
     caption: str, limit: int, strategy: str, word: str
 ) -> None:
     fitted = fit(

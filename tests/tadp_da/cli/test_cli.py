@@ -204,7 +204,7 @@ def test_every_command_has_help_with_an_example() -> None:
         assert f"tadp-da {name}" in (command.help or ""), f"{name} shows no example"
 
 
-def test_row_73_import_is_quick_light_and_touches_no_network() -> None:
+def test_import_is_quick_light_and_touches_no_network() -> None:
     code = (
         "import socket, sys, time\n"
         "def refuse(*a, **k): raise AssertionError('network')\n"

@@ -72,7 +72,7 @@ def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
         ({"image_id": 99}, "belong to no image: ids 99", "add the images"),
     ],
 )
-def test_row_21_a_malformed_annotation_is_refused(
+def test_a_malformed_annotation_is_refused(
     tmp_path: Path, change: dict[str, Any], what: str, fix: str
 ) -> None:
     with pytest.raises(DataError) as caught:
@@ -105,7 +105,7 @@ def test_names_that_lead_out_of_the_folder_are_refused(tmp_path: Path, name: str
         build(tmp_path, [], [{"id": 1, "file_name": name}]).unlabeled(tmp_path, "train")
 
 
-def test_row_14_missing_pictures_are_listed(tmp_path: Path) -> None:
+def test_missing_pictures_are_listed(tmp_path: Path) -> None:
     images = [*IMAGES, {"id": 9, "file_name": "gone.jpg"}]
     with pytest.raises(DataError, match=r"1 of 3 pictures are missing: gone.jpg"):
         build(tmp_path, [], images).unlabeled(tmp_path, "train")
@@ -113,7 +113,7 @@ def test_row_14_missing_pictures_are_listed(tmp_path: Path) -> None:
         build(tmp_path, [], [*IMAGES, IMAGES[1]]).unlabeled(tmp_path, "train")
 
 
-def test_row_09_boxes_of_another_size_are_refused(tmp_path: Path) -> None:
+def test_boxes_of_another_size_are_refused(tmp_path: Path) -> None:
     images = [IMAGES[0], IMAGES[1] | {"width": 80}]
     with pytest.raises(DataError, match="made for 80x30 pixels, the picture shows 40x30"):
         targets(build(tmp_path, [DOG], images), tmp_path)

@@ -50,7 +50,7 @@ LAYERS = (
         "tadp_da.model_files",
         "tadp_da.mini.pretrain",
         "tadp_da.mini.report",
-        "tadp_da.doctor.report",
+        "tadp_da.doctor",
     ),
     ("personalize", "adapt"),
     ("benchmarks",),

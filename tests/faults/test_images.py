@@ -104,7 +104,7 @@ def test_unpaired_and_double_names_are_listed(own: Path) -> None:
     trees.picture(own / "i/9.PNG")
     assert "1 of 5 images have no mask: 9" in only(check(own)).what
     trees.picture(own / "i/9.jpg")
-    assert "stand for several files, e.g. 9.PNG and 9.jpg" in only(check(own)).what
+    assert "are shared by several files, e.g. 9.PNG and 9.jpg" in only(check(own)).what
 
 
 def test_test_pictures_among_the_others_are_found_by_content(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_test_pictures_among_the_others_are_found_by_content(tmp_path: Path) -> 
     (tmp_path / "new/z.png").write_bytes((tmp_path / "test/e.png").read_bytes())
     domain = folder_domain("mine", images={"unlabeled": tmp_path / "new", "test": tmp_path / "test"})
     finding = only(check_data(domain, tmp_path))
-    assert "1 test pictures are also in 'unlabeled'" in finding.what
+    assert "1 test images are also in 'unlabeled'" in finding.what
     assert finding.where == (f"{tmp_path / 'test/e.png'} = {tmp_path / 'new/z.png'}",)
 
 
@@ -140,10 +140,10 @@ def spoiled(root: Path) -> Path:
 
 
 def test_a_run_looks_at_every_file_first_and_counts_offenders(own: Path) -> None:
-    with pytest.raises(DataError, match="2 of 4 pictures of 'mine' cannot be used: cannot decode") as caught:
+    with pytest.raises(DataError, match="2 of 4 images of 'mine' cannot be used: cannot decode") as caught:
         preflight(mine(spoiled(own)), own, ["train"], a_run(own))
     assert caught.value.where == str(own / "i/1.png")
-    assert "re-encode or remove the file; or go on without them: --skip-bad" in caught.value.fix
+    assert "re-encode or remove the file; or continue without them: --skip-bad" in caught.value.fix
     assert caught.value.exit_code == 3
 
 
@@ -157,7 +157,7 @@ def test_with_skip_bad_a_run_goes_on_and_lists_what_it_left_out(
     assert list(listed["train"]) == ["i/1.png", "i/2.png"]
     assert "cannot decode" in listed["train"]["i/1.png"]
     assert "value 9 in" in listed["train"]["i/2.png"]
-    assert "mine: 2 pictures cannot be used and are left out" in caplog.text
+    assert "mine: 2 images cannot be used and are left out" in caplog.text
     for example in kept.labeled(own, "train", {"i/0.png": "a", "i/3.png": "b"}):
         assert example.target.shape == (30, 40)
 
@@ -176,7 +176,7 @@ def test_a_mended_set_has_no_list_any_more(own: Path) -> None:
 def test_a_set_of_bad_pictures_only_is_refused_anyway(own: Path) -> None:
     for path in (own / "i").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(DataError, match="4 of 4 pictures") as caught:
+    with pytest.raises(DataError, match="4 of 4 images") as caught:
         preflight(mine(own), own, ["train"], a_run(own, skip_bad=True))
     assert "--skip-bad" not in caught.value.fix
 
@@ -211,7 +211,7 @@ def test_a_run_refuses_known_test_pictures_before_it_trains(own: Path) -> None:
     (own / "t").mkdir()
     (own / "t/9.png").write_bytes((own / "i/3.png").read_bytes())
     domain = folder_domain("mine", images={"unlabeled": own / "i", "test": own / "t"})
-    with pytest.raises(DataError, match="1 test pictures are also in 'unlabeled'") as caught:
+    with pytest.raises(DataError, match="1 test images are also in 'unlabeled'") as caught:
         preflight(domain, own, ["unlabeled", "test"], a_run(own))
     assert "--allow-overlap" in caught.value.fix
     assert preflight(domain, own, ["unlabeled", "test"], a_run(own, allow_overlap=True)) is domain
@@ -239,7 +239,7 @@ def test_loops_of_links_are_not_followed_and_dead_links_are_told(own: Path) -> N
     (own / "i/dead.png").symlink_to(own / "nowhere.png")
     trees.mask(own / "m/dead.png", 0)
     assert only(check(own)).where == (str(own / "i/dead.png"),)
-    with pytest.raises(DataError, match="cannot look at a picture") as caught:
+    with pytest.raises(DataError, match="cannot access an image") as caught:
         preflight(mine(own), own, ["train"], a_run(own))
     assert "dead.png" in str(caught.value.where)
 

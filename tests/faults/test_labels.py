@@ -19,7 +19,7 @@ def own(tmp_path: Path) -> Path:
 def test_colours_where_ids_are_expected_are_answered_with_the_option(own: Path) -> None:
     trees.picture(own / "m/0.png")
     finding = only(check(own))
-    assert "RGB picture, expected one channel" in finding.what
+    assert "RGB image, expected one channel" in finding.what
     assert "folder_domain(colours=" in finding.fix
 
 
@@ -45,7 +45,7 @@ def test_masks_of_ignored_pixels_only_are_warned_of(own: Path) -> None:
     finding = only(check(own), "warning")
     assert "ignored pixels only" in finding.what
     assert finding.where == (str(own / "i/2.png"),)
-    assert check(own).lines()[-1] == "good to use; 1 warnings"
+    assert check(own).lines()[-1] == "ready to use; 1 warnings"
 
 
 def test_sizes_must_agree(own: Path) -> None:
@@ -72,7 +72,7 @@ def test_are_listed_with_the_first_offenders(tmp_path: Path) -> None:
     report = check_data("comic2k", tmp_path, partial=True)
     kinds = {finding.what: (finding.level, finding.count) for finding in report.all_findings}
     assert not report.ok
-    assert kinds.pop("found 6 images, the data set has 1000: numbers cannot be compared with others") == (
+    assert kinds.pop("found 6 images, the data set has 1000: results are not comparable with others") == (
         "warning",
         1,
     )

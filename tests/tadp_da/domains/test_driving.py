@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tadp_da.domains import domains
-from tadp_da.domains.checks.validate import Finding, check_data
+from tadp_da.domains.checks.report import DataFinding
+from tadp_da.domains.checks.validate import check_data
 from tadp_da.domains.shared.driving import LABEL_IDS, LABELS
 from tadp_da.errors import DataError, UsageError
 from tests.tadp_da.domains import trees
@@ -97,7 +98,7 @@ def test_train_ids_under_the_name_of_label_ids_are_refused(tmp_path: Path) -> No
     assert "rename it to aachen_000000_000019_gtFine_labelTrainIds.png" in caught.value.fix
 
 
-def misnamed(root: Path, split: str = "train") -> list[Finding]:
+def misnamed(root: Path, split: str = "train") -> list[DataFinding]:
     report = check_data("cityscapes", root, splits=[split], partial=True)
     return [f for f in report.all_findings if f.level == "error"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tadp_da.domains.formats.boxes import Annotation
+from tadp_da.domains.formats.boxes import BoxAnnotation
 from tadp_da.domains.formats.voc_folder import voc_domain
 from tadp_da.domains.formats.voc_xml import read_annotation
 from tadp_da.errors import DataError, UsageError
@@ -17,7 +17,7 @@ from tests.tadp_da.domains import trees
 CLASSES = ("dog", "person", "tvmonitor")
 
 
-def read(tmp_path: Path, *things: trees.Thing | str, **options: object) -> Annotation:
+def read(tmp_path: Path, *things: trees.Thing | str, **options: object) -> BoxAnnotation:
     image = trees.picture(tmp_path / "1.jpg")
     path = trees.xml(tmp_path / "1.xml", things, **options)  # type: ignore[arg-type]
     return read_annotation(path, image, CLASSES)
@@ -49,9 +49,9 @@ BOX = "<bndbox><xmin>{}</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox
     [
         (OBJECT.format(""), "an object has no box", "add <bndbox> or remove the object"),
         (OBJECT.format("<bndbox><xmin>1</xmin></bndbox>"), "a box has no ymin", "counted from 1"),
-        (OBJECT.format(BOX.format("left")), "the xmin 'left', which is no number", "number of pixels"),
-        (OBJECT.format(BOX.format("nan")), "a coordinate that is no number", "correct or remove"),
-        (OBJECT.format(BOX.format("inf")), "a coordinate that is no number", "correct or remove"),
+        (OBJECT.format(BOX.format("left")), "the xmin 'left', which is not a number", "number of pixels"),
+        (OBJECT.format(BOX.format("nan")), "a coordinate that is not a number", "correct or remove"),
+        (OBJECT.format(BOX.format("inf")), "a coordinate that is not a number", "correct or remove"),
         (OBJECT.format(BOX.format("30")), "swapped corners: x 29 to 9", "smaller coordinate as the minimum"),
         (OBJECT.format("<difficult>maybe</difficult>" + BOX.format(1)), "difficult='maybe'", "write 0 or 1"),
         ("  <object>" + BOX.format(1) + "</object>", "an object has no name", "<name>car</name>"),
@@ -81,14 +81,14 @@ def test_boxes_without_area_are_dropped_and_told(tmp_path: Path) -> None:
 def test_a_box_that_reaches_outside_is_clipped_and_told(tmp_path: Path) -> None:
     found = read(tmp_path, ("dog", 0, 5, 99, 31), ("dog", 1, 1, 40, 30))
     assert found.boxes.xyxy.tolist() == [[0, 4, 40, 30], [0, 0, 40, 30]]
-    assert found.remarks == ("1 boxes reach outside the picture and were clipped",)
+    assert found.remarks == ("1 boxes reach outside the image and were clipped",)
 
 
 @pytest.mark.parametrize("corners", [(41, 1, 50, 9), (1, 31, 9, 40), (-9, 1, 0, 9)])
 def test_a_box_wholly_outside_is_refused(tmp_path: Path, corners: tuple[int, ...]) -> None:
-    with pytest.raises(DataError, match="lies outside its 40x30 picture") as caught:
+    with pytest.raises(DataError, match="is outside its 40x30 image") as caught:
         read(tmp_path, ("dog", *corners))  # type: ignore[arg-type]
-    assert "belongs to this picture" in caught.value.fix
+    assert "belongs to this image" in caught.value.fix
 
 
 def test_a_picture_without_objects_has_no_boxes(tmp_path: Path) -> None:
@@ -125,15 +125,15 @@ def test_parts_of_objects_are_not_objects(tmp_path: Path) -> None:
 
 
 def test_boxes_of_another_size_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="made for 80x60 pixels, the picture shows 40x30") as caught:
+    with pytest.raises(DataError, match="made for 80x60 pixels, the image is 40x30") as caught:
         read(tmp_path, ("dog", 1, 1, 9, 9), size=(80, 60))
-    assert "put back the picture that was annotated" in caught.value.fix
+    assert "restore the image that was annotated" in caught.value.fix
 
 
 def test_boxes_made_before_an_exif_turn_are_refused(tmp_path: Path) -> None:
     image = trees.turned(tmp_path / "1.jpg", (40, 30))
     path = trees.xml(tmp_path / "1.xml", size=(40, 30))
-    with pytest.raises(DataError, match="turned by its EXIF tag, the boxes are not") as caught:
+    with pytest.raises(DataError, match="rotated by its EXIF tag, the boxes are not") as caught:
         read_annotation(path, image, CLASSES)
     assert "exiftool -Orientation=" in caught.value.fix
     trees.xml(path, size=(30, 40))
@@ -171,7 +171,7 @@ def test_document_types_and_entities_are_refused_at_once(tmp_path: Path, attack:
 )
 def test_what_is_no_xml_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "1.xml").write_bytes(content)
-    with pytest.raises(DataError, match="an annotation is no XML") as caught:
+    with pytest.raises(DataError, match="an annotation is not valid XML") as caught:
         read_annotation(tmp_path / "1.xml", trees.picture(tmp_path / "1.jpg"), CLASSES)
     assert "export it again" in caught.value.fix
 
@@ -214,7 +214,7 @@ def test_pictures_and_annotations_without_partner_are_listed(tmp_path: Path) -> 
         trees.xml(tmp_path / f"x/{name}.xml")
     with pytest.raises(DataError, match="1 of 4 annotations have no image: 4") as caught:
         own(tmp_path)
-    assert "remove what has no partner" in caught.value.fix
+    assert "remove the files without partner" in caught.value.fix
 
 
 @pytest.mark.parametrize("classes", [(), ("dog", "dog")])

@@ -68,7 +68,7 @@ def test_other_fallbacks_and_no_classes_are_refused() -> None:
     assert fallback_caption("", ()) is None
     with pytest.raises(UsageError, match="unknown caption fallback 'class-name', did you mean 'class-names'"):
         fallback_caption("class-name", ("sky",))
-    with pytest.raises(UsageError, match="has no class names to say"):
+    with pytest.raises(UsageError, match="needs class names, and there are none"):
         fallback_caption("class-names", ())
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tadp_da.captions.files import CaptionFile, Entry
+from tadp_da.captions.files import CaptionEntry, CaptionFile
 from tadp_da.domains.checks.preflight import preflight
 from tadp_da.domains.checks.validate import check_data
 from tadp_da.domains.formats.folder import folder_domain
@@ -226,7 +226,7 @@ def test_odd_names_work(tmp_path: Path, name: str) -> None:
     (root / "m/0.png").rename(root / "m" / f"{name}.png")
     assert check(root).ok
     images = mine(root).unlabeled(root, "train")
-    captions = CaptionFile(root / "c.json", {images.key(i): Entry(("a street",)) for i in range(4)})
+    captions = CaptionFile(root / "c.json", {images.key(i): CaptionEntry(("a street",)) for i in range(4)})
     captions.write()
     data = mine(root).labeled(root, "train", CaptionFile.read(root / "c.json").lookup(images))
     assert {example.target.shape for example in data} == {(30, 40)}
@@ -246,6 +246,6 @@ def test_loops_of_links_are_not_followed_and_dead_links_are_told(own: Path) -> N
 
 def test_separators_of_windows_in_a_caption_file_are_told(own: Path) -> None:
     images = mine(own).unlabeled(own, "train")
-    entries = {images.key(i).replace("/", "\\"): Entry(("a",)) for i in range(4)}
+    entries = {images.key(i).replace("/", "\\"): CaptionEntry(("a",)) for i in range(4)}
     with pytest.raises(DataError, match=r"its keys look like 'i\\\\0.png'"):
         CaptionFile(own / "c.json", entries).lookup(images)

@@ -20,7 +20,7 @@ from tadp_da import cli
 from tadp_da.errors import EnvironmentSetupError
 from tadp_da.run import Run
 from tadp_da.storage.artifacts import MANIFEST, verify
-from tadp_da.storage.cache import Cache, fault
+from tadp_da.storage.cache import Cache, folder_problem
 from tests.faults.victims import Line, begin, learn, limited, read, train, until
 
 
@@ -107,7 +107,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on(small_disk: P
 
     calls = itertools.count()
     folder = small_disk / "run"
-    with pytest.raises(EnvironmentSetupError, match="no room to write") as caught:
+    with pytest.raises(EnvironmentSetupError, match="no space to write") as caught:
         train(folder, Line(lambda: fill(next(calls) / 2)))
     assert str(folder) in str(caught.value.where)
     assert "free some space" in caught.value.fix
@@ -125,7 +125,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on(small_disk: P
 def test_an_artefact_that_finds_no_room_leaves_the_old_ones(small_disk: Path) -> None:
     run = Run(folder=small_disk)
     run.get_or_create("thing", {"a": 1}, lambda f: (f / "text").write_text("old"), read)
-    with pytest.raises(EnvironmentSetupError, match="no room to write"):
+    with pytest.raises(EnvironmentSetupError, match="no space to write"):
         run.get_or_create("thing", {"a": 2}, lambda f: (f / "text").write_text("x" * 2**20), read)
     assert run.get_or_create("thing", {"a": 1}, lambda f: pytest.fail("made again"), read) == "old"
 
@@ -133,7 +133,7 @@ def test_an_artefact_that_finds_no_room_leaves_the_old_ones(small_disk: Path) ->
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_may_not_be_written_to_is_told(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(EnvironmentSetupError, match="no right to write") as caught:
+    with pytest.raises(EnvironmentSetupError, match="no permission to write") as caught:
         Run(folder=tmp_path / "x").get_or_create("thing", {}, lambda f: None, read)
     tmp_path.chmod(0o700)
     assert "choose a folder that you may write to" in caught.value.fix
@@ -143,7 +143,7 @@ def test_a_read_only_disk_is_told(small_disk: Path) -> None:
     run = Run(folder=small_disk)
     run.get_or_create("thing", {}, lambda f: (f / "text").write_text("old"), read)
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    with pytest.raises(EnvironmentSetupError, match="no right to write") as caught:
+    with pytest.raises(EnvironmentSetupError, match="no permission to write") as caught:
         run.get_or_create("other", {}, lambda f: None, read)
     assert "choose a folder that you may write to" in caught.value.fix
     assert str(small_disk) in str(caught.value.where)
@@ -152,7 +152,7 @@ def test_a_read_only_disk_is_told(small_disk: Path) -> None:
 
 def cached(folder: Path, image: str) -> int:
     """Ask a cache that is opened anew; how often the entry was made."""
-    assert not fault(folder)
+    assert not folder_problem(folder)
     cache = Cache(folder, 10**9)
     made = cache.get_or_create("latents", {"image": image}, lambda: {"mean": torch.ones(20_000)})
     assert bool((made["mean"] == 1).all())

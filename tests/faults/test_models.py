@@ -22,7 +22,7 @@ from tadp_da.captions.captioner import Captioner
 from tadp_da.captions.rewrite import Rewrite, fit
 from tadp_da.concept import LORA, ROWS, Concept
 from tadp_da.errors import ArtifactError, DataError, EnvironmentSetupError, UsageError
-from tadp_da.exchange import adopt, read_embedding, read_lora, write_kohya
+from tadp_da.exchange import import_concept, read_embedding, read_lora, write_kohya
 from tadp_da.storage.tensors import read_tensors
 from tadp_da.training.checkpoint import Checkpoints
 from tests.tadp_da.domains.checks.checked import command
@@ -67,10 +67,10 @@ def test_a_learned_word_at_the_end_survives_a_caption_that_is_too_long(backbone:
         backbone.encode_text([rewrite.target("a car on a street " * 40)])
 
 
-def test_an_adopted_word_of_the_vocabulary_is_refused(backbone: Any, tmp_path: Path) -> None:
+def test_an_imported_word_of_the_vocabulary_is_refused(backbone: Any, tmp_path: Path) -> None:
     file = saved(tmp_path / "night.safetensors", {"night": rows()})
     with pytest.raises(UsageError, match="'night' is in the vocabulary already") as caught:
-        adopt(backbone, embedding=file)
+        import_concept(backbone, embedding=file)
     assert "choose a new word" in caught.value.fix
 
 
@@ -78,7 +78,7 @@ def test_an_adopted_word_of_the_vocabulary_is_refused(backbone: Any, tmp_path: P
 def test_rows_of_another_width_name_both_models(backbone: Any, tmp_path: Path, width: int, name: str) -> None:
     file = saved(tmp_path / "x.safetensors", {"<x>": rows(2, width)})
     with pytest.raises(ArtifactError) as caught:
-        adopt(backbone, embedding=file)
+        import_concept(backbone, embedding=file)
     assert (
         f"those of {name} with text of width {width}; this is a model with text of width 32"
         in caught.value.what
@@ -213,7 +213,7 @@ def test_numbers_that_are_none_are_refused_with_the_tensors_name(tmp_path: Path)
     for value in ("nan", "inf", "-inf"):
         path = saved(tmp_path / "x.safetensors", {"<x>": rows(), "<y>": torch.full((1, 4), float(value))})
         with pytest.raises(
-            ArtifactError, match="1 of 2 tensors hold numbers that are not finite, first '<y>'"
+            ArtifactError, match="1 of 2 tensors hold values that are not finite, first '<y>'"
         ):
             read_tensors(path)
 
@@ -249,7 +249,7 @@ def test_code_of_a_captioner_is_never_run(tmp_path: Path) -> None:
     for name in ("config.json", "preprocessor_config.json", "processor_config.json"):
         (tmp_path / name).write_text(config)
     saved(tmp_path / "model.safetensors", {"x": rows()})
-    with pytest.raises(EnvironmentSetupError, match="cannot open the captioner") as caught:
+    with pytest.raises(EnvironmentSetupError, match="cannot load the captioner") as caught:
         Captioner.from_pretrained(tmp_path)
     assert not (tmp_path / "ran").exists()
     assert "Salesforce/blip2-opt-2.7b" in caught.value.fix
@@ -305,7 +305,7 @@ def test_a_kohya_file_is_the_same_change_for_every_alpha(
     stored = load_file(file)
     assert {float(v) for k, v in stored.items() if k.endswith(".alpha")} == {alpha or 2.0}
     again = copy.deepcopy(backbone)
-    assert adopt(again, lora=file, word="sks").prompt_word == "sks"
+    assert import_concept(again, lora=file, word="sks").prompt_word == "sks"
     torch.testing.assert_close(predict(again), expected, rtol=1e-4, atol=1e-5)
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_pipeline)
     pipeline.load_lora_weights(file)
@@ -317,7 +317,7 @@ def test_a_kohya_file_is_the_same_change_for_every_alpha(
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_files_of_diffusers_and_peft_are_adopted(backbone: Any, learned: Concept, tmp_path: Path) -> None:
+def test_files_of_diffusers_and_peft_are_imported(backbone: Any, learned: Concept, tmp_path: Path) -> None:
     expected = predict(copy.deepcopy(backbone).load_concept(learned))
     learned.save(tmp_path)
     peft = {
@@ -326,7 +326,7 @@ def test_files_of_diffusers_and_peft_are_adopted(backbone: Any, learned: Concept
     }
     for file in (tmp_path / LORA, saved(tmp_path / "peft.safetensors", peft)):
         again = copy.deepcopy(backbone)
-        adopt(again, lora=file)
+        import_concept(again, lora=file)
         torch.testing.assert_close(predict(again), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -365,11 +365,11 @@ def test_from_the_front_door_and_back(
         command("concept", "export", tmp_path / "ours", "--out", tmp_path / "k.safetensors", "--alpha", 1)
         == 0
     )
-    words = ["concept", "adopt", "--lora", tmp_path / "k.safetensors", "--embedding", embedding]
+    words = ["concept", "import", "--lora", tmp_path / "k.safetensors", "--embedding", embedding]
     assert command(*words, "--model", tiny_pipeline, "--out", tmp_path / "theirs") == 0
     found = Concept.load(tmp_path / "theirs")
     assert found.prompt_word == "<dusk> <dusk>_1"
     for name, value in learned.lora.items():
         torch.testing.assert_close(found.lora[name], value, rtol=1e-5, atol=1e-6)
     assert command("concept", "export", tmp_path / "ours", "--out", tmp_path / "k.safetensors") == 2
-    assert command("concept", "adopt", "--out", tmp_path / "none", "--model", tiny_pipeline) == 2
+    assert command("concept", "import", "--out", tmp_path / "none", "--model", tiny_pipeline) == 2

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,9 @@ from numpy.typing import NDArray
 from tadp_da.errors import DataError
 from tadp_da.images import displayed_size, opened
 from tadp_da.types import LabelSpace
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Mask = NDArray[np.uint8]
 Values = NDArray[np.uint8 | np.uint16]
@@ -57,9 +62,20 @@ def read_mask(
     return values.astype(np.uint8)
 
 
-def _indices(path: Path) -> Values:
-    _check_form(path)
+@contextmanager
+def _opened(path: Path) -> Iterator[Image]:
+    if not path.is_file():
+        fix = "give every labelled image a mask of the same name"
+        raise DataError("a mask is missing", where=path, fix=fix)
     with opened(path, "a mask") as image:
+        if image.format == "JPEG":
+            fix = "export masks as 8-bit PNG"
+            raise DataError("a mask is a JPEG, which changes ids", where=path, fix=fix)
+        yield image
+
+
+def _indices(path: Path) -> Values:
+    with _opened(path) as image:
         if image.mode not in _INDEX_MODES:
             raise DataError(
                 f"a mask is a {image.mode} image, expected one channel of class ids",
@@ -73,8 +89,7 @@ def _indices(path: Path) -> Values:
 
 
 def _painted(path: Path, colours: Mapping[Colour, int]) -> Values:
-    _check_form(path)
-    with opened(path, "a mask") as image:
+    with _opened(path) as image:
         channels = np.asarray(image.convert("RGB")).astype(np.uint32)
     stored = channels[..., 0] << 16 | channels[..., 1] << 8 | channels[..., 2]
     found, places, counts = np.unique(stored, return_inverse=True, return_counts=True)
@@ -88,17 +103,6 @@ def _painted(path: Path, colours: Mapping[Colour, int]) -> Values:
             fix="add the colour to `colours`; colours in between come from resizing or from JPEG, neither suits masks",
         )
     return np.array([known[int(value)] for value in found], dtype=np.uint16)[places].reshape(stored.shape)
-
-
-def _check_form(path: Path) -> None:
-    if not path.is_file():
-        raise DataError(
-            "a mask is missing", where=path, fix="give every labelled image a mask of the same name"
-        )
-    with opened(path, "a mask") as image:
-        if image.format == "JPEG":
-            fix = "export masks as 8-bit PNG"
-            raise DataError("a mask is a JPEG, which changes ids", where=path, fix=fix)
 
 
 def _check_size(path: Path, shape: tuple[int, ...], image: Path) -> None:

@@ -19,7 +19,7 @@ from tadp_da.doctor.environment import folder_probe, places
 from tadp_da.doctor.finding import Finding, Probe, clean
 from tadp_da.doctor.isolated import run_apart
 from tadp_da.doctor.kernels import KERNELS
-from tadp_da.doctor.report import Report, examine
+from tadp_da.doctor.report import DoctorReport, examine
 from tadp_da.errors import EnvironmentSetupError, UsageError
 
 TOKEN, API_KEY = "hf_NotARealTokenButInItsForm", "0123456789abcdef-not-a-key"
@@ -267,9 +267,9 @@ def test_whatever_a_probe_raises_is_a_finding() -> None:
 
 
 def test_a_bundle_is_a_zip_in_a_place_that_can_be_written(tmp_path: Path) -> None:
-    report = Report(findings=(Finding(name="x", state="ok", says=""),), core=frozenset())
+    report = DoctorReport(findings=(Finding(name="x", state="ok", says=""),), core=frozenset())
     with pytest.raises(UsageError, match=r"ends in \.zip"):
         report.bundle(tmp_path / "bug.tar")
     (tmp_path / "file").touch()
-    with pytest.raises(EnvironmentSetupError, match="that you may write to"):
+    with pytest.raises(EnvironmentSetupError, match="in a writable folder"):
         report.bundle(tmp_path / "file" / "bug.zip")

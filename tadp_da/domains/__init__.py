@@ -95,3 +95,10 @@ class Domain:
 
 
 domains: Registry[Domain] = Registry("domain", "tadp_da.domains")
+"""All domains by name; a plug-in calls ``domains.add(name)(Domain(...))``. The contract tests require that a member
+
+- has the split ``"train"``, with labels, or ``"unlabeled"``, and labels for ``"test"`` if it has labels at all;
+- names every class once, and ignores an id that is not a class;
+- has different ``nearby`` and ``unrelated`` phrases, which do not describe the domain itself;
+- says in ``fetch`` which root to give, which is shown for a root that does not hold the data.
+"""

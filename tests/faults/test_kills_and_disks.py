@@ -136,7 +136,7 @@ def test_a_folder_that_may_not_be_written_to_is_told(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentSetupError, match="no permission to write") as caught:
         Run(folder=tmp_path / "x").get_or_create("thing", {}, lambda f: None, read)
     tmp_path.chmod(0o700)
-    assert "choose a folder that you may write to" in caught.value.fix
+    assert "choose a writable folder" in caught.value.fix
 
 
 def test_a_read_only_disk_is_told(small_disk: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_read_only_disk_is_told(small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     with pytest.raises(EnvironmentSetupError, match="no permission to write") as caught:
         run.get_or_create("other", {}, lambda f: None, read)
-    assert "choose a folder that you may write to" in caught.value.fix
+    assert "choose a writable folder" in caught.value.fix
     assert str(small_disk) in str(caught.value.where)
     assert run.get_or_create("thing", {}, lambda f: None, read) == "old"
 

@@ -175,7 +175,7 @@ def test_what_is_no_safetensors_is_named(tmp_path: Path, content: bytes) -> None
     with pytest.raises(ArtifactError) as caught:
         read_tensors(path)
     assert caught.value.where == str(path)
-    assert "fetch or make the file again" in caught.value.fix
+    assert "fetch or create the file again" in caught.value.fix
 
 
 def test_a_file_that_is_cut_off_anywhere_is_refused(tmp_path: Path) -> None:

@@ -35,6 +35,10 @@ class CaptionStrategy:
 
 
 strategies: Registry[CaptionStrategy] = Registry("caption strategy", "tadp_da.captions.strategies")
+"""All strategies by name. The contract tests require that a member has a summary, uses the concept's word exactly if it
+needs one, never doubles an article, leaves nothing dangling for an empty caption, and uses the template of the domain
+unless it is a baseline.
+"""
 
 
 def templated(

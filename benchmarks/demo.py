@@ -10,10 +10,10 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.drawing import draw_now
+from benchmarks.experiment import Experiment
 from benchmarks.recipe import read_benchmark
 from benchmarks.reports.tables import terminal, terminal_classes
-from benchmarks.stages import Stages
-from benchmarks.suite import fill, publish
+from benchmarks.suite import publish, run_suite
 from benchmarks.workers import run_parallel
 from tadp_da.run import Run
 
@@ -41,7 +41,7 @@ def run_demo(run: Run, data: Path, out: Console) -> Path:
     )
     jobs = min(len(table.rows), os.cpu_count() or 1)  # two slow processes do more than one of two threads
     run_parallel(draw_now, [(name, split, data) for name, split in SPLITS], run, jobs, "drawing")
-    reports = fill(table, (run.seed,), run, data, jobs)
+    reports = run_suite(table, (run.seed,), run, data, jobs)
     comparison, written = publish(NAME, reports, run.folder / "report")
     before_after = _before_after(run, data)
     out.print(terminal(comparison))
@@ -59,6 +59,6 @@ def run_demo(run: Run, data: Path, out: Console) -> Path:
 def _before_after(run: Run, data: Path) -> Path:
     """The personalizer's picture of samples before and after, copied beside the table."""
     recipe = read_benchmark(NAME).rows["dreambooth"]
-    stages = Stages(recipe, run, data)
-    made = run.artifact_path("concept", stages.concept_inputs()) / "before_after.png"
-    return Path(shutil.copy(made, run.folder / "report" / "concept_before_after.png"))
+    folder = Experiment(recipe, run, data).personalization()().folder
+    assert folder is not None  # it was loaded from there
+    return Path(shutil.copy(folder / "before_after.png", run.folder / "report" / "concept_before_after.png"))

@@ -21,11 +21,11 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as settings
 
 from tadp_da.distributed.processes import all_gather_object, count, rank
-from tadp_da.errors import ArtifactError, DataError, UsageError
+from tadp_da.errors import ArtifactError, UsageError
 from tadp_da.heads import Score, TaskHead
 from tadp_da.run import Run
-from tadp_da.storage.files import file_digest, write_json
-from tadp_da.types import Detections, Example, Labeled, LabelSpace, Side, Unlabeled
+from tadp_da.storage.files import write_json
+from tadp_da.types import Detections, Example, Labeled, LabelSpace, Side
 from tadp_da.visualize import save_mask
 
 REPORT = "report.json"
@@ -106,6 +106,12 @@ class Report:
     source: Evaluation | None
     target: Evaluation | None
     folder: Path | None = field(default=None, compare=False)
+
+    @property
+    def evaluations(self) -> dict[str, Evaluation]:
+        """Those that there are, by name."""
+        sides = {"source": self.source, "target": self.target}
+        return {name: found for name, found in sides.items() if found is not None}
 
     def save(self, folder: Path) -> None:
         """Write ``report.json``; the pictures lie in ``source/`` and ``target/`` beside it."""
@@ -235,31 +241,6 @@ def _decide(model: Model, example: Example, prompt: str, file: Path | None) -> A
         )
     fresh.replace(file)
     return decision
-
-
-def digests(images: Unlabeled) -> dict[str, str]:
-    """Paths of images by the digests of their bytes."""
-    return {file_digest(path): str(path) for path in images.paths}
-
-
-def refuse_overlap(known: Mapping[str, str], test: Unlabeled) -> None:
-    """Refuse test images that training also sees, by content: a copy under another name counts.
-
-    Args:
-        known: what was learned from, as :func:`digests` gives it.
-        test: images to score on.
-
-    Raises:
-        DataError: naming how many, and the first pair.
-    """
-    both = [(known[digest], path) for path in test.paths if (digest := file_digest(path)) in known]
-    if both:
-        raise DataError(
-            f"{len(both)} of {len(test)} test images are also among the images that are learned from",
-            where=f"{both[0][1]} is {both[0][0]}",
-            fix="take them out of one of the two folders, or the score says nothing; or where that is meant: "
-            "--allow-overlap",
-        )
 
 
 def _spread(count: int, keep: int) -> list[int]:

@@ -3,128 +3,57 @@
 from __future__ import annotations
 
 import dataclasses
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from importlib import resources
 from pathlib import Path
 from reprlib import repr as shorten
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass as settings
 
 from adapt import FineTuning
 from benchmarks.evaluate import EvaluationSettings
 from personalize import personalizers
-from tadp_da.backbones.stable_diffusion import BackboneSettings
+from tadp_da.backbones import backbones
 from tadp_da.captions.captioner import CaptionerSettings
 from tadp_da.captions.strategies import find
+from tadp_da.datasets import CustomDataset
 from tadp_da.errors import UsageError
+from tadp_da.heads import heads
 from tadp_da.inference import InferenceSettings
-from tadp_da.plain_yaml import parse_value, parse_yaml, read_yaml
-from tadp_da.registry import nearest
-from tadp_da.types import DomainDescription
+from tadp_da.plain_yaml import parse_yaml, read_yaml
+from tadp_da.registry import Registry, nearest
+from tadp_da.settings import STRICT, Choice, as_json, build, override, settings_class
+from tadp_da.types import Side
 
-_STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-
-
-@settings(frozen=True, kw_only=True, config=_STRICT)
-class CustomDataset:
-    """A domain that is not in the registry: your folder of images with masks or boxes.
-
-    Attributes:
-        name: what to call it.
-        images: folder of training (source) or unlabelled (target) images.
-        masks: folder of masks with the same relative stems.
-        boxes: folder of Pascal VOC XML with the same relative stems, or a COCO JSON file; instead of masks.
-        classes: class names in the order of their ids; not needed with a legend or a COCO file.
-        legend: file that says what the values or colours of the masks mean (see ``places.read_legend``).
-        test_images: folder of test images.
-        test_masks: their masks.
-        test_boxes: or their boxes.
-        medium: what the pictures are, e.g. ``photo``.
-        style: the simple words for the domain, e.g. ``dark night``.
-        ignore: mask value that counts nowhere.
-    """
-
-    name: str
-    images: Path
-    masks: Path | None = None
-    boxes: Path | None = None
-    classes: tuple[str, ...] = ()
-    legend: Path | None = None
-    test_images: Path | None = None
-    test_masks: Path | None = None
-    test_boxes: Path | None = None
-    medium: str = "photo"
-    style: str = ""
-    ignore: int = 255
-
-    def __post_init__(self) -> None:
-        masks, boxes = self.masks or self.test_masks, self.boxes or self.test_boxes
-        if masks and boxes:
-            raise UsageError(
-                "a domain has masks or boxes, not both", where=self.name, fix="leave one of them out"
-            )
-        if boxes and self.legend:
-            raise UsageError("a legend is for masks", where=self.name, fix="name the classes instead")
-        if bool(self.test_images) != bool(self.test_masks or self.test_boxes):
-            raise UsageError(
-                "test images and their labels go together",
-                where=self.name,
-                fix="give both, or neither; images without labels are for the unlabelled folder, or for predict",
-            )
-
-    @property
-    def description(self) -> DomainDescription:
-        """How captions speak of it."""
-        return DomainDescription(medium=self.medium, style=self.style)
+Chosen = Annotated[Choice, BeforeValidator(Choice.parse)]
 
 
-def _personalizer(value: Any) -> Any:
-    if not isinstance(value, Mapping):
-        return value
-    fields = dict(value)
-    try:
-        method = fields.pop("method")
-    except KeyError:
-        raise UsageError(
-            "personalize lacks its method", fix=f"choose one of: {', '.join(personalizers)}"
-        ) from None
-    return _build(personalizers[method], fields, "personalize")
-
-
-@settings(frozen=True, kw_only=True, config=_STRICT)
-class HeadChoice:
-    """Which head, and its settings."""
-
-    name: str = "semantic-fpn"
-    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-
-@settings(frozen=True, kw_only=True, config=_STRICT)
+@settings(frozen=True, kw_only=True, config=STRICT)
 class Recipe:
-    """Everything that decides a number but the seed.
+    """Everything that decides a number but the seed. A choice is a plug-in's name with its settings.
 
     Attributes:
-        source: labelled domain: a registry name, or your own folders.
-        target: domain with images only, and test labels for scoring.
-        train_on: ``"target"`` trains on the target's own labelled split: the supervised ceiling, not adaptation.
-        model: diffusion model: ``"mini"`` (embedded), a diffusers folder or a hub id.
-        pretrained: False draws the UNet's weights anew: the same network without diffusion pretraining.
-        captioner: image-to-text model that captions both domains: ``"mini"``, a folder or a hub id.
+        source: labelled domain: a registered name, or your own folders.
+        target: domain with images only, and test labels for scoring; None for a single-domain benchmark.
+        train_on: ``"target"`` trains on the target's own labelled split: the supervised upper bound, not adaptation.
+        model: weights of the backbone: ``"mini"`` (embedded), a folder, a file, an alias or a hub id.
+        backbone: which backbone, and how images become features.
+        pretrained: False draws the trainable weights anew: the same network without pretraining.
+        captioner: image-to-text model that captions both domains: ``"mini"``, a folder, an alias or a hub id.
         captions: how captions are generated.
         caption_files: caption files that are read instead, by domain and split: ``{"comic2k/test": path}``.
-        clean_target: take bullets and style phrases out of the target's captions (``captions/clean.py``), as TADP does
+        clean_target: remove bullets and style phrases from the target's captions (``captions/clean.py``), as TADP does
             for works of art, so that they read like the source's.
-        backbone: timestep, latents and maps.
         personalize: how the concept is learned.
         target_images: how many of the target's unlabelled images it is learned from, drawn by the seed; None for all.
         concept: which part of the concept is used: all of it, its word only, or its weights only (ablations).
         strategy: caption strategy or template.
         sides: ``"both"`` rewrites source and target captions alike, ``"target"`` only those of the target.
-        viewing: at what size and through which windows images are seen.
+        inference: at what size and through which windows images are seen.
         head: what reads the pyramid.
         adapt: fine-tuning on the source labels.
         evaluate: how test images are scored.
@@ -132,37 +61,41 @@ class Recipe:
     """
 
     source: str | CustomDataset
-    target: str | CustomDataset
-    train_on: Literal["source", "target"] = "source"
+    target: str | CustomDataset | None = None
+    train_on: Side = "source"
     model: str = "mini"
+    backbone: Chosen
     pretrained: bool = True
     captioner: str = "mini"
     captions: CaptionerSettings = dataclasses.field(default_factory=CaptionerSettings)
     caption_files: dict[str, Path] = dataclasses.field(default_factory=dict)
     clean_target: bool = False
-    backbone: BackboneSettings = dataclasses.field(default_factory=BackboneSettings)
-    personalize: Annotated[Any, BeforeValidator(_personalizer)] = dataclasses.field(
-        default_factory=lambda: personalizers["nothing"]()
-    )
+    personalize: Chosen = Choice(name="none")
     target_images: Annotated[int, Field(ge=1)] | None = None
     concept: Literal["all", "word", "weights"] = "all"
     strategy: str = "null"
     sides: Literal["both", "target"] = "both"
-    viewing: InferenceSettings = dataclasses.field(default_factory=InferenceSettings)
-    head: HeadChoice = dataclasses.field(default_factory=HeadChoice)
+    inference: InferenceSettings = dataclasses.field(default_factory=InferenceSettings)
+    head: Chosen
     adapt: FineTuning = dataclasses.field(default_factory=FineTuning)
     evaluate: EvaluationSettings = dataclasses.field(default_factory=EvaluationSettings)
     limit: Annotated[int, Field(ge=1)] | None = None
 
     def __post_init__(self) -> None:
-        nameless = not getattr(self.personalize, "word", "") or self.concept == "weights"
+        for name, registry in (("backbone", backbones), ("personalize", personalizers), ("head", heads)):
+            object.__setattr__(self, name, getattr(self, name).resolved(registry, name))
+        if self.target is None and self.train_on == "target":
+            raise UsageError(
+                "train_on: target needs a target", where="train_on", fix="name one, or omit train_on"
+            )
+        nameless = not self.personalize.settings.get("word") or self.concept == "weights"
         if find(self.strategy).needs_concept and nameless:
             raise UsageError(
-                f"strategy {self.strategy!r} speaks a concept's word, but this recipe has none",
+                f"strategy {self.strategy!r} writes a concept's word, but this recipe has none",
                 where="strategy",
                 fix="personalize with textual-inversion or dreambooth, and use concept: all or word",
             )
-        if self.concept == "weights" and not self.personalize.learns_weights:
+        if self.concept == "weights" and not personalizers[self.personalize.name].learns_weights:
             raise UsageError(
                 "the concept's weights alone are to be used, and its method learns none",
                 where="concept",
@@ -176,61 +109,12 @@ class Recipe:
         Raises:
             UsageError: naming the path of the offending key and the nearest known one.
         """
-        return _build(cls, fields, "recipe")
+        recipe: Recipe = build(cls, fields, "recipe")
+        return recipe
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values for records and for telling artifacts apart."""
-        plain: dict[str, Any] = TypeAdapter(dict[str, Any]).dump_python(dataclasses.asdict(self), mode="json")
-        plain["personalize"]["method"] = next(
-            n for n in personalizers if personalizers[n] is type(self.personalize)
-        )
-        return plain
-
-
-def _build(cls: Any, fields: Mapping[str, Any], where: str) -> Any:
-    try:
-        return TypeAdapter(cls).validate_python(dict(fields))
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(str(part) for part in (where, *first["loc"]))
-        known = [f.name for f in dataclasses.fields(_owner(cls, first["loc"]))]
-        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            hint = nearest(str(first["loc"][-1]), known)
-            raise UsageError(f"unknown key{hint}", where=path, fix=f"known: {', '.join(known)}") from None
-        if first["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
-            raise UsageError(
-                "a setting is missing", where=path, fix=f"give it; known: {', '.join(known)}"
-            ) from None
-        if first["type"] == "value_error":  # our own rules, which say all in their message
-            raise UsageError(
-                first["msg"].removeprefix("Value error, "), where=path, fix="correct it"
-            ) from None
-        raise UsageError(
-            f"{first['msg']}, found {shorten(first['input'])}", where=path, fix="correct it"
-        ) from None
-
-
-def _owner(cls: Any, loc: tuple[int | str, ...]) -> Any:
-    """The settings class that the last part of a location belongs to."""
-    owner = cls
-    for part in loc[:-1]:
-        field = typing.get_type_hints(owner).get(str(part))
-        owner = (
-            field if dataclasses.is_dataclass(field) else CustomDataset if part == "CustomDataset" else owner
-        )
-    return owner
-
-
-def build_settings(cls: Any, fields: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Any:
-    """Settings of any class from plain values and ``path=value`` overrides.
-
-    Raises:
-        UsageError: naming the offending key and the nearest known one.
-    """
-    merged = dict(fields)
-    for override in overrides:
-        _override(merged, override)
-    return _build(cls, merged, cls.__name__)
+        """Plain values for records and for distinguishing artifacts."""
+        return as_json(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,8 +167,8 @@ def read_benchmark(
 
     Args:
         name: a name listed by :func:`shipped`, or the path of a YAML file.
-        overrides: ``path=value`` settings applied to every row, e.g. ``adapt.steps=10``; one of a personalizer, e.g.
-            ``personalize.steps=10``, to those rows whose method has it.
+        overrides: ``path=value`` settings applied to every row, e.g. ``adapt.steps=10``; a setting of a choice, e.g.
+            ``personalize.settings.steps=10``, to those rows whose choice has it.
         base: settings of every row that win over the file's base.
         kind: ``"recipes"`` for tables with their domains, ``"presets"`` for tables that lack them.
 
@@ -293,7 +177,7 @@ def read_benchmark(
     """
     text = _text(name, kind)
     table = parse_yaml(text, where=name)
-    unknown = set(table) - {"claim", "base", "rows"}
+    unknown = set(table) - {"claim", "base", "rows", "models", "task"}
     if unknown or not isinstance(table.get("rows"), Mapping):
         raise UsageError(
             f"expected the keys claim, base and rows, found {', '.join(map(str, table))}",
@@ -310,11 +194,67 @@ def read_benchmark(
             )
     common = _merge(table.get("base") or {}, base or {})
     merged = {str(row): _merge(common, changes or {}) for row, changes in table["rows"].items()}
-    for override in overrides:
-        for fields in _concerned(list(merged.values()), override):
-            _override(fields, override)
+    for assignment in overrides:
+        for fields in _concerned(list(merged.values()), assignment):
+            override(fields, assignment)
     rows = {row: Recipe.from_mapping(fields) for row, fields in merged.items()}
     return Benchmark(name=Path(name).stem, claim=str(table.get("claim", "")), rows=rows)
+
+
+def preset_for(model: str, task: str | None = None) -> str:
+    """The shipped preset that suits a model and the kind of its labels: each preset says which models it is for.
+
+    Args:
+        model: weights, as a recipe names them.
+        task: of the labels; that of any preset when None.
+    """
+    suited = {}
+    for name in shipped("presets"):
+        table = parse_yaml(_text(name, "presets"), where=name)
+        patterns = [pattern for pattern in table["models"] if fnmatch(model, pattern)]
+        if patterns and task in (None, table["task"]):
+            suited[name] = max(map(len, patterns))  # the longest pattern is the most specific one
+    if not suited:
+        raise UsageError(
+            f"no preset is for {task} with the model {model!r}", fix="give one: --preset FILE.yaml"
+        )
+    return max(suited, key=suited.__getitem__)
+
+
+def read_preset(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
+    """The settings that a preset's row ``null`` has; its domains are placeholders.
+
+    Raises:
+        UsageError: when the preset has no such row.
+    """
+    rows = read_benchmark(name, overrides, base={"source": "", "target": None}, kind="presets").rows
+    if "null" not in rows:
+        raise UsageError(
+            f"the preset has no row 'null' to take the settings from, only {', '.join(rows)}",
+            where=name,
+            fix="add the row: null: {strategy: null}",
+        )
+    return rows["null"]
+
+
+def custom_benchmark(
+    *,
+    strategies: tuple[str, ...],
+    source: Mapping[str, Any],
+    target: Mapping[str, Any],
+    model: str,
+    captioner: str = "",
+    preset: str,
+    sets: tuple[str, ...] = (),
+) -> Benchmark:
+    """The table of ``tadp-da run``: the named rows of a preset, on the user's folders."""
+    base = {
+        "source": {k: v for k, v in source.items() if v is not None},
+        "target": {k: v for k, v in target.items() if v is not None},
+        "model": model,
+    } | ({"captioner": captioner} if captioner else {})
+    table = read_benchmark(preset, sets, base=base, kind="presets")
+    return Benchmark(name="own", claim="Your own data.", rows=table.only(strategies).rows, order=strategies)
 
 
 def _text(name: str, kind: str) -> str:
@@ -338,53 +278,42 @@ def shipped(kind: str = "recipes") -> tuple[str, ...]:
 
 
 def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Changes win; mappings merge, but a personalizer of another method starts from nothing."""
+    """Changes win; mappings merge, but a choice of another name starts from nothing."""
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
         if isinstance(value, Mapping) and isinstance(old, Mapping):
-            fresh = "method" in value and value["method"] != old.get("method")
+            fresh = "name" in value and value["name"] != old.get("name")
             merged[key] = dict(value) if fresh else _merge(old, value)
         else:
             merged[key] = value
     return merged
 
 
-def _concerned(rows: list[dict[str, Any]], override: str) -> list[dict[str, Any]]:
-    """The rows that an override is for: a personalizer's field concerns those whose method has it."""
-    part, _, rest = override.partition("=")[0].strip().partition(".")
-    name = rest.partition(".")[0]
-    if part != "personalize" or name in ("", "method"):
+_CHOICES: Mapping[str, Registry[Any]] = {"backbone": backbones, "personalize": personalizers, "head": heads}
+
+
+def _concerned(rows: list[dict[str, Any]], assignment: str) -> list[dict[str, Any]]:
+    """The rows that an override is for: a setting of a choice concerns those whose choice has it."""
+    part, *rest = assignment.partition("=")[0].strip().split(".")
+    if part not in _CHOICES or rest[:1] != ["settings"] or len(rest) < 2:
         return rows
-    known = [_learnable(fields.get("personalize")) for fields in rows]
-    found = [fields for fields, names in zip(rows, known, strict=True) if name in names]
+    known = [_settings_of(_CHOICES[part], fields.get(part)) for fields in rows]
+    found = [fields for fields, names in zip(rows, known, strict=True) if names is None or rest[1] in names]
     if not found:
-        names = list(dict.fromkeys(each for names in known for each in names))
+        names = list(dict.fromkeys(each for names in known for each in names or ()))
         raise UsageError(
-            f"no row has this setting{nearest(name, names)}",
-            where=f"--set {override}",
-            fix=f"known: {', '.join(names)}"
-            if names
-            else "choose a method: --set personalize.method=dreambooth",
+            f"no row has this setting{nearest(rest[1], names)}",
+            where=f"--set {assignment}",
+            fix=f"known settings: {', '.join(names)}" if names else f"choose one: --set {part}.name=NAME",
         )
     return found
 
 
-def _learnable(personalize: Any) -> list[str]:
-    """Names of the fields of a row's personalizer; of one that lacks its method none, it is refused later."""
-    method = personalize.get("method") if isinstance(personalize, Mapping) else None
-    return [field.name for field in dataclasses.fields(personalizers[method])] if method else []
-
-
-def _override(fields: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
-    if not equals or not path:
-        raise UsageError(
-            f"--set {override!r} is not path=value", fix="write for example --set adapt.steps=100"
-        )
-    *parents, last = path.strip().split(".")
-    for parent in parents:
-        inner = fields.get(parent)
-        fields[parent] = dict(inner) if isinstance(inner, Mapping) else {}
-        fields = fields[parent]
-    fields[last] = parse_value(text, f"--set {override}")
+def _settings_of(registry: Registry[Any], choice: Any) -> list[str] | None:
+    """Names of the settings of a row's choice; none for one that is refused later, None where nobody knows them."""
+    name = choice.get("name") if isinstance(choice, Mapping) else choice
+    if not isinstance(name, str) or name not in registry:
+        return []
+    known = settings_class(registry[name])
+    return [field.name for field in dataclasses.fields(known)] if known else None

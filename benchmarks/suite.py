@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,30 +12,32 @@ from reprlib import repr as shorten
 from typing import Any
 
 from benchmarks.evaluate import Report
+from benchmarks.experiment import Experiment
 from benchmarks.pipeline import reproduce
-from benchmarks.places import place
 from benchmarks.recipe import Benchmark, Recipe
-from benchmarks.reports import tables as reports_of
+from benchmarks.reports import tables
 from benchmarks.reports.statistics import BASELINE, Comparison, compare
 from benchmarks.reports.tables import Written
 from benchmarks.workers import run_parallel
-from tadp_da.backbones.stable_diffusion import BackboneSettings
+from tadp_da.backbones import portable_settings
 from tadp_da.errors import DataError, UsageError
+from tadp_da.prediction import predict_overlays
 from tadp_da.run import Run
-from tadp_da.storage.artifacts import MANIFEST, NON_SEMANTIC_FIELDS
+from tadp_da.storage.artifacts import NON_SEMANTIC_FIELDS
 from tadp_da.storage.files import write_json
 
 Reports = Mapping[str, Mapping[int, Report]]
 Note = Mapping[str, Any]
 _log = logging.getLogger(__name__)
+SHOWN = 24
+"""Target images whose predictions a whole figure shows."""
 _OF_A_ROW = ("strategy", "sides", "personalize", "concept", "target_images", "pretrained", "train_on")
 """Settings in which rows differ; in all others they do only where the benchmark's own rows do."""
-_IDLE = {
+_NON_SEMANTIC = {
     "adapt": {*NON_SEMANTIC_FIELDS, "keep", "keep_latents", "gradient_checkpointing"},
     "personalize": {*NON_SEMANTIC_FIELDS, "previews", "gradient_checkpointing"},
     "captions": {"batch"},
     "evaluate": {"keep"},
-    "backbone": set(dataclasses.asdict(BackboneSettings())) - set(BackboneSettings().portable()),
 }
 """Settings that change speed, memory or pictures, not what a number means."""
 
@@ -53,7 +55,7 @@ class _Cell:
     varying: tuple[str, ...]
 
 
-def fill(benchmark: Benchmark, seeds: Sequence[int], run: Run, data: Path, jobs: int = 1) -> Reports:
+def run_suite(benchmark: Benchmark, seeds: Sequence[int], run: Run, data: Path, jobs: int = 1) -> Reports:
     """Run every row at every seed and note where each report lies, so that several processes can share the work.
 
     Args:
@@ -74,44 +76,32 @@ def fill(benchmark: Benchmark, seeds: Sequence[int], run: Run, data: Path, jobs:
         for name, recipe in benchmark.rows.items()
     ]
     if jobs > 1:
-        run_parallel(_fill_one, cells, run, jobs, benchmark.name)
+        run_parallel(_run_cell, cells, run, jobs, benchmark.name)
     else:
         for cell in cells:
             with run.progress(1, cell.table) as advance:
-                advance(_fill_one(cell, run))
+                advance(_run_cell(cell, run))
     mine = {(cell.name, cell.seed) for cell in cells}
-    return _belonging(run.folder, benchmark, mine, varying)
+    return _matching(run.folder, benchmark, mine, varying)
 
 
-def _fill_one(cell: _Cell, run: Run) -> str:
-    report = reproduce(cell.recipe, run.with_seed(cell.seed), cell.data)
+def _run_cell(cell: _Cell, run: Run) -> str:
+    run = run.with_seed(cell.seed)
+    experiment = Experiment(cell.recipe, run, cell.data)
+    report = reproduce(experiment)
     note = _notes(run.folder, cell.table) / f"{cell.name}-{cell.seed}.json"
     note.parent.mkdir(parents=True, exist_ok=True)
     # a report lies at an absolute path, and --out may be a relative one
     lies = report.folder.relative_to(run.folder.absolute()).as_posix() if report.folder else ""
     facts = {"row": cell.name, "place": cell.place, "seed": cell.seed, "report": lies}
-    facts |= {"made_of": _made_of(report, cell), "varying": list(cell.varying)}
+    facts |= {"made_of": experiment.facts(), "varying": list(cell.varying)}
     write_json(note, facts | {"recipe": cell.recipe.as_json()})
     found = report.target
     score = "" if found is None or found.main is None else f": {found.metric} {found.main:.1f}"
     return f"{cell.name}, seed {cell.seed}{score}"
 
 
-def _made_of(report: Report, cell: _Cell) -> dict[str, Any]:
-    """What a report depends on that its recipe does not hold: precision, and digests of files by their content."""
-    if report.folder is None:
-        return {}
-    inputs = json.loads((report.folder / MANIFEST).read_text(encoding="utf-8"))["inputs"]
-    recipe = cell.recipe
-    # all of them, although a row may learn from some or none: every row of a table is of the same target
-    unlabeled = place(recipe.target, cell.data, recipe.limit).contents("unlabeled", labels=False)
-    data = {f"{recipe.train_on}/train": inputs["data"], "target/unlabeled": unlabeled}
-    data |= {f"{side}/test": found for side, found in inputs["tests"].items()}
-    kept = {name: inputs[name] for name in ("precision", "caption_files")}
-    return kept | {"weights": inputs["fingerprint"], "data": data}
-
-
-def finished(folder: Path, name: str, *, only: Mapping[str, Recipe] | None = None) -> Reports:
+def load_results(folder: Path, name: str, *, only: Mapping[str, Recipe] | None = None) -> Reports:
     """Reports of a benchmark that stand in a run folder, by row and seed, in the order of its table.
 
     Args:
@@ -124,11 +114,11 @@ def finished(folder: Path, name: str, *, only: Mapping[str, Recipe] | None = Non
         DataError: when none does.
         UsageError: when they were made with different settings or of different data, and say nothing side by side.
     """
-    notes = [n for n in _read(folder, name) if only is None or _alike(n["recipe"], only.get(n["row"]))]
+    notes = [n for n in _read(folder, name) if only is None or _same_config(n["recipe"], only.get(n["row"]))]
     free = _free(notes, _varying(only or {}))
     seen: dict[Any, Any] = {}
     for note in notes:
-        if clash := _clash(note, seen, free):
+        if clash := _find_conflict(note, seen, free):
             raise UsageError(
                 f"the runs of {name!r} were not made alike: {clash}",
                 where=_notes(folder, name),
@@ -138,17 +128,17 @@ def finished(folder: Path, name: str, *, only: Mapping[str, Recipe] | None = Non
     return _reports(folder, name, notes)
 
 
-def _belonging(
+def _matching(
     folder: Path, benchmark: Benchmark, mine: set[tuple[str, int]], varying: tuple[str, ...]
 ) -> Reports:
     """Reports of the rows and seeds that are mine, and of others that were made like them."""
     notes, kept, seen = _read(folder, benchmark.name), [], dict[Any, Any]()
     free = _free((), varying)
     for note in sorted(notes, key=lambda n: (n["row"], n["seed"]) not in mine):  # mine decide
-        if not _alike(note["recipe"], benchmark.whole.get(note["row"])):
+        if not _same_config(note["recipe"], benchmark.whole.get(note["row"])):
             why = "made with other settings, or no row of this table"
         else:
-            why = _clash(note, seen, free)
+            why = _find_conflict(note, seen, free)
         if why:
             _log.warning("row %s at seed %s is not in the table: %s", note["row"], note["seed"], why)
         else:
@@ -174,16 +164,25 @@ def _reports(folder: Path, name: str, notes: Sequence[Note]) -> Reports:
     return found
 
 
-def _alike(told: Mapping[str, Any], recipe: Recipe | None) -> bool:
+def _same_config(told: Mapping[str, Any], recipe: Recipe | None) -> bool:
     return recipe is not None and _deciding(told) == _deciding(recipe.as_json())
 
 
 def _deciding(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a recipe's record by dotted name, without those that change no result or say where things lie."""
+    """Fields of a recipe's record by dotted name, without those that change no result or say where things are."""
+    backbone = recipe["backbone"]
+    recipe = {
+        **recipe,
+        "backbone": backbone | {"settings": portable_settings(backbone["name"], backbone["settings"])},
+    }
     shown = {name: value for name, value in _flat(recipe).items() if name != "caption_files"}
     for model in ("model", "captioner"):  # a path or a mirror is the same model, the embedded one is another
         shown[model] = shown.get(model) == "mini"
-    return {k: v for k, v in shown.items() if k.partition(".")[2] not in _IDLE.get(k.partition(".")[0], ())}
+    return {
+        k: v
+        for k, v in shown.items()
+        if k.partition(".")[2] not in _NON_SEMANTIC.get(k.partition(".")[0], ())
+    }
 
 
 def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,6 +190,8 @@ def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in recipe.items():
         nested = isinstance(value, dict) and name not in ("source", "target", "caption_files")
+        if nested and value.keys() == {"name", "settings"}:  # a choice
+            value = {"name": value["name"], **value["settings"]}
         flat |= {f"{name}.{inner}": v for inner, v in value.items()} if nested else {name: value}
     return flat
 
@@ -217,7 +218,7 @@ def _facts(note: Note) -> Iterator[tuple[str, str, Any]]:
         yield f"content of {split}", f"{recipe[side]} {recipe['limit']}", found
 
 
-def _clash(note: Note, seen: dict[Any, Any], free: set[str]) -> str:
+def _find_conflict(note: Note, seen: dict[Any, Any], free: set[str]) -> str:
     """In what a note differs from those seen before, in words. If in nothing, it is seen from now on.
 
     Args:
@@ -242,7 +243,20 @@ def publish(
 ) -> tuple[Comparison, Written]:
     """Compare, and write table, plot and panels into ``folder``."""
     comparison = compare(reports, baseline=baseline, title=title)
-    return comparison, reports_of.write(comparison, reports, folder)
+    return comparison, tables.write(comparison, reports, folder)
+
+
+def show_predictions(table: Benchmark, seed: int, run: Run, most: int = SHOWN) -> Path:
+    """Overlays of every row on the first unlabelled target images, for targets that have no labels to score by."""
+    for name, recipe in table.rows.items():
+        experiment = Experiment(recipe, run.with_seed(seed), Path())
+        model = experiment.adaptation(experiment.personalization()())()
+        images = experiment.target.images("unlabeled")[:most]
+        folder = run.folder / "predictions" / name
+        shutil.rmtree(folder, ignore_errors=True)  # of other images, perhaps
+        captions = experiment.captions(images, "unlabeled", run)
+        predict_overlays(model.to(run.torch_device), images, captions, folder)
+    return run.folder / "predictions"
 
 
 def _notes(folder: Path, name: str) -> Path:

@@ -26,6 +26,8 @@ class Personalizer(Protocol):
     """Learns a concept from images. Settings are its fields; they are refused at birth when they make no
     sense."""
 
+    needs_images: ClassVar[bool]
+    """Whether it reads the images at all."""
     learns_weights: ClassVar[bool]
     """Whether its concept changes the UNet, so that it works without a word."""
 

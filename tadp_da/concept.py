@@ -40,6 +40,7 @@ class Concept:
         lora: low-rank UNet tensors in the diffusers format (``unet.<module>.lora.down.weight``).
         unet_config: configuration of the UNet, where ``weights`` are given.
         settings: the personalizer's settings, for records.
+        folder: where it was loaded from.
     """
 
     word: str
@@ -51,6 +52,12 @@ class Concept:
     lora: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     unet_config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = field(default=None, compare=False)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it changes neither prompts nor weights."""
+        return not (self.word or self.weights or self.lora)
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -131,7 +138,7 @@ class Concept:
                 where=error.where if isinstance(error, ArtifactError) else folder,
                 fix="make it again: tadp-da personalize --help",
             ) from error
-        concept = cls(rows=rows, weights=weights, lora=lora, unet_config=config, **kept)
+        concept = cls(rows=rows, weights=weights, lora=lora, unet_config=config, folder=folder, **kept)
         if concept.fingerprint != known:
             raise ArtifactError(
                 "the concept's tensors are not those that were saved",

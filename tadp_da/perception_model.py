@@ -50,6 +50,7 @@ class PerceptionModel(nn.Module):
         head_settings: what it was built with.
         captioner: what wrote the captions that it was trained on, for images that come without one; empty when nobody
             knows.
+        folder: where it was loaded from.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class PerceptionModel(nn.Module):
         self.head: Any = head
         self.labels, self.rewrite, self.viewing = labels, rewrite, viewing
         self.head_name, self.head_settings, self.captioner = head_name, head_settings, captioner
+        self.folder: Path | None = None
         self.eval()
 
     @classmethod
@@ -255,4 +257,5 @@ class PerceptionModel(nn.Module):
                 **facts["head"]["settings"],
             )
             model.head.load_state_dict(files.load_head(folder))
+        model.folder = folder
         return model.requires_grad_(False).to(device)

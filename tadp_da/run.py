@@ -1,17 +1,17 @@
-"""Run: where a run's artifacts lie, its seed and its device. An artifact is made once per set of inputs,
-whole or absent."""
+"""Run: where the artifacts of a run are kept, its seed and its device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tadp_da.distributed.processes import device_of, is_main
+from tadp_da.distributed.processes import broadcast, device_of, is_main
 from tadp_da.errors import UsageError
-from tadp_da.storage.artifacts import UNFINISHED, T, get_or_create, input_digest
+from tadp_da.storage.artifacts import UNFINISHED, T, copy_files, find_equal, get_or_create, input_digest
 
 if TYPE_CHECKING:
     import torch
@@ -100,20 +100,38 @@ class Run:
         return self.folder / f"{kind}-{input_digest(inputs)}"
 
     def get_or_create(
-        self, kind: str, inputs: Mapping[str, Any], make: Callable[[Path], object], load: Callable[[Path], T]
+        self,
+        kind: str,
+        inputs: Mapping[str, Any],
+        make: Callable[[Path], object],
+        load: Callable[[Path], T],
+        *,
+        folder: Path | None = None,
+        may_change: Collection[str] = (),
     ) -> T:
-        """The artifact of this kind for these inputs: loaded when it stands whole, made otherwise.
+        """The artifact of this kind for these inputs: loaded when it is complete, made otherwise.
 
-        See :func:`made`.
+        An equal artifact beside it, whatever its name, is used instead of being made again.
 
         Args:
             kind: what it is, e.g. ``"concept"``.
             inputs: everything the artifact depends on, as JSON values.
             make: writes the artifact into the folder it is given.
             load: reads it back; what it returns is what the caller gets, made or found.
+            folder: where it is to be, instead of a name that follows from the inputs.
+            may_change: see :func:`tadp_da.storage.artifacts.get_or_create`.
 
         Raises:
+            UsageError: when ``folder`` holds something else.
             ArtifactError: when a file of the artifact is not what its manifest says.
             EnvironmentSetupError: when the disk is full or the folder may not be written to.
         """
-        return get_or_create(self.artifact_path(kind, inputs), inputs, make, load, replace=True)
+        place = folder or self.artifact_path(kind, inputs)
+        equal = broadcast(find_equal, place, kind, inputs)
+        if equal and folder is None:
+            place = equal
+        elif equal:
+            make = partial(copy_files, equal)
+        return get_or_create(
+            place, inputs, make, load, kind=kind, replace=folder is None and not equal, may_change=may_change
+        )

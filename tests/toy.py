@@ -13,10 +13,11 @@ NAMES = ",".join(CLASSES)
 SIZE = (64, 96)
 PRESET = """
 base:
-  viewing: {long: 64}
+  backbone: {name: stable-diffusion}
+  inference: {long: 64}
   head: {name: semantic-fpn, settings: {width: 16}}
   adapt: {steps: 2, batch: 2, backbone_lr: 1.0e-4, head_lr: 1.0e-3, augment: {flip: 0.5}}
-  personalize: {method: nothing}
+  personalize: {name: none}
   evaluate: {keep: 2}
 rows:
   scratch: {strategy: "no-text", pretrained: false}
@@ -25,12 +26,14 @@ rows:
   simple: {strategy: simple}
   textual-inversion:
     strategy: textual-inversion
-    personalize: {method: textual-inversion, word: <night>, like: night, templates: ["a {word} photo of {caption}"],
-                  steps: 2, batch: 2, accumulate: 1, resolution: 64, previews: {images: 2, steps: 1}}
+    personalize: {name: textual-inversion, settings: {
+      word: <night>, like: night, templates: ["a {word} photo of {caption}"],
+      steps: 2, batch: 2, accumulate: 1, resolution: 64, previews: {images: 2, steps: 1}}}
   dreambooth:
     strategy: dreambooth
-    personalize: &dreambooth {method: dreambooth, word: sks, prompt: "a {word} photo of {caption}", steps: 2, batch: 2,
-                              learning_rate: 1.0e-3, resolution: 64, previews: {images: 0}}
+    personalize: &dreambooth {name: dreambooth, settings: {
+      word: sks, prompt: "a {word} photo of {caption}", steps: 2, batch: 2,
+      learning_rate: 1.0e-3, resolution: 64, previews: {images: 0}}}
   dreambooth-weights-only: {strategy: "null", personalize: *dreambooth, concept: weights}
   dreambooth-word-only: {strategy: dreambooth, personalize: *dreambooth, concept: word}
 """

@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from benchmarks.cost import shapes as sizes
 from benchmarks.cost.shapes import Networks
-from benchmarks.recipe import Benchmark, CustomDataset, Recipe
+from benchmarks.recipe import Benchmark, Recipe
+from tadp_da.datasets import CustomDataset
 from tadp_da.domains import domains
 from tadp_da.errors import UsageError
 from tadp_da.registry import nearest
@@ -143,8 +145,8 @@ class Planner:
 
     def training_size(self, recipe: Recipe) -> Size:
         """Height and width of a training image: the crop, or else the working size."""
-        source = recipe.target if recipe.train_on == "target" else recipe.source
-        return recipe.adapt.augment.crop or recipe.viewing.size(*self.image_size(source))
+        source = recipe.target if recipe.train_on == "target" and recipe.target else recipe.source
+        return recipe.adapt.augment.crop or recipe.inference.size(*self.image_size(source))
 
     def image_size(self, domain: str | CustomDataset) -> Size:
         """Height and width of a domain's images."""
@@ -198,12 +200,12 @@ class Planner:
         return counted + (self._looking(recipe, networks, size) if again else 0)
 
     def _personalizing(self, recipe: Recipe, networks: Networks) -> Work:
-        chosen = recipe.personalize
-        if not hasattr(chosen, "steps"):
+        chosen = SimpleNamespace(**recipe.personalize.settings)
+        if not hasattr(chosen, "steps") or recipe.target is None:
             return Work()
         asked = chosen.resolution or networks.unet.config.sample_size * networks.factor
         size: Size = (asked, asked) if isinstance(asked, int) else tuple(asked)
-        method = recipe.as_json()["personalize"]["method"]
+        method = recipe.personalize.name
 
         def count() -> int:
             return sizes.operations(lambda: sizes.learn_noise(networks, size, method).backward())
@@ -217,12 +219,14 @@ class Planner:
     def _evaluating(self, recipe: Recipe, networks: Networks) -> Work:
         total = 0
         for domain in (recipe.source, recipe.target):
-            size = recipe.viewing.size(*self.image_size(domain))
-            windows = recipe.viewing.boxes(*size)
+            if domain is None:
+                continue
+            size = recipe.inference.size(*self.image_size(domain))
+            windows = recipe.inference.boxes(*size)
             rows, columns = windows[0]
             window = rows.stop - rows.start, columns.stop - columns.start
             each = self._encoding(recipe, networks, window) + self._looking(recipe, networks, window)
-            total += _count(domain, "test") * len(windows) * (2 if recipe.viewing.flip else 1) * each
+            total += _count(domain, "test") * len(windows) * (2 if recipe.inference.flip else 1) * each
         return Work(rest=total)
 
     def _kept(self, recipe: Recipe, size: Size) -> int:

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.places import own_domain
 from benchmarks.recipe import Recipe
 from tadp_da.backbones.sd import single_file as _single_file
 from tadp_da.backbones.sd.locate import CONFIGURATION
 from tadp_da.backbones.sd.lora import TARGETS
 from tadp_da.backbones.sd.taps import Tap, taps
+from tadp_da.datasets import custom_domain
 from tadp_da.domains import domains
 from tadp_da.errors import UsageError
 from tadp_da.heads import heads
@@ -207,8 +207,8 @@ def label_space(recipe: Recipe) -> LabelSpace:
         UsageError: when there are no labels to learn from, or nothing names their classes.
         DataError: when a COCO file is not of that form.
     """
-    choice = recipe.target if recipe.train_on == "target" else recipe.source
-    domain = domains[choice] if isinstance(choice, str) else own_domain(choice)
+    choice = recipe.target if recipe.train_on == "target" and recipe.target else recipe.source
+    domain = domains[choice] if isinstance(choice, str) else custom_domain(choice)
     if domain.labels is None:
         raise UsageError(
             f"domain {domain.name!r} has no labels to learn from",

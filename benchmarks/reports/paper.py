@@ -16,7 +16,7 @@ from rich.table import Table
 
 from benchmarks.evaluate import Report
 from benchmarks.recipe import read_benchmark
-from benchmarks.suite import finished
+from benchmarks.suite import load_results
 from tadp_da.errors import DataError
 
 Variant = Literal["paper", "repo", "ours"]
@@ -144,7 +144,7 @@ def measured(folder: Path | None, column: Column, variant: Variant, row: str) ->
         return ()
     name = benchmark_name(column, variant)
     try:
-        seeds: Mapping[int, Report] = finished(folder, name, only=read_benchmark(name).rows).get(row, {})
+        seeds: Mapping[int, Report] = load_results(folder, name, only=read_benchmark(name).rows).get(row, {})
     except DataError:  # none of the benchmark is finished: its cells say so
         return ()
     found = (_value(report, column) for report in seeds.values())

@@ -50,6 +50,7 @@ class DreamBooth(TrainingSettings):
         ema: decay of a running average of the weights that is kept in place of the last ones; 0 for none.
     """
 
+    needs_images: ClassVar[bool] = True
     learns_weights: ClassVar[bool] = True
 
     word: Annotated[str, AfterValidator(check_word)] = "sks"

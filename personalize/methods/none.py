@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from tadp_da.types import Unlabeled
 
 
-@personalizers.add("nothing")
+@personalizers.add("none")
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class Nothing:
+class NoPersonalization:
     """Learns nothing: a concept without word and tensors, which installs as the identity."""
 
+    needs_images: ClassVar[bool] = False
     needs_captions: ClassVar[bool] = False
     learns_weights: ClassVar[bool] = False
 
@@ -35,4 +36,4 @@ class Nothing:
         """Name the domain and the base; no image is opened."""
         from tadp_da.concept import Concept
 
-        return Concept(word="", domain=images.domain, backbone=backbone.fingerprint, method="nothing")
+        return Concept(word="", domain=images.domain, backbone=backbone.fingerprint, method="none")

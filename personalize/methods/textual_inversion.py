@@ -40,6 +40,7 @@ class TextualInversion(TrainingSettings):
         templates: sentences of your own instead; each holds ``{word}`` and may hold ``{caption}``.
     """
 
+    needs_images: ClassVar[bool] = True
     learns_weights: ClassVar[bool] = False
 
     word: Annotated[str, AfterValidator(check_word)]

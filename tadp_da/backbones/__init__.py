@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from tadp_da.concept import Concept
 from tadp_da.noising import Generators
 from tadp_da.registry import Registry
+from tadp_da.settings import build
 from tadp_da.types import FeaturePyramid, FeatureSpec
 
 
@@ -98,3 +99,26 @@ class DiffusionBackbone(Protocol):
 
 
 backbones: Registry[Any] = Registry("backbone", "tadp_da.backbones")
+
+
+def load_backbone(name: str, model: str, settings: Mapping[str, Any] | None = None) -> Any:
+    """A fresh backbone.
+
+    Args:
+        name: in the registry.
+        model: weights: an alias, a folder, a file or a hub id.
+        settings: fields of the backbone's ``Settings``.
+
+    Raises:
+        UsageError: for an unknown backbone or setting.
+        EnvironmentSetupError: when the model is not here and cannot be fetched.
+        ArtifactError: when it is corrupt, or of another family.
+    """
+    found = backbones[name]
+    return found.from_pretrained(model, build(found.Settings, settings or {}, "backbone.settings"))
+
+
+def portable_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a backbone's settings decides the features, as JSON values; the rest is about speed and memory."""
+    portable: dict[str, Any] = build(backbones[name].Settings, settings, "backbone.settings").portable()
+    return portable

@@ -51,6 +51,8 @@ class StableDiffusion(nn.Module):
         UsageError: when settings do not fit the parts.
     """
 
+    Settings = BackboneSettings
+
     def __init__(
         self,
         unet: Any,
@@ -353,6 +355,13 @@ class StableDiffusion(nn.Module):
     def lora_tensors(self) -> dict[str, Tensor]:
         """Low-rank layers that :meth:`trainable` added, in the diffusers format."""
         return _lora.tensors(self.unet)
+
+    def reinitialize(self, seed: int) -> None:
+        """Draw the UNet's weights anew, in place: the same network without diffusion pretraining."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            fresh = type(self.unet).from_config(self.unet.config)
+        self.unet.load_state_dict(fresh.state_dict())
 
     def fuse_lora(self) -> None:
         """Add the low-rank layers to the weights and take them out."""

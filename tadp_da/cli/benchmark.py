@@ -9,11 +9,14 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from tadp_da import api
 from tadp_da.cli.options import (
     AllowOverlap,
     Data,
     Device,
+    IgnoreIndex,
     Jobs,
+    Legend,
     Model,
     NewCaptioner,
     Out,
@@ -23,11 +26,8 @@ from tadp_da.cli.options import (
     Seeds,
     Sets,
     SkipBad,
-    captioner_for,
     names_of,
-    open_run,
     out,
-    preset_for,
     seeds_of,
 )
 from tadp_da.errors import UsageError
@@ -45,7 +45,7 @@ def demo(
     """
     from benchmarks.demo import run_demo
 
-    run_demo(open_run(out_folder, seed, device), data, out)
+    run_demo(api.open_run(out_folder, {"seed": seed, "device": device}), data, out)
 
 
 def run(
@@ -55,9 +55,8 @@ def run(
     source_masks: Masks = None,
     source_boxes: Boxes = None,
     classes: Annotated[str, typer.Option(help="Class names in the order of their ids: sky,road,car.")] = "",
-    legend: Annotated[
-        Path | None, typer.Option(help="YAML file: what values or colours of the masks mean, 7: road.")
-    ] = None,
+    legend: Legend = None,
+    ignore_index: IgnoreIndex = 255,
     target_test_images: Annotated[
         Path | None, typer.Option(help="Target test images, not among the above.")
     ] = None,
@@ -87,23 +86,25 @@ def run(
     --target-images dusk/images --target-style "dark dusk"`
     """
     source: dict[str, Any] = {"images": source_images, "masks": source_masks, "boxes": source_boxes}
-    source |= {"classes": names_of(classes), "legend": legend}
+    source |= {"classes": names_of(classes), "legend": legend, "ignore": ignore_index}
     target: dict[str, Any] = {"images": target_images, "style": target_style, "medium": target_medium}
     tests = {"images": target_test_images, "masks": target_test_masks, "boxes": target_test_boxes}
     if any(tests.values()):
         target |= {f"test_{what}": path for what, path in tests.items()}
         target |= {"classes": names_of(target_classes or classes), "legend": target_legend or legend}
-    choices: dict[str, Any] = {"device": device, "skip_bad": skip_bad, "allow_overlap": allow_overlap}
-    models = {"model": model, "captioner": captioner or captioner_for(model)}
-    preset = preset or preset_for(model, boxes=source_boxes is not None)
+        target |= {"ignore": ignore_index}
+    options = {"device": device, "precision": precision, "skip_bad": skip_bad, "allow_overlap": allow_overlap}
     _run_own(
-        open_run(out_folder, precision=precision, **choices),
-        names_of(strategies),
+        api.open_run(out_folder, options),
         source,
         target,
-        models,
-        preset,
-        tuple(sets or ()),
+        {
+            "strategies": names_of(strategies),
+            "model": model,
+            "captioner": captioner,
+            "preset": preset,
+            "sets": tuple(sets or ()),
+        },
         seeds_of(seeds),
         jobs,
     )
@@ -111,32 +112,27 @@ def run(
 
 def _run_own(
     run: Any,
-    strategies: tuple[str, ...],
     source: dict[str, Any],
     target: dict[str, Any],
-    models: dict[str, str],
-    preset: str,
-    sets: tuple[str, ...],
+    options: dict[str, Any],
     seeds: tuple[int, ...],
     jobs: int,
 ) -> None:
-    from benchmarks.own import SHOWN, custom_benchmark, show_predictions
-    from benchmarks.suite import fill
+    from benchmarks.recipe import custom_benchmark, preset_for
+    from benchmarks.suite import SHOWN, run_suite, show_predictions
 
     if source["masks"] is None and source["boxes"] is None:
         raise UsageError("the source has no labels", fix="give --source-masks FOLDER, or --source-boxes PATH")
+    task = "segmentation" if source["boxes"] is None else "detection"
+    options["preset"] = options["preset"] or preset_for(options["model"], task)
     table = custom_benchmark(
-        strategies=strategies,
-        source={"name": "source"} | source,
-        target={"name": "target"} | target,
-        preset=preset,
-        sets=sets,
-        **models,
+        source={"name": "source"} | source, target={"name": "target"} | target, **options
     )
-    reports = fill(table, seeds, run, Path("data"), jobs)
+    reports = run_suite(table, seeds, run, Path("data"), jobs)
     if target.get("test_images") is not None:
         _publish(table.name, reports, run.folder)
-    out.print(f"Predictions on the first {SHOWN} target images: {show_predictions(table, seeds[0], run)}")
+    shown = show_predictions(table, seeds[0], run)
+    out.print(f"Predictions on the first {SHOWN} target images: {shown}", markup=False)
 
 
 def benchmark_list() -> None:
@@ -177,16 +173,16 @@ def benchmark_run(
     `tadp-da benchmark run nighttime-driving-ours --seeds 0 --limit 2 --set adapt.steps=1`
     """
     from benchmarks.recipe import read_benchmark
-    from benchmarks.suite import fill
+    from benchmarks.suite import run_suite
 
     given = {"model": model, "captioner": captioner, "limit": limit}
     table = read_benchmark(name, tuple(sets or ()), base={k: v for k, v in given.items() if v})
     table = table.only(names_of(rows))
     if limit is not None:  # its numbers are none of the table's
         table = dataclasses.replace(table, name=f"{table.name}-first-{limit}")
-    choices = {"skip_bad": skip_bad, "allow_overlap": allow_overlap}
-    the_run = open_run(out_folder, device=device, precision=precision, **choices)
-    _publish(table.name, fill(table, seeds_of(seeds), the_run, data, jobs), the_run.folder)
+    options = {"device": device, "precision": precision, "skip_bad": skip_bad, "allow_overlap": allow_overlap}
+    run = api.open_run(out_folder, options)
+    _publish(table.name, run_suite(table, seeds_of(seeds), run, data, jobs), run.folder)
 
 
 def compare(
@@ -204,9 +200,9 @@ def compare(
 
     Example: `tadp-da compare runs/benchmarks mini-night`
     """
-    from benchmarks.suite import finished
+    from benchmarks.suite import load_results
 
-    _publish(name, finished(folder, name), folder, baseline)
+    _publish(name, load_results(folder, name), folder, baseline)
 
 
 def _publish(name: str, reports: Any, folder: Path, baseline: str = "") -> None:

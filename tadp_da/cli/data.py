@@ -12,11 +12,19 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from tadp_da.cli.options import AllowOverlap, SkipBad, names_of, out
-from tadp_da.errors import DataError, UsageError
-
-OWN = ("images", "masks", "voc-xml", "coco")
-"""Names for folders of one's own, beside those of the registry."""
+from tadp_da.cli.options import (
+    AllowOverlap,
+    Classes,
+    Data,
+    IgnoreIndex,
+    Images,
+    Labels,
+    Legend,
+    SkipBad,
+    names_of,
+    out,
+)
+from tadp_da.errors import DataError
 
 
 def data_list(
@@ -46,32 +54,32 @@ def data_list(
 
 
 def data_check(
-    name: Annotated[
-        str, typer.Argument(help="A name of `data list`; or images, masks, voc-xml, coco for your own.")
-    ],
-    root: Annotated[
-        Path, typer.Argument(help="Folder that holds the data set; of your own, the folder of pictures.")
-    ],
-    labels: Annotated[
-        Path | None, typer.Option(help="Of your own: folder of masks, folder of XML, or COCO file.")
-    ] = None,
-    classes: Annotated[str, typer.Option(help="Of your own: class names in the order of their ids.")] = "",
+    images: Images,
+    labels: Labels = None,
+    classes: Classes = "",
+    legend: Legend = None,
+    ignore_index: IgnoreIndex = 255,
     split: Annotated[list[str] | None, typer.Option(help="Only this split. Repeatable.")] = None,
-    partial: Annotated[bool, typer.Option(help="A part of the data set will do.")] = False,
+    data: Data = Path("data"),
+    partial: Annotated[bool, typer.Option(help="A part of the data set is enough.")] = False,
     skip_bad: SkipBad = False,
     allow_overlap: AllowOverlap = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
-    """Open every picture and label of a data set: counts, sizes, classes, what is wrong and how to mend it.
+    """Open every image and label of a data set: counts, sizes, classes, what is wrong and how to fix it.
 
-    Example: `tadp-da data check masks day/images --labels day/masks --classes sky,road,car`
+    Example: `tadp-da data check day/images day/masks --classes sky,road,car`, or `tadp-da data check cityscapes --data
+    data`
     """
+    from tadp_da.datasets import find
     from tadp_da.domains.checks.validate import check_data
 
-    domain = _own(name, root, labels, names_of(classes)) if name in OWN else name
+    source, _ = find(
+        images, data, labels=labels, classes=names_of(classes), legend=legend, ignore=ignore_index
+    )
     report = check_data(
-        domain,
-        root,
+        source.domain,
+        source.root,
         splits=split or (),
         partial=partial,
         skip_bad=skip_bad,
@@ -85,22 +93,6 @@ def data_check(
             out.print(line, highlight=False, markup=False, soft_wrap=True)
     if not report.ok:
         raise typer.Exit(DataError.exit_code)
-
-
-def _own(name: str, images: Path, labels: Path | None, classes: tuple[str, ...]) -> Any:
-    from tadp_da.domains.formats.coco import coco_domain
-    from tadp_da.domains.formats.folder import folder_domain
-    from tadp_da.domains.formats.voc_folder import voc_domain
-
-    if name == "images":
-        return folder_domain(images.name, images=images)
-    if labels is None:
-        raise UsageError(f"{name} was given no labels", fix="give them with --labels PATH")
-    if name == "masks":
-        return folder_domain(images.name, images=images, masks=labels, classes=classes)
-    if name == "voc-xml":
-        return voc_domain(images.name, images=images, annotations=labels, classes=classes)
-    return coco_domain(images.name, images=images, annotations=labels, classes=classes)
 
 
 def _tracked(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:

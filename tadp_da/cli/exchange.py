@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tadp_da import api
 from tadp_da.cli.options import Model, Out, out
 from tadp_da.errors import UsageError
 
@@ -34,11 +35,11 @@ def concept_import(
 
     Example: `tadp-da concept import --embedding dusk.safetensors --model sd-1.5 --out runs/dusk`
     """
-    from tadp_da.backbones import backbones
     from tadp_da.exchange import import_concept
 
-    backbone = backbones["stable-diffusion"].from_pretrained(model)
-    concept = import_concept(backbone, word=word, embedding=embedding, lora=lora, unet_only=unet_only)
+    concept = import_concept(
+        api.base_model(model).load(), word=word, embedding=embedding, lora=lora, unet_only=unet_only
+    )
     concept.save(out_folder)
     word = f"its word in prompts is {concept.prompt_word}" if concept.prompt_word else "it has no word"
     out.print(f"The concept is in {out_folder}; {word}.", markup=False, highlight=False)

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand
 
-from tadp_da.distributed.processes import is_main, join
+from tadp_da.distributed.processes import is_main
 from tadp_da.errors import UsageError
 
 out = Console(quiet=not is_main())
@@ -37,6 +37,22 @@ Processes = Annotated[
 Model = Annotated[
     str, typer.Option(help="Diffusion model: mini (embedded), a diffusers folder, or a hub id.")
 ]
+Images = Annotated[str, typer.Argument(help="Folder of images, or a name of `data list`.")]
+Labels = Annotated[
+    Path | None,
+    typer.Argument(help="Their labels: folder of masks, folder of VOC XML, or COCO JSON file."),
+]
+Classes = Annotated[str, typer.Option(help="Class names in the order of their ids: sky,road,car.")]
+Legend = Annotated[
+    Path | None, typer.Option(help="YAML file: what values or colours of the masks mean, 7: road.")
+]
+IgnoreIndex = Annotated[
+    int, typer.Option("--ignore-index", help="Mask value that counts neither in training nor in scores.")
+]
+Split = Annotated[
+    str, typer.Option(help="Split of a registered data set.", show_default="what suits the command")
+]
+Captions = Annotated[Path | None, typer.Option(help="Caption file; made with the captioner when missing.")]
 Captioner = Annotated[
     str,
     typer.Option(
@@ -51,10 +67,13 @@ Preset = Annotated[
 ]
 
 SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Go on without pictures that cannot be used, and list them.")
+    bool, typer.Option("--skip-bad", help="Continue without images that cannot be used, and list them.")
 ]
 AllowOverlap = Annotated[
-    bool, typer.Option("--allow-overlap", help="Score although test pictures are among the others.")
+    bool,
+    typer.Option(
+        "--allow-overlap", help="Score although test images are among the images that were learned from."
+    ),
 ]
 Fallback = Annotated[
     str,
@@ -78,32 +97,11 @@ class ManySeeds(TyperCommand):
         return super().parse_args(ctx, joined)
 
 
-def preset_for(model: str, *, boxes: bool = False) -> str:
-    """Settings that suit the model's size and the labels, unless the user names others."""
-    return ("mini" if model == "mini" else "stable-diffusion") + ("-boxes" if boxes else "")
-
-
-def captioner_for(model: str) -> str:
-    """The captioner that knows what the model knows: the embedded one knows only drawings."""
-    return "mini" if model == "mini" else "blip2-opt-2.7b"
-
-
-def open_run(
-    folder: Path, seed: int = 0, device: str = "auto", precision: str = "no", **settings: bool
-) -> Any:
-    """The run that a command works in."""
-    from tadp_da.run import Run
-
-    run = Run(folder=folder, seed=seed, device=device, precision=precision, **settings)  # type: ignore[arg-type]
-    join(run.torch_device)
-    return run
-
-
 def seeds_of(text: str) -> tuple[int, ...]:
     """Seeds from text such as ``0,1,2``.
 
     Raises:
-        UsageError: when it is no list of different whole numbers.
+        UsageError: when it is not a list of different whole numbers.
     """
     try:
         seeds = tuple(int(part) for part in text.replace(",", " ").split())
@@ -111,16 +109,10 @@ def seeds_of(text: str) -> tuple[int, ...]:
         seeds = ()
     if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise UsageError(
-            f"--seeds {text!r} is no list of different whole numbers", fix="write for example --seeds 0,1,2"
+            f"--seeds {text!r} is not a list of different whole numbers",
+            fix="write for example --seeds 0,1,2",
         )
     return seeds
-
-
-def settings_of(cls: Any, sets: list[str] | None, **fields: Any) -> Any:
-    """Settings of a class from fields and ``--set`` overrides."""
-    from benchmarks.recipe import build_settings
-
-    return build_settings(cls, {k: v for k, v in fields.items() if v is not None}, tuple(sets or ()))
 
 
 def names_of(text: str) -> tuple[str, ...]:
@@ -128,18 +120,9 @@ def names_of(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def pictures_in(folder: Path, run: Any = None) -> Any:
-    """Every picture of a folder without labels; with a run, those that it may use."""
-    from tadp_da.domains.checks.preflight import preflight
-    from tadp_da.domains.formats.folder import folder_domain
-
-    domain = folder_domain(folder.name, images=folder)
-    return (preflight(domain, folder, ["unlabeled"], run) if run else domain).unlabeled(folder)
-
-
 @contextmanager
-def told_if_complete(folder: Path) -> Iterator[None]:
-    """Around what makes a folder: afterwards say so if there was nothing left to make."""
+def report_if_complete(folder: Path) -> Iterator[None]:
+    """Around what makes a folder: afterwards report if there was nothing left to make."""
     from tadp_da.storage.artifacts import is_complete
 
     there = is_complete(folder)

@@ -1,4 +1,4 @@
-"""Commands for single stages."""
+"""Commands for single stages: parse, call :mod:`tadp_da.api`, print."""
 
 from __future__ import annotations
 
@@ -10,11 +10,19 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from tadp_da import api
 from tadp_da.cli.options import (
     AllowOverlap,
     Captioner,
+    Captions,
+    Classes,
+    Data,
     Device,
     Fallback,
+    IgnoreIndex,
+    Images,
+    Labels,
+    Legend,
     Model,
     NewCaptioner,
     Out,
@@ -24,21 +32,17 @@ from tadp_da.cli.options import (
     Seed,
     Sets,
     SkipBad,
-    captioner_for,
+    Split,
     names_of,
-    open_run,
     out,
-    pictures_in,
-    preset_for,
-    settings_of,
-    told_if_complete,
+    report_if_complete,
 )
-from tadp_da.distributed.processes import count, is_main, relaunch
+from tadp_da.distributed.processes import count, relaunch
 from tadp_da.errors import UsageError
 
 
 def personalize(
-    images: Annotated[Path, typer.Argument(help="Folder of unlabelled images of the target domain.")],
+    images: Images,
     out_folder: Out,
     method: Annotated[str, typer.Option(help="textual-inversion or dreambooth.")] = "textual-inversion",
     word: Annotated[
@@ -50,6 +54,8 @@ def personalize(
         Path | None, typer.Option(help="Caption file, for templates that hold {caption}.")
     ] = None,
     sets: Sets = None,
+    split: Split = "",
+    data: Data = Path("data"),
     seed: Seed = 0,
     device: Device = "auto",
     precision: Precision = "no",
@@ -61,54 +67,40 @@ def personalize(
     Example: `tadp-da personalize photos/dusk --word "<dusk>" --like dark --out runs/dusk --set steps=300`
     """
     relaunch(processes)
-    from benchmarks.evaluate import digests
-    from benchmarks.own import captions_digest, contents
-    from benchmarks.stages import write_provenance
-    from personalize.settings import as_record
-    from tadp_da.backbones import backbones
-    from tadp_da.captions.files import CaptionFile
-    from tadp_da.concept import Concept
-    from tadp_da.storage.artifacts import get_or_create
-
-    personalizer = _personalizer(method, word, like, sets)
-    run = open_run(out_folder, seed, device, precision, skip_bad=skip_bad)
-    backbone = backbones["stable-diffusion"].from_pretrained(model)
-    inputs: dict[str, Any] = {"method": method, "settings": as_record(personalizer)}
-    inputs |= {"captions": captions_digest(captions) if captions else None, "model": backbone.fingerprint}
-    inputs |= {"seed": seed, "precision": precision, "skip_bad": skip_bad, "images": contents(images)}
-
-    def make(folder: Path) -> None:
-        here = run.inside(folder)
-        unlabeled = pictures_in(images, here)
-        texts = CaptionFile.read(captions).lookup(unlabeled) if captions else None
-        known = digests(unlabeled)
-        learned = personalizer(backbone.to(run.torch_device), unlabeled, here, texts)
-        if is_main():
-            learned.save(folder)
-            write_provenance(folder, backbone, known)
-
-    with told_if_complete(out_folder):
-        concept = get_or_create(out_folder, inputs, make, Concept.load, may_change=("settings.steps",))
-    word = (
-        f"The concept's word is [bold]{concept.prompt_word}[/]. It" if concept.word else "It has no word. It"
-    )
+    with report_if_complete(out_folder):
+        concept = api.personalize(
+            images,
+            out=out_folder,
+            method=method,
+            settings=_word_settings(method, word, like),
+            sets=sets or (),
+            model=model,
+            captions=captions,
+            split=split,
+            data=data,
+            seed=seed,
+            device=device,
+            precision=precision,
+            skip_bad=skip_bad,
+        )
+    said = f"The concept's word is {concept.prompt_word}. It" if concept.word else "It has no word. It"
     shown = (
-        ", with a picture of samples before and after" if (out_folder / "before_after.png").exists() else ""
+        ", with an image of samples before and after" if (out_folder / "before_after.png").exists() else ""
     )
-    out.print(f"{word} lies in {out_folder}{shown}.")
+    out.print(f"{said} is in {out_folder}{shown}.", markup=False)
 
 
-def _personalizer(method: str, word: str, like: str, sets: list[str] | None) -> Any:
-    """A method with its settings: those that it has of the word and what it starts from, and the overrides."""
+def _word_settings(method: str, word: str, like: str) -> dict[str, Any]:
+    """Those settings of a method that the options of the command are about."""
     from personalize import personalizers
 
     names = {f.name for f in dataclasses.fields(personalizers[method])}
     given = {"word": word or ("<target>" if "like" in names else "sks"), "like": like}
-    return settings_of(personalizers[method], sets, **{k: v for k, v in given.items() if k in names})
+    return {name: value for name, value in given.items() if name in names}
 
 
 def caption(
-    images: Annotated[Path, typer.Argument(help="Folder of images.")],
+    images: Images,
     out_file: Annotated[
         Path, typer.Option("--out", "-o", help="Caption file (JSON); a half-done one is finished.")
     ],
@@ -117,6 +109,8 @@ def caption(
         bool, typer.Option(help="Also write <out>.clean.json without bullets and style phrases.")
     ] = False,
     sets: Sets = None,
+    split: Split = "",
+    data: Data = Path("data"),
     device: Device = "auto",
     skip_bad: SkipBad = False,
     processes: Processes = 1,
@@ -129,11 +123,12 @@ def caption(
     from tadp_da.captions import captioner as captioners
     from tadp_da.captions.clean import clean_all
     from tadp_da.captions.files import CaptionFile
+    from tadp_da.settings import build_settings
 
-    run = open_run(out_file.parent, device=device, skip_bad=skip_bad)
-    pictures = pictures_in(images, run)
+    run = api.open_run(out_file.parent, {"device": device, "skip_bad": skip_bad})
+    pictures = api.images_of(images, run, split=split, data=data)
     model = captioners.Captioner.from_pretrained(
-        captioner, settings_of(captioners.CaptionerSettings, sets), run.torch_device
+        captioner, build_settings(captioners.CaptionerSettings, {}, tuple(sets or ())), run.torch_device
     )
     report = captioners.caption_images(pictures, model, out_file, run)
     for line in report.lines():
@@ -181,21 +176,23 @@ def rewrite(
 
 
 def adapt(
-    images: Annotated[Path, typer.Argument(help="Folder of labelled source images.")],
-    masks: Annotated[Path, typer.Argument(help="Folder of index masks with the same names.")],
-    classes: Annotated[str, typer.Option(help="Class names in the order of their ids: sky,road,car.")],
+    images: Images,
     out_folder: Out,
+    labels: Labels = None,
+    classes: Classes = "",
+    legend: Legend = None,
+    ignore_index: IgnoreIndex = 255,
     concept: Annotated[Path | None, typer.Option(help="Concept folder from `personalize`.")] = None,
     strategy: Annotated[str, typer.Option(help="Caption strategy or template.")] = "null",
     style: Annotated[str, typer.Option(help="Simple words of the target domain.")] = "",
-    medium: Annotated[str, typer.Option(help="What target pictures are.")] = "photo",
-    captions: Annotated[
-        Path | None, typer.Option(help="Caption file; made with the captioner when missing.")
-    ] = None,
+    medium: Annotated[str, typer.Option(help="What target images are.")] = "photo",
+    captions: Captions = None,
     captioner: NewCaptioner = "",
     model: Model = "mini",
     preset: Preset = "",
     sets: Sets = None,
+    split: Split = "",
+    data: Data = Path("data"),
     seed: Seed = 0,
     device: Device = "auto",
     precision: Precision = "no",
@@ -206,80 +203,106 @@ def adapt(
     """Fine-tune the (personalized) backbone and a head on labelled source images.
 
     Example: `tadp-da adapt day/images day/masks --classes sky,road,car --concept runs/dusk --strategy dreambooth
-    --out runs/model --set steps=400`
+    --out runs/model --set adapt.steps=400`
     """
     relaunch(processes)
-    from benchmarks.own import adapt_own
-    from tadp_da.types import DomainDescription
-
-    with told_if_complete(out_folder):
-        adapt_own(
-            images=images,
-            masks=masks,
-            classes=names_of(classes),
+    with report_if_complete(out_folder):
+        api.adapt(
+            images,
+            labels,
+            out=out_folder,
             concept=concept,
             strategy=strategy,
-            description=DomainDescription(style=style, medium=medium),
-            captions=captions,
-            captioner=captioner or captioner_for(model),
+            style=style,
+            medium=medium,
             model=model,
-            preset=preset or preset_for(model),
-            sets=tuple(sets or ()),
-            run=open_run(out_folder, seed, device, precision, skip_bad=skip_bad),
-            fallback=caption_fallback,
+            preset=preset,
+            sets=sets or (),
+            classes=names_of(classes),
+            legend=legend,
+            ignore_index=ignore_index,
+            captions=captions,
+            captioner=captioner,
+            caption_fallback=caption_fallback,
+            split=split,
+            data=data,
+            seed=seed,
+            device=device,
+            precision=precision,
+            skip_bad=skip_bad,
         )
     out.print(
-        f"The model lies in {out_folder}. Try it: tadp-da predict {out_folder} IMAGES --out predictions"
+        f"The model is in {out_folder}. Try it: tadp-da predict {out_folder} IMAGES --out predictions",
+        markup=False,
     )
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Model folder from `adapt`.")],
-    images: Annotated[Path, typer.Argument(help="Folder of test images.")],
-    masks: Annotated[Path, typer.Argument(help="Folder of their index masks.")],
+    model: Annotated[Path, typer.Argument(help="Model folder from `adapt`, `run` or `benchmark run`.")],
+    images: Images,
     out_folder: Out,
-    captions: Annotated[
-        Path | None, typer.Option(help="Caption file; made with the captioner when missing.")
-    ] = None,
+    labels: Labels = None,
+    classes: Classes = "",
+    legend: Legend = None,
+    ignore_index: IgnoreIndex = 255,
+    captions: Captions = None,
     captioner: Captioner = "",
+    split: Split = "",
+    data: Data = Path("data"),
     device: Device = "auto",
+    precision: Precision = "no",
     skip_bad: SkipBad = False,
     allow_overlap: AllowOverlap = False,
     caption_fallback: Fallback = "",
     processes: Processes = 1,
 ) -> None:
-    """Score a model on labelled test images: mIoU and IoU per class at the labels' own resolution.
+    """Score a model on labelled test images, at the labels' own resolution.
 
     Example: `tadp-da evaluate runs/model dusk/images dusk/masks --out runs/score`
     """
     relaunch(processes)
-    from benchmarks.own import evaluate_own
-
-    run = open_run(out_folder, device=device, skip_bad=skip_bad, allow_overlap=allow_overlap)
-    with told_if_complete(out_folder):
-        found = evaluate_own(model, images, masks, captions, captioner, run, caption_fallback)
+    with report_if_complete(out_folder):
+        report = api.evaluate(
+            model,
+            images,
+            labels,
+            out=out_folder,
+            classes=names_of(classes),
+            legend=legend,
+            ignore_index=ignore_index,
+            captions=captions,
+            captioner=captioner,
+            caption_fallback=caption_fallback,
+            split=split,
+            data=data,
+            device=device,
+            precision=precision,
+            skip_bad=skip_bad,
+            allow_overlap=allow_overlap,
+        )
+    (found,) = report.evaluations.values()
     table = Table("class", found.metric, box=None, header_style="bold")
     for name, value in found.classes.items():
-        table.add_row(name, "-" if value is None else f"{value:.1f}")
+        table.add_row(Text(name), "-" if value is None else f"{value:.1f}")
     out.print(table)
-    out.print(
-        f"{found.metric} {'-' if found.main is None else f'{found.main:.1f}'} over {found.images} images"
-    )
+    main = "-" if found.main is None else f"{found.main:.1f}"
+    out.print(f"{found.metric} {main} over {found.images} images")
 
 
 def predict(
     model: Annotated[Path, typer.Argument(help="Model folder from `adapt`, `run` or `benchmark run`.")],
-    images: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
+    images: Annotated[str, typer.Argument(help="An image, a folder of images, or a name of `data list`.")],
     out_folder: Out,
     attention: Annotated[
         str, typer.Option(help="Words of the prompt whose attention maps are drawn: car,road.")
     ] = "",
-    text: Annotated[str | None, typer.Option("--caption", help="One caption for every image.")] = None,
-    captions: Annotated[
-        Path | None, typer.Option(help="Caption file; made with the captioner when missing.")
-    ] = None,
+    caption: Annotated[str | None, typer.Option("--caption", help="One caption for every image.")] = None,
+    captions: Captions = None,
     captioner: Captioner = "",
+    split: Split = "",
+    data: Data = Path("data"),
     device: Device = "auto",
+    precision: Precision = "no",
     skip_bad: SkipBad = False,
     caption_fallback: Fallback = "",
 ) -> None:
@@ -287,15 +310,26 @@ def predict(
 
     Example: `tadp-da predict runs/model dusk/images --out predictions --attention car,road`
     """
-    from benchmarks.own import predict_own
-
-    run = open_run(out_folder, device=device, skip_bad=skip_bad)
-    count = predict_own(model, images, names_of(attention), text, captions, captioner, run, caption_fallback)
+    count = api.predict(
+        model,
+        images,
+        out=out_folder,
+        attention=names_of(attention),
+        caption=caption,
+        captions=captions,
+        captioner=captioner,
+        caption_fallback=caption_fallback,
+        split=split,
+        data=data,
+        device=device,
+        precision=precision,
+        skip_bad=skip_bad,
+    )
     kinds = {"overlays": "overlays", "masks": "index masks", "objects": "objects", "attention": "attention"}
     made = [
         f"{words} in {out_folder / name}" for name, words in kinds.items() if (out_folder / name).is_dir()
     ]
-    out.print(f"{count} images: {', '.join(made)}")
+    out.print(f"{count} images: {', '.join(made)}", markup=False)
 
 
 def refuse_alone(arguments: list[str]) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tadp_da.cli.options import Captioner, Data, Device, open_run, out, pictures_in
+from tadp_da import api
+from tadp_da.cli.options import Captioner, Captions, Data, Device, out
 from tadp_da.errors import DataError
+
+if TYPE_CHECKING:
+    from tadp_da.types import Unlabeled
 
 
 def submit(
@@ -22,9 +26,7 @@ def submit(
     like: Annotated[
         Path | None, typer.Option(help="For coco: the COCO file whose image and category ids are used.")
     ] = None,
-    captions: Annotated[
-        Path | None, typer.Option(help="Caption file; made with the captioner when missing.")
-    ] = None,
+    captions: Captions = None,
     captioner: Captioner = "",
     device: Device = "auto",
 ) -> None:
@@ -32,25 +34,27 @@ def submit(
 
     Example: `tadp-da submit runs/model dark-zurich --split server --data data --form dark-zurich --out dz.zip`
     """
-    from benchmarks.own import captions_for
     from benchmarks.submit import submissions
-    from tadp_da.domains import domains
-    from tadp_da.perception_model import PerceptionModel
 
-    run = open_run(place.parent, device=device)
-    if split:
-        domain = domains[images]
-        pictures = domain.unlabeled(data, split)
-        whole = domain.counts.get(split, len(pictures))
-        if len(pictures) != whole and not partial:
-            raise DataError(
-                f"{len(pictures)} of {whole} images of {images} ({split}) are there",
-                where=data,
-                fix=f"complete the split, or say --partial; {domain.fetch}",
-            )
-    else:
-        pictures = pictures_in(Path(images), run)
-    perception = PerceptionModel.load(model, device=run.torch_device)
-    texts = captions_for(pictures, captions, captioner or perception.captioner, run)
+    run = api.open_run(place.parent, {"device": device})
+    pictures = _complete(images, split, data, partial) if split else api.images_of(images, run, data=data)
+    perception = api.load_model(model, device=str(run.torch_device))
+    texts = api.captions_of(perception, pictures, split, run, {"captions": captions, "captioner": captioner})
     submissions.submit(perception, pictures, texts, form, place, run, like=like)
-    out.print(f"Predictions of {len(pictures)} images lie in {place}")
+    out.print(f"Predictions of {len(pictures)} images are in {place}", markup=False)
+
+
+def _complete(name: str, split: str, data: Path, partial: bool) -> Unlabeled:
+    """All images of a split of a registered data set."""
+    from tadp_da.domains import domains
+
+    domain = domains[name]
+    images = domain.unlabeled(data, split)
+    whole = domain.counts.get(split, len(images))
+    if len(images) != whole and not partial:
+        raise DataError(
+            f"{len(images)} of {whole} images of {name} ({split}) are there",
+            where=data,
+            fix=f"complete the split, or use --partial; {domain.fetch}",
+        )
+    return images

@@ -14,33 +14,19 @@ from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from tadp_da.distributed.processes import broadcast, is_main, rank, wait
 from tadp_da.errors import ArtifactError, UsageError
 from tadp_da.storage.files import file_digest, flush, flush_one, locked, storing, sweep, write_json
 
-if TYPE_CHECKING:
-    pass
-
-
 T = TypeVar("T")
-
-
 _log = logging.getLogger(__name__)
-
-
 MANIFEST = "manifest.json"
-
-
 UNFINISHED = "unfinished"
 """Folder in an artifact in the making for what is needed only to go on; no part of the artifact."""
-
-
 NON_SEMANTIC_FIELDS = frozenset({"workers", "checkpoint_every"})
 """Settings that change nothing in a result: they neither name an artifact nor forbid to go on with it."""
-
-
 _INPUTS = f"{UNFINISHED}/inputs.json"
 
 
@@ -50,10 +36,11 @@ def get_or_create(
     make: Callable[[Path], object],
     load: Callable[[Path], T],
     *,
+    kind: str = "",
     replace: bool = False,
     may_change: Collection[str] = (),
 ) -> T:
-    """The artifact in the folder ``place``: loaded when it stands whole, made otherwise, by one process at a time.
+    """The artifact in the folder ``place``: loaded when it is complete, made otherwise, by one process at a time.
 
     ``make`` works in a draft beside the place that outlives interruption and error: it finds there what an earlier call
     left, and goes on from it or overwrites it. What it keeps in ``unfinished/`` is no part of the artifact. At the end
@@ -67,6 +54,7 @@ def get_or_create(
         inputs: everything the artifact depends on, as JSON values.
         make: writes the artifact into the folder it is given.
         load: reads it back.
+        kind: what it is, e.g. ``"concept"``, for :func:`find_equal`.
         replace: a folder without a manifest at the place may be removed.
         may_change: dotted names of inputs that may differ from those that a draft was begun with.
 
@@ -94,9 +82,42 @@ def get_or_create(
             lock = place.with_name(f".{place.name}.lock")
             with locked(lock, place.name) if is_main() else nullcontext():
                 if broadcast(missing):
-                    _make(place, inputs, make, replace=replace)
+                    _make(place, kind, inputs, make, replace=replace)
     broadcast(whole)
     return load(place)
+
+
+def find_equal(place: Path, kind: str, inputs: Mapping[str, Any]) -> Path | None:
+    """A complete artifact of the same kind and inputs beside ``place``, where there is none at ``place`` yet: a model
+    made by a single command is found by a table in the same folder, and the other way round."""
+    if is_complete(place):
+        return None
+    key = input_digest(inputs)
+    for manifest in sorted(place.parent.glob(f"*/{MANIFEST}")):
+        with suppress(ArtifactError, OSError):
+            facts = _read(manifest)
+            if (facts.get("kind"), facts.get("key")) == (kind, key):
+                return manifest.parent
+    return None
+
+
+def copy_files(artifact: Path, folder: Path) -> None:
+    """Put the files of an artifact into a folder: weights as hard links where the file system has them."""
+    for name in _read(artifact / MANIFEST)["files"]:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        if target.suffix == ".safetensors":
+            with suppress(OSError):
+                os.link(artifact / name, target)
+                continue
+        shutil.copy2(artifact / name, target)
+
+
+def inputs_of(artifact: Path) -> dict[str, Any] | None:
+    """What an artifact was made from; None for a folder that has no manifest."""
+    manifest = artifact / MANIFEST
+    return dict(_read(manifest)["inputs"]) if manifest.exists() else None
 
 
 def is_complete(place: Path) -> bool:
@@ -108,7 +129,9 @@ def _draft(place: Path) -> Path:
     return place.with_name(f".{place.name}.draft")
 
 
-def _make(place: Path, inputs: Mapping[str, Any], make: Callable[[Path], object], *, replace: bool) -> None:
+def _make(
+    place: Path, kind: str, inputs: Mapping[str, Any], make: Callable[[Path], object], *, replace: bool
+) -> None:
     draft = _draft(place)
     if broadcast(_begin, place, inputs):
         try:
@@ -118,7 +141,7 @@ def _make(place: Path, inputs: Mapping[str, Any], make: Callable[[Path], object]
         finally:
             if is_main() and sorted(draft.rglob("*")) == [draft / UNFINISHED, draft / _INPUTS]:
                 shutil.rmtree(draft)  # there is nothing to go on from
-    broadcast(_finish, place, inputs, replace)
+    broadcast(_finish, place, kind, inputs, replace)
 
 
 def _begin(place: Path, inputs: Mapping[str, Any]) -> bool:
@@ -132,10 +155,10 @@ def _begin(place: Path, inputs: Mapping[str, Any]) -> bool:
     return True
 
 
-def _finish(place: Path, inputs: Mapping[str, Any], replace: bool) -> None:
+def _finish(place: Path, kind: str, inputs: Mapping[str, Any], replace: bool) -> None:
     draft = _draft(place)
     if not (draft / MANIFEST).exists():
-        _complete(draft, inputs)
+        _complete(draft, kind, inputs)
     if place.exists():
         shutil.rmtree(place) if replace else place.rmdir()
     draft.replace(place)
@@ -242,7 +265,7 @@ def input_digest(inputs: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
-def _complete(draft: Path, inputs: Mapping[str, Any]) -> None:
+def _complete(draft: Path, kind: str, inputs: Mapping[str, Any]) -> None:
     """Flush a draft and write its manifest, last."""
     sweep(draft.rglob(".*"))
     flush(draft)
@@ -251,7 +274,13 @@ def _complete(draft: Path, inputs: Mapping[str, Any]) -> None:
         for path in sorted(draft.rglob("*"))
         if path.is_file() and draft / UNFINISHED not in path.parents
     }
-    facts = {"inputs": dict(inputs), "files": files, "made": datetime.now(UTC).isoformat(timespec="seconds")}
+    facts = {
+        "kind": kind,
+        "key": input_digest(inputs),
+        "inputs": dict(inputs),
+        "files": files,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
     write_json(draft / MANIFEST, facts | {"versions": versions()})
     flush_one(draft)
 

@@ -121,10 +121,22 @@ def sweep(paths: Iterator[Path]) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
+def digest(content: bytes) -> str:
+    """blake2b of some bytes."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
 def file_digest(path: Path) -> str:
     """blake2b of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def folder_digest(*folders: Path) -> str:
+    """One digest over the names and bytes of all files in these folders, hidden ones aside."""
+    files = [(p.relative_to(folder), p) for folder in folders for p in sorted(folder.rglob("[!.]*"))]
+    parts = [f"{name}:{file_digest(p)}" for name, p in files if p.is_file() and "/." not in f"/{name}"]
+    return digest("\n".join(parts).encode())
 
 
 def write_json(path: Path, value: Any) -> None:

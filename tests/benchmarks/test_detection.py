@@ -14,12 +14,11 @@ from PIL import Image
 
 from adapt import Augmentation, FineTuning
 from benchmarks.evaluate import EvaluationSettings, Report, evaluate
-from benchmarks.own import predict_own
-from benchmarks.recipe import Recipe
 from benchmarks.reports.plots import plot_panels
 from benchmarks.reports.statistics import compare
 from benchmarks.reports.tables import markdown
-from benchmarks.stages import Stages
+from tadp_da import api
+from tadp_da.datasets import resolve
 from tadp_da.domains import domains, mini
 from tadp_da.errors import DataError, UsageError
 from tadp_da.heads._detection_score import NO_COCO
@@ -101,7 +100,7 @@ def test_objects_of_your_own_images_are_kept_as_json_beside_pictures(
     model = model_of(backbone, viewing=InferenceSettings(long=64), min_score=0.1)
     model.save(tmp_path / "model")
     image = data.images.paths[0]
-    assert predict_own(tmp_path / "model", image, (), "a street", None, "mini", run) == 1
+    assert api.predict(tmp_path / "model", image, out=run.folder, caption="a street", device="cpu") == 1
     told = json.loads((run.folder / "objects/00000.json").read_text())
     found = PerceptionModel.load(tmp_path / "model").predict(data[0].image, caption="a street")
     assert (
@@ -248,18 +247,16 @@ def test_a_set_without_any_object_still_trains(backbone: Any, data: Labeled, run
     assert isinstance(nothing[0], Example)
 
 
-def test_artefacts_tell_boxes_apart(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_artifacts_distinguish_boxes(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mini, "COUNTS", dict.fromkeys(mini.COUNTS, 2))
-    recipe = Recipe.from_mapping({"source": "mini-day-boxes", "target": "mini-manga-boxes"})
-    stages = Stages(recipe, run, tmp_path)
-    first = stages.source.contents("test")
-    assert stages.source.has("test")
-    path = stages.source.images("test").paths[0]
+    source = resolve("mini-day-boxes", tmp_path)
+    path = source.images("test").paths[0]
+    first = source.digest("test")
+    assert source.has("test")
     label = path.parent.parent / "boxes" / f"{path.stem}.json"
     things = json.loads(label.read_text())
     things[0]["xyxy"][2] += 1
     label.write_text(json.dumps(things))
-    monkeypatch.setattr(
-        "benchmarks.places._READ", {}
-    )  # what the process knows of files whose pictures have not changed
-    assert stages.source.contents("test") != first
+    # what the process knows of files whose images have not changed
+    monkeypatch.setattr("tadp_da.datasets._KNOWN", {})
+    assert source.digest("test") != first

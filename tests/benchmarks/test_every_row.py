@@ -17,12 +17,13 @@ from typing import Any
 import pytest
 
 from benchmarks.evaluate import EvaluationSettings
+from benchmarks.experiment import Experiment
 from benchmarks.pipeline import reproduce
 from benchmarks.recipe import Recipe, read_benchmark, shipped
-from benchmarks.stages import Stages
-from tadp_da.backbones import backbones
+from tadp_da.base_model import BaseModel
 from tadp_da.domains import mini
 from tadp_da.run import Run
+from tadp_da.settings import Choice
 from tests.tadp_da.domains import trees
 
 SHRINK, COUNT = 8, 2
@@ -62,15 +63,16 @@ def loaded_once() -> Iterator[None]:
     """Each row's stages take copies of a backbone that was read from disk once."""
     known: dict[str, Any] = {}
 
-    def backbone(stages: Stages) -> Any:
-        settings = stages.recipe.backbone
-        if str(settings) not in known:
-            known[str(settings)] = backbones["stable-diffusion"].from_pretrained("mini", settings)
-            assert known[str(settings)].fingerprint  # read from the files once, too
-        return copy.deepcopy(known[str(settings)])
+    load = BaseModel.load
+
+    def loaded(base: BaseModel) -> Any:
+        if str(base) not in known:
+            known[str(base)] = load(base)
+            assert known[str(base)].fingerprint  # read from the files once, too
+        return copy.deepcopy(known[str(base)])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Stages, "_backbone", backbone)
+        patch.setattr(BaseModel, "load", loaded)
         yield
 
 
@@ -83,12 +85,11 @@ def shrunk(size: Any) -> Any:
 
 def small(recipe: Recipe) -> Recipe:
     """The same row at a size for tests."""
-    learn, adapt, view = recipe.personalize, recipe.adapt, recipe.viewing
-    names = {field.name for field in dataclasses.fields(learn)}
+    adapt, view, learn = recipe.adapt, recipe.inference, dict(recipe.personalize.settings)
     changes = {"steps": 1, "warmup": 0, "batch": 1, "accumulate": 1, "checkpoint_every": 0}
     changes |= {"resolution": 32, "previews": {"images": 0}}
-    learn = dataclasses.replace(learn, **{k: v for k, v in changes.items() if k in names})
-    augment = dataclasses.replace(adapt.augmentation, crop=shrunk(adapt.augment.crop))
+    learn |= {name: value for name, value in changes.items() if name in learn}
+    augment = dataclasses.replace(adapt.augment, crop=shrunk(adapt.augment.crop))
     viewed = {k: shrunk(getattr(view, k)) for k in ("short", "long", "squash", "window", "stride")}
     return dataclasses.replace(
         recipe,
@@ -96,11 +97,11 @@ def small(recipe: Recipe) -> Recipe:
         captioner="mini",
         captions=dataclasses.replace(recipe.captions, max_new_tokens=4),
         limit=COUNT,
-        personalize=learn,
+        personalize=Choice(name=recipe.personalize.name, settings=learn),
         adapt=dataclasses.replace(
             adapt, steps=1, batch=min(adapt.batch, COUNT), checkpoint_every=0, augment=augment
         ),
-        viewing=dataclasses.replace(view, **viewed),
+        inference=dataclasses.replace(view, **viewed),
         evaluate=EvaluationSettings(keep=1),
     )
 
@@ -111,7 +112,7 @@ def test_every_row_of_every_table_runs(
 ) -> None:
     monkeypatch.setattr(mini, "COUNTS", dict.fromkeys(mini.COUNTS, COUNT))
     recipe = small(read_benchmark(name).rows[row])
-    report = reproduce(recipe, run, data)
+    report = reproduce(Experiment(recipe, run, data))
     assert report.source is not None
     assert report.target is not None
     assert isinstance(recipe.target, str)

@@ -6,18 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.places import drawn, place
-from benchmarks.recipe import CustomDataset, Recipe, parse_yaml, read_benchmark, shipped
-from benchmarks.stages import Stages
-from personalize.methods.dreambooth import DreamBooth
-from personalize.methods.none import Nothing
-from personalize.methods.textual_inversion import TextualInversion
+from benchmarks.experiment import Experiment
+from benchmarks.recipe import Recipe, preset_for, read_benchmark, shipped
+from tadp_da.datasets import CustomDataset, resolve
 from tadp_da.domains import domains
 from tadp_da.errors import DataError, UsageError
+from tadp_da.plain_yaml import parse_yaml
 from tadp_da.run import Run
 from tests.toy import NAMES, draw_pair
 
-PAIR = {"source": "mini-day", "target": "mini-night"}
+PAIR = {
+    "source": "mini-day",
+    "target": "mini-night",
+    "backbone": "stable-diffusion",
+    "head": "semantic-fpn",
+}
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -46,8 +49,8 @@ def test_ablations_differ_from_dreambooth_only_in_what_they_use() -> None:
     assert whole.personalize == weights.personalize == word.personalize
     assert (weights.strategy, weights.concept) == ("null", "weights")
     assert (word.strategy, word.concept) == ("dreambooth", "word")
-    assert isinstance(rows["textual-inversion"].personalize, TextualInversion)
-    assert isinstance(rows["null"].personalize, Nothing)
+    assert rows["textual-inversion"].personalize.name == "textual-inversion"
+    assert rows["null"].personalize.name == "none"
 
 
 @pytest.mark.parametrize(
@@ -59,9 +62,13 @@ def test_ablations_differ_from_dreambooth_only_in_what_they_use() -> None:
         ({"adapt": {"backbone_lr": float("nan")}}, "recipe.adapt.backbone_lr", "finite"),
         ({"strategy": "simpel"}, "", "did you mean 'simple'"),
         ({"strategy": "dreambooth"}, "strategy", "personalize with textual-inversion or dreambooth"),
-        ({"personalize": {"method": "dreamboth"}}, "", "did you mean 'dreambooth'"),
-        ({"personalize": {"word": "sks"}}, "", "choose one of: dreambooth"),
-        ({"personalize": {"method": "dreambooth", "stepps": 3}}, "stepps", "did you mean 'steps'"),
+        ({"personalize": {"name": "dreamboth"}}, "", "did you mean 'dreambooth'"),
+        ({"personalize": {"settings": {}}}, "recipe.personalize.name", "a setting is missing"),
+        (
+            {"personalize": {"name": "dreambooth", "settings": {"stepps": 3}}},
+            "personalize.settings.stepps",
+            "did you mean 'steps'",
+        ),
         ({"adapt": {"batch": 2, "augment": {"scale": [0.5, 2]}}}, "recipe.adapt", "images scaled by"),
     ],
 )
@@ -76,23 +83,24 @@ def test_nonsense_is_refused_with_its_path_and_advice(
 
 
 def test_a_concept_without_its_word_cannot_be_spoken() -> None:
-    fields = {"strategy": "dreambooth", "personalize": {"method": "dreambooth"}, "concept": "weights"}
+    fields = {"strategy": "dreambooth", "personalize": "dreambooth", "concept": "weights"}
     with pytest.raises(UsageError, match="concept: all or word"):
         Recipe.from_mapping(PAIR | fields)
 
 
 @pytest.mark.parametrize(
-    "method", [{"method": "nothing"}, {"method": "textual-inversion", "word": "<n>", "like": "night"}]
+    "method",
+    ["none", {"name": "textual-inversion", "settings": {"word": "<n>", "like": "night"}}],
 )
-def test_weights_that_nobody_learns_cannot_be_used(method: dict[str, str]) -> None:
+def test_weights_that_nobody_learns_cannot_be_used(method: object) -> None:
     with pytest.raises(UsageError, match="personalize with dreambooth"):
         Recipe.from_mapping(PAIR | {"personalize": method, "concept": "weights"})
 
 
 def test_overrides_reach_every_row() -> None:
-    table = read_benchmark("mini-night", ("adapt.steps=7", "viewing.long=64"))
+    table = read_benchmark("mini-night", ("adapt.steps=7", "inference.long=64"))
     assert {recipe.adapt.steps for recipe in table.rows.values()} == {7}
-    assert table.rows["null"].viewing.long == 64
+    assert table.rows["null"].inference.long == 64
     with pytest.raises(UsageError, match="did you mean 'steps'"):
         read_benchmark("mini-night", ("adapt.stepz=7",))
     with pytest.raises(UsageError, match=r"--set adapt\.steps=100"):
@@ -111,13 +119,14 @@ def test_unknown_names_and_rows_say_what_there_is() -> None:
 def test_a_users_file_is_read_like_a_shipped_one(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(
-        "base: {source: mini-day, target: mini-fog, personalize: {method: dreambooth, steps: 3}}\n"
-        "rows: {'null': {personalize: {method: nothing}}, mine: {strategy: 'a foggy photo of {caption}'}}\n"
+        "base: {source: mini-day, target: mini-fog, backbone: stable-diffusion, head: semantic-fpn,\n"
+        "       personalize: {name: dreambooth, settings: {steps: 3}}}\n"
+        "rows: {'null': {personalize: none}, mine: {strategy: 'a foggy photo of {caption}'}}\n"
     )
     table = read_benchmark(str(path))
     assert table.name == "mine"
-    assert isinstance(table.rows["null"].personalize, Nothing)
-    assert table.rows["mine"].personalize == DreamBooth(steps=3)
+    assert table.rows["null"].personalize.name == "none"
+    assert table.rows["mine"].personalize.settings["steps"] == 3
 
 
 @pytest.mark.parametrize(
@@ -137,7 +146,7 @@ def test_yaml_that_is_no_plain_mapping_is_refused(text: str, advice: str) -> Non
 def test_a_recipe_survives_its_own_record() -> None:
     recipe = read_benchmark("mini-night").rows["dreambooth"]
     plain = recipe.as_json()
-    assert plain["personalize"]["method"] == "dreambooth"
+    assert plain["personalize"]["name"] == "dreambooth"
     assert Recipe.from_mapping(plain) == recipe
 
 
@@ -146,19 +155,19 @@ def test_a_limit_takes_the_first_images_of_every_split(tmp_path: Path) -> None:
     day = CustomDataset(
         name="day", images=root / "day/images", masks=root / "day/masks", classes=tuple(NAMES.split(","))
     )
-    whole, few = place(day, root), place(day, root, 2)
+    whole, few = resolve(day, root), resolve(day, root, 2)
     assert few.images("train").paths == whole.images("train").paths[:2]
     captions = {few.images("train").key(i): "a street" for i in range(2)}
     assert len(few.domain.labeled(few.root, "train", captions)) == 2
-    assert few.contents("train") != whole.contents("train")
+    assert few.digest("train") != whole.digest("train")
 
 
 def test_a_concept_is_learned_from_images_that_the_seed_draws(tmp_path: Path) -> None:
-    night = place(CustomDataset(name="night", images=draw_pair(tmp_path, 12) / "night/images"), tmp_path)
+    night = resolve(CustomDataset(name="night", images=draw_pair(tmp_path, 12) / "night/images"), tmp_path)
     names = [path.name for path in night.images("unlabeled").paths]
 
     def chosen(count: int | None, seed: int = 0) -> list[str]:
-        return [path.name for path in drawn(night, count, seed).images("unlabeled").paths]
+        return [path.name for path in night.subsample(count, seed).images("unlabeled").paths]
 
     assert chosen(None) == chosen(12) == names
     assert chosen(5) == chosen(5)
@@ -167,7 +176,7 @@ def test_a_concept_is_learned_from_images_that_the_seed_draws(tmp_path: Path) ->
     draws = {tuple(chosen(5, seed)) for seed in range(4)}
     assert len(draws) == 4
     assert tuple(names[:5]) not in draws
-    with pytest.raises(DataError, match=r"from 13 images .*there are 12(.|\n)*--set target_images=12"):
+    with pytest.raises(DataError, match=r"13 images of .*there are 12(.|\n)*--set target_images=12"):
         chosen(13)
 
 
@@ -181,22 +190,23 @@ def test_captions_are_read_from_the_file_that_is_given_for_a_split(tmp_path: Pat
         "masks": root / "day/masks",
         "classes": NAMES.split(","),
     }
-    fields = {
+    fields = PAIR | {
         "source": day,
         "target": night,
         "caption_files": {"night/unlabeled": file},
         "clean_target": True,
     }
-    stages = Stages(Recipe.from_mapping(fields), Run(folder=tmp_path / "run", quiet=True), tmp_path)
-    captions = stages.captions(stages.target, "unlabeled")
+    run = Run(folder=tmp_path / "run", quiet=True)
+    experiment = Experiment(Recipe.from_mapping(fields), run, tmp_path)
+    captions = experiment.captions(experiment.target.images("unlabeled"), "unlabeled", run)
     assert (captions["0.png"], captions["1.png"]) == ("a road", "a car")
-    known = stages.plain["caption_files"]
+    known = experiment.facts()["caption_files"]
     file.write_text('{"0": "x", "1": "x", "2": "x", "3": "x"}')
-    again = Stages(Recipe.from_mapping(fields), Run(folder=tmp_path / "run", quiet=True), tmp_path)
-    assert again.plain["caption_files"] != known, "another file makes other artifacts"
+    again = Experiment(Recipe.from_mapping(fields), run, tmp_path)
+    assert again.facts()["caption_files"] != known, "another file makes other artifacts"
     wrong = fields | {"caption_files": {"night/test": file}}
     with pytest.raises(UsageError, match=r"did you mean 'night/unlabeled'|choose from"):
-        Stages(Recipe.from_mapping(wrong), Run(folder=tmp_path / "run", quiet=True), tmp_path)
+        _ = Experiment(Recipe.from_mapping(wrong), run, tmp_path).captions
 
 
 @pytest.mark.parametrize(
@@ -241,23 +251,37 @@ def test_overrides_are_plain_values_too(text: str) -> None:
     assert "--set limit=" in str(refused.value.where)
 
 
-def test_an_override_of_a_personalizer_reaches_the_rows_whose_method_has_it(tmp_path: Path) -> None:
-    sets = ("personalize.steps=3", "personalize.warmup=0", "personalize.vectors=2")
-    rows = read_benchmark("mini-night", (*sets, "personalize.previews.images=0")).rows
-    assert isinstance(rows["null"].personalize, Nothing)
+def test_an_override_of_a_choice_reaches_the_rows_whose_choice_has_it(tmp_path: Path) -> None:
+    sets = tuple(f"personalize.settings.{each}" for each in ("steps=3", "warmup=0", "vectors=2"))
+    rows = read_benchmark("mini-night", (*sets, "personalize.settings.previews.images=0")).rows
+    assert rows["null"].personalize.name == "none"
     for name in ("textual-inversion", "dreambooth", "dreambooth-weights-only"):
-        assert (rows[name].personalize.steps, rows[name].personalize.previews.images) == (3, 0)
-    assert rows["textual-inversion"].personalize.vectors == 2
-    assert not hasattr(rows["dreambooth"].personalize, "vectors")
+        chosen = rows[name].personalize.settings
+        assert (chosen["steps"], chosen["previews"]["images"]) == (3, 0)
+    assert rows["textual-inversion"].personalize.settings["vectors"] == 2
+    assert "vectors" not in rows["dreambooth"].personalize.settings
     with pytest.raises(UsageError, match="no row has this setting, did you mean 'steps'") as refused:
-        read_benchmark("mini-night", ("personalize.stepz=1",))
+        read_benchmark("mini-night", ("personalize.settings.stepz=1",))
     assert "prior_images" in refused.value.fix
     assert "vectors" in refused.value.fix
     with pytest.raises(UsageError, match="did you mean 'images'"):
-        read_benchmark("mini-night", ("personalize.previews.image=1",))
+        read_benchmark("mini-night", ("personalize.settings.previews.image=1",))
     file = tmp_path / "mine.yaml"
-    file.write_text("base: {source: mini-day, target: mini-fog}\nrows: {'null': {}}\n")
-    with pytest.raises(UsageError, match=r"--set personalize\.method=dreambooth"):
-        read_benchmark(str(file), ("personalize.steps=1",))
-    chosen = ("personalize.method=dreambooth", "personalize.steps=1")
-    assert read_benchmark(str(file), chosen).rows["null"].personalize == DreamBooth(steps=1)
+    base = "{source: mini-day, target: mini-fog, backbone: stable-diffusion, head: semantic-fpn}"
+    file.write_text(f"base: {base}\nrows: {{'null': {{}}}}\n")
+    with pytest.raises(UsageError, match=r"--set personalize\.name=NAME"):
+        read_benchmark(str(file), ("personalize.settings.steps=1",))
+    (row,) = read_benchmark(str(file), ("head.settings.width=16",)).rows.values()
+    assert row.head.settings["width"] == 16
+
+
+def test_presets_say_which_models_they_are_for() -> None:
+    assert [preset_for("mini", task) for task in (None, "segmentation", "detection")] == [
+        "mini",
+        "mini",
+        "mini-boxes",
+    ]
+    assert preset_for("sd-1.5") == "stable-diffusion"
+    assert preset_for("some/repository", "detection") == "stable-diffusion-boxes"
+    with pytest.raises(UsageError, match="--preset"):
+        preset_for("mini", "nothing-known")

@@ -11,14 +11,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks import own as own_module
-from benchmarks import places
 from benchmarks import suite as tables
 from benchmarks.evaluate import Report
-from benchmarks.places import place
-from benchmarks.recipe import Benchmark, Recipe, read_benchmark
+from benchmarks.experiment import Experiment
+from benchmarks.recipe import Benchmark, custom_benchmark, read_benchmark
 from benchmarks.reports.paper import TABLE_4, measured
-from benchmarks.suite import fill, finished
+from benchmarks.suite import load_results, run_suite
+from tadp_da import datasets
 from tadp_da.errors import UsageError
 from tadp_da.run import Run
 from tadp_da.storage.files import write_json
@@ -33,18 +32,16 @@ SPEED = (
     "adapt.gradient_checkpointing=true",
     "captions.batch=3",
     "evaluate.keep=1",
-    "backbone.channels_last=true",
-    "backbone.attention=sdpa",
-    "backbone.compile=true",
+    "backbone.settings.channels_last=true",
+    "backbone.settings.attention=sdpa",
+    "backbone.settings.compile=true",
 )
 
 
-def pretended(recipe: Recipe, run: Run, data: Path) -> Report:
-    """What ``reproduce`` leaves behind, of no training: an artifact that knows its inputs, and a score of its steps."""
-    source, target = (place(side, data, recipe.limit) for side in (recipe.source, recipe.target))
-    tests = {"target": target.contents("test")} if target.has("test") else {}
-    inputs = {"recipe": recipe.as_json(), "seed": run.seed, "precision": run.precision, "fingerprint": "f"}
-    inputs |= {"data": source.contents("train"), "tests": tests, "caption_files": {}}
+def pretended(experiment: Experiment) -> Report:
+    """What ``reproduce`` leaves behind, of no training: a score of its steps."""
+    recipe, run = experiment.recipe, experiment.run
+    inputs = {"recipe": recipe.as_json(), "seed": run.seed, "facts": experiment.facts()}
     report = Report(source=None, target=evaluation(recipe.adapt.steps + run.seed / 10))
     return run.get_or_create("report", inputs, report.save, Report.load)
 
@@ -72,7 +69,7 @@ def own(
     folders: Path, rows: Sequence[str] = ("no-text", "null", "simple"), *sets: str, target: str = "night"
 ) -> Benchmark:
     source = {"name": "source", "images": folders / "day", "masks": folders / "masks", "classes": ("a", "b")}
-    return own_module.custom_benchmark(
+    return custom_benchmark(
         strategies=tuple(rows),
         source=source,
         target={"name": "target", "images": folders / target},
@@ -98,66 +95,68 @@ def seeds(reports: tables.Reports) -> dict[str, list[int]]:
 def test_rows_of_other_settings_or_another_target_are_left_out_of_the_table_and_named(
     folders: Path, run: Run, caplog: pytest.LogCaptureFixture, sets: tuple[str, ...], target: str
 ) -> None:
-    assert seeds(fill(own(folders), (0, 1), run, folders)) == at(0, 1)
+    assert seeds(run_suite(own(folders), (0, 1), run, folders)) == at(0, 1)
     with caplog.at_level(logging.WARNING):
-        assert seeds(fill(own(folders, ["null"], *sets, target=target), (0,), run, folders)) == {"null": [0]}
+        assert seeds(run_suite(own(folders, ["null"], *sets, target=target), (0,), run, folders)) == {
+            "null": [0]
+        }
     assert "row null at seed 1 is not in the table: made with other settings" in caplog.text
     with pytest.raises(
         UsageError, match=r"the runs of 'own' were not made alike: (adapt\.steps|target)"
     ) as no:
-        finished(run.folder, "own")
+        load_results(run.folder, "own")
     assert "repeat the command" in no.value.fix
     # and back: nothing is lost, and the table of the first command is whole again
-    again = fill(own(folders), (0, 1), run, folders)
-    assert seeds(again) == seeds(finished(run.folder, "own")) == at(0, 1)
+    again = run_suite(own(folders), (0, 1), run, folders)
+    assert seeds(again) == seeds(load_results(run.folder, "own")) == at(0, 1)
 
 
 @pytest.mark.parametrize("what", ["day/a.png", "night/a.png", "masks/a.png"])
 def test_rows_of_files_that_have_changed_since_are_left_out(
     folders: Path, run: Run, what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fill(own(folders), (0, 1), run, folders)
+    run_suite(own(folders), (0, 1), run, folders)
     if what.startswith("masks"):
         trees.mask(folders / what, (1, 1, 0, 0))
-        places._READ.clear()  # a process that runs on does not look at masks again
+        datasets._KNOWN.clear()  # a process that runs on does not look at masks again
     else:
         trees.picture(folders / what, mode="L")
     with caplog.at_level(logging.WARNING):
-        found = fill(own(folders), (0,), run, folders)
+        found = run_suite(own(folders), (0,), run, folders)
     assert seeds(found) == at(0)
     side = "target/unlabeled" if what.startswith("night") else "source/train"
     assert f"content of {side} is" in caplog.text
     with pytest.raises(UsageError, match=f"content of {side} is .* at seed"):
-        finished(run.folder, "own")
+        load_results(run.folder, "own")
 
 
 def test_another_precision_is_another_setting(folders: Path, run: Run) -> None:
-    fill(own(folders, ["null", "simple"]), (0,), run, folders)
-    assert seeds(fill(own(folders), (1,), dataclasses.replace(run, precision="bf16"), folders)) == at(1)
+    run_suite(own(folders, ["null", "simple"]), (0,), run, folders)
+    assert seeds(run_suite(own(folders), (1,), dataclasses.replace(run, precision="bf16"), folders)) == at(1)
     with pytest.raises(UsageError, match=r"precision is 'no' .*'bf16'|precision is 'bf16' .*'no'"):
-        finished(run.folder, "own")
+        load_results(run.folder, "own")
 
 
 def test_rows_that_are_run_one_by_one_make_one_table(folders: Path, run: Run) -> None:
     """Also those that differ in more than words by design, as a network without pretraining does in its rate."""
     whole = own(folders, ["scratch", "null", "dreambooth"])
     for name in whole.rows:
-        found = fill(whole.only((name,)), (0,), run, folders)
-    assert list(found) == list(finished(run.folder, "own")) == ["scratch", "null", "dreambooth"]
-    fill(own(folders, ["simple"]), (0,), run, folders)
-    assert "simple" in finished(run.folder, "own"), "another command, but alike"
+        found = run_suite(whole.only((name,)), (0,), run, folders)
+    assert list(found) == list(load_results(run.folder, "own")) == ["scratch", "null", "dreambooth"]
+    run_suite(own(folders, ["simple"]), (0,), run, folders)
+    assert "simple" in load_results(run.folder, "own"), "another command, but alike"
 
 
 def test_a_table_of_anything_may_be_made_of_rows_that_differ_in_it(folders: Path, run: Run) -> None:
     file = folders / "mine.yaml"
     base = f"{{source: {{name: s, images: {folders}/day, masks: {folders}/masks, classes: [a, b]}}, "
-    base += f"target: {{name: t, images: {folders}/night}}, personalize: {{method: nothing}}}}"
+    base += f"target: {{name: t, images: {folders}/night}}, backbone: stable-diffusion, head: semantic-fpn}}"
     file.write_text(f"base: {base}\nrows: {{'null': {{}}, longer: {{adapt: {{steps: 9}}}}}}\n")
-    fill(read_benchmark(str(file)), (0, 1), run, folders)
-    assert seeds(finished(run.folder, "mine")) == {"null": [0, 1], "longer": [0, 1]}
-    fill(read_benchmark(str(file), ("viewing.long=64",)).only(("longer",)), (1,), run, folders)
-    with pytest.raises(UsageError, match=r"viewing\.long is"):
-        finished(run.folder, "mine")
+    run_suite(read_benchmark(str(file)), (0, 1), run, folders)
+    assert seeds(load_results(run.folder, "mine")) == {"null": [0, 1], "longer": [0, 1]}
+    run_suite(read_benchmark(str(file), ("inference.long=64",)).only(("longer",)), (1,), run, folders)
+    with pytest.raises(UsageError, match=r"inference\.long is"):
+        load_results(run.folder, "mine")
 
 
 @pytest.mark.parametrize("setting", SPEED)
@@ -169,7 +168,7 @@ def test_settings_that_change_no_result_do_not_make_another_row(tmp_path: Path, 
         recipe = read_benchmark("dark-zurich-ours", sets).rows["null"].as_json()
         write_json(note, {"row": "null", "place": 0, "seed": seed, "report": f"r{seed}", "recipe": recipe})
     assert measured(tmp_path, TABLE_4.columns[0], "ours", "null") == (43.0, 43.0)
-    assert seeds(finished(tmp_path, "dark-zurich-ours")) == {"null": [0, 1]}
+    assert seeds(load_results(tmp_path, "dark-zurich-ours")) == {"null": [0, 1]}
 
 
 def words(folders: Path, *, rows: str) -> list[object]:
@@ -187,7 +186,7 @@ def test_without_null_the_first_row_is_what_others_are_compared_with(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     shown: list[Any] = []
-    monkeypatch.setattr(own_module, "show_predictions", lambda *a: shown.append(a) or folders / "predictions")
+    monkeypatch.setattr(tables, "show_predictions", lambda *a: shown.append(a) or folders / "predictions")
     assert command(*words(folders, rows="no-text,simple")) == 0
     assert shown, "predictions are made as ever"
     table = json.loads((folders / "run/tables/own/table.json").read_text())
@@ -205,7 +204,8 @@ def test_a_process_with_some_rows_shows_those_of_the_others(
 ) -> None:
     file = folders / "mine.yaml"
     base = f"{{source: {{name: s, images: {folders}/day, masks: {folders}/masks, classes: [a, b]}}, "
-    base += f"target: {{name: t, images: {folders}/night}}}}"
+    base += f"target: {{name: t, images: {folders}/night}}, "
+    base += "backbone: stable-diffusion, head: semantic-fpn}"
     file.write_text(f"base: {base}\nrows: {{'null': {{}}, simple: {{strategy: simple}}, dark: {{}}}}\n")
     run = ["benchmark", "run", file, "--seeds", "0", "--out", folders / "run", "--device", "cpu"]
 

@@ -14,17 +14,19 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from benchmarks.own import adapt_own, evaluate_own
-from benchmarks.recipe import CustomDataset, HeadChoice, Recipe
-from benchmarks.stages import PROVENANCE, Stages, learned_from, require_said
-from personalize.methods.textual_inversion import TextualInversion
+from adapt.stage import require_said
+from benchmarks.experiment import Experiment
+from benchmarks.recipe import Recipe
+from tadp_da import api
 from tadp_da.backbones.stable_diffusion import StableDiffusion
 from tadp_da.captions.rewrite import Rewrite
 from tadp_da.concept import Concept
+from tadp_da.datasets import CustomDataset
 from tadp_da.errors import ArtifactError, DataError, UsageError
+from tadp_da.provenance import PROVENANCE, learned_from
 from tadp_da.run import Run
+from tadp_da.settings import Choice
 from tadp_da.storage.artifacts import MANIFEST
-from tadp_da.types import DomainDescription
 from tests.toy import NAMES, draw_pair
 
 COMMIT = "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
@@ -50,28 +52,36 @@ def concept(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Co
 
 
 def adapted(toys: Path, model: object, out: Path, **changes: Any) -> Path:
-    facts: dict[str, Any] = {
-        "concept": None,
-        "strategy": "null",
-        "words": DomainDescription(),
-        "captioner": "",
-    }
-    return adapt_own(
-        images=toys / "day/images",
-        masks=toys / "day/masks",
-        classes=tuple(NAMES.split(",")),
+    trained = api.adapt(
+        toys / "day/images",
+        toys / "day/masks",
+        out=out,
+        classes=NAMES.split(","),
         captions=toys / "captions.json",
         model=str(model),
         preset=str(toys / "preset.yaml"),
-        sets=("steps=1",),
-        run=Run(folder=out, quiet=True, device="cpu"),
-        **facts | changes,
+        sets=("adapt.steps=1",),
+        quiet=True,
+        device="cpu",
+        **changes,
     )
+    assert trained.folder == out
+    return out
 
 
 def scored(toys: Path, model: Path, images: Path, out: Path, *, allow: bool = False) -> Any:
-    run = Run(folder=out, quiet=True, device="cpu", allow_overlap=allow)
-    return evaluate_own(model, images, toys / "test/masks", toys / "captions.json", "", run)
+    report = api.evaluate(
+        model,
+        images,
+        toys / "test/masks",
+        out=out,
+        captions=toys / "captions.json",
+        quiet=True,
+        device="cpu",
+        allow_overlap=allow,
+    )
+    (found,) = report.evaluations.values()
+    return found
 
 
 def test_what_three_commands_learned_from_is_not_scored_on(
@@ -95,7 +105,7 @@ def test_what_three_commands_learned_from_is_not_scored_on(
     for side in ("day", "night"):
         tests = Path(shutil.copytree(toys / "test/images", tmp_path / f"with-{side}"))
         shutil.copy(toys / side / "images/0.png", tests / "1.png")
-        with pytest.raises(DataError, match="1 of 2 test images are also among the images that are learned"):
+        with pytest.raises(DataError, match="1 of 2 test images are also among the images that were learned"):
             scored(toys, model, tests, tmp_path / f"refused-{side}")
     words = ["evaluate", model, tests, toys / "test/masks", "--captions", toys / "captions.json", *cpu]
     assert command(*words, "--out", tmp_path / "refused") == 3
@@ -134,15 +144,48 @@ def test_artefacts_keep_the_commit_of_the_base_model(
     assert adapted(toys, tiny_pipeline, tmp_path / "model") == model
 
     recipe = a_recipe(toys, "sd-1.5", "textual-inversion")
-    stages = Stages(recipe, Run(folder=tmp_path / "run", quiet=True, device="cpu"), tmp_path)
-    concept = stages.run.get_or_create("concept", stages.concept_inputs(), stages.personalize, Concept.load)
-    stages.run.get_or_create(
-        "model", stages.model_inputs(concept), stages.adapt(concept), lambda folder: folder
-    )
-    found = {p.parent.name.partition("-")[0]: p.parent for p in stages.run.folder.glob(f"*/{PROVENANCE}")}
+    run = Run(folder=tmp_path / "run", quiet=True, device="cpu")
+    experiment = Experiment(recipe, run, tmp_path)
+    experiment.adaptation(experiment.personalization()())()
+    found = {p.parent.name.partition("-")[0]: p.parent for p in run.folder.glob(f"*/{PROVENANCE}")}
     assert {kind: base(folder) for kind, folder in found.items()} == {"concept": origin, "model": origin}
     assert len(learned_from(found["concept"])) == 2
     assert len(learned_from(found["model"])) == 4
+
+
+def test_a_model_of_one_command_is_found_by_a_table_and_the_other_way_round(
+    command: Callable[..., int],
+    toys: Path,
+    tiny_pipeline: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = adapted(toys, tiny_pipeline, tmp_path / "model")
+    trained: list[object] = []
+    file = toys / "captions.json"
+
+    def refuse(*_: object, **__: object) -> None:
+        trained.append(1)
+        raise AssertionError("the second command trains nothing")
+
+    monkeypatch.setattr("adapt.fine_tuning.fit", refuse)
+    table = [
+        "run", "--source-images", toys / "day/images", "--source-masks", toys / "day/masks", "--classes", NAMES,
+        "--target-images", toys / "night/images", "--target-style", "", "--preset", toys / "preset.yaml",
+        "--strategies", "null", "--set", "adapt.steps=1", "--model", tiny_pipeline, "--device", "cpu",
+        "--set", f"caption_files={{source/train: {file}, target/unlabeled: {file}}}",
+    ]  # fmt: skip
+    assert command(*table, "--out", tmp_path) == 0
+    assert not list(tmp_path.glob("model-*")), "the model of the single command serves"
+
+    monkeypatch.undo()
+    assert command(*table, "--out", tmp_path / "tables") == 0
+    (made,) = (tmp_path / "tables").glob("model-*")
+    monkeypatch.setattr("adapt.fine_tuning.fit", refuse)
+    copied = adapted(toys, tiny_pipeline, tmp_path / "tables/mine")
+    weights = [(folder / "head.safetensors").read_bytes() for folder in (first, made, copied)]
+    assert weights[0] == weights[1] == weights[2]
+    assert trained == []
 
 
 def a_recipe(toys: Path, model: object, strategy: str, **changes: Any) -> Recipe:
@@ -150,16 +193,15 @@ def a_recipe(toys: Path, model: object, strategy: str, **changes: Any) -> Recipe
     classes = tuple(NAMES.split(","))
     day = CustomDataset(name="day", images=toys / "day/images", masks=toys / "day/masks", classes=classes)
     files = dict.fromkeys(("day/train", "night/unlabeled"), toys / "captions.json")
-    learn = TextualInversion(
-        word="<night>", like="night", steps=1, batch=2, accumulate=1, resolution=64, previews={"images": 0}
-    )
+    learn = {"word": "<night>", "like": "night", "steps": 1, "batch": 2, "accumulate": 1, "resolution": 64}
     facts: dict[str, Any] = {
-        "personalize": learn,
+        "backbone": "stable-diffusion",
+        "personalize": Choice(name="textual-inversion", settings=learn | {"previews": {"images": 0}}),
         "adapt": {"steps": 1, "batch": 2, "augment": {}},
         "caption_files": files,
     }
-    facts |= {"target": CustomDataset(name="night", images=toys / "night/images"), "viewing": {"long": 64}}
-    head = HeadChoice(settings={"width": 16})
+    facts |= {"target": CustomDataset(name="night", images=toys / "night/images"), "inference": {"long": 64}}
+    head = Choice(name="semantic-fpn", settings={"width": 16})
     return Recipe(
         **{"source": day, "model": str(model), "strategy": strategy, "head": head, **facts, **changes}
     )
@@ -169,15 +211,16 @@ def test_a_concept_whose_token_is_in_no_prompt_is_refused(
     toys: Path, tiny_pipeline: Path, concept: Concept, tmp_path: Path
 ) -> None:
     concept.save(tmp_path / "concept")
-    with pytest.raises(UsageError, match="never says it: 'a probe' becomes 'a probe'") as caught:
+    with pytest.raises(UsageError, match="never writes it: 'a probe' becomes 'a probe'") as caught:
         adapted(toys, tiny_pipeline, tmp_path / "model", concept=tmp_path / "concept")
     assert "'<night> <night>_1'" in caught.value.what
     assert "textual-inversion" in caught.value.fix
     assert not (tmp_path / "model").exists()
 
-    stages = Stages(a_recipe(toys, tiny_pipeline, "simple"), Run(folder=tmp_path, quiet=True), tmp_path)
-    with pytest.raises(UsageError, match="strategy 'simple' never says it"):
-        stages.model_inputs(concept)
+    recipe = a_recipe(toys, tiny_pipeline, "simple")
+    adaptation = Experiment(recipe, Run(folder=tmp_path, quiet=True), tmp_path).adaptation(concept)
+    with pytest.raises(UsageError, match="strategy 'simple' never writes it"):
+        adaptation.inputs()
 
 
 def test_a_concept_with_weights_needs_no_word_and_one_word_is_enough(concept: Concept) -> None:
@@ -193,7 +236,7 @@ def test_a_concept_with_weights_needs_no_word_and_one_word_is_enough(concept: Co
         require_said(dreambooth.only_word(), quiet)
     for strategy in ("textual-inversion", "a <night>_1 photo of {caption}"):
         require_said(concept, dataclasses.replace(quiet, strategy=strategy))
-    require_said(Concept(word="", domain="night", backbone="", method="nothing"), quiet)
+    require_said(Concept(word="", domain="night", backbone="", method="none"), quiet)
 
 
 def test_a_model_of_another_concept_is_not_taken_for_this_one(

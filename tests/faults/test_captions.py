@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.own import captions_for
 from tadp_da.captions.clean import clean
 from tadp_da.captions.files import CaptionFile
 from tadp_da.captions.flags import fallback_caption, flags, notes
+from tadp_da.captions.provider import ANY, CaptionProvider
 from tadp_da.captions.rewrite import Rewrite, fit_all
 from tadp_da.captions.strategies import find
 from tadp_da.errors import DataError, TadpError, UsageError
@@ -58,10 +58,12 @@ def test_one_caption_that_lacks_is_an_error_with_its_coverage_and_both_ways_out(
 def test_class_names_stand_in_where_that_is_asked_for_and_only_there(tmp_path: Path) -> None:
     run = Run(folder=tmp_path, device="cpu", quiet=True)
     wanted = images("i/1.png", "i/2.png", "i/3.png")
-    found = captions_for(wanted, some_of(tmp_path), "mini", run, "class-names", ("sky", "road"))
+    found = CaptionProvider(files={ANY: some_of(tmp_path)}, fallback="class-names", classes=("sky", "road"))(
+        wanted, "train", run
+    )
     assert found == {"i/1.png": "a car", "i/2.png": "<b>a bus</b>", "i/3.png": "sky, road"}
     with pytest.raises(DataError, match="1 have none"):
-        captions_for(wanted, some_of(tmp_path), "mini", run)
+        CaptionProvider(files={ANY: some_of(tmp_path)})(wanted, "train", run)
 
 
 def test_other_fallbacks_and_no_classes_are_refused() -> None:
@@ -89,7 +91,7 @@ def test_flags_are_counted_and_told_when_a_file_is_used(
 ) -> None:
     assert notes({"1": "", "2": "a car", "3": ""}) == ["2 of 3 captions are empty, e.g. 1"]
     run = Run(folder=tmp_path, device="cpu", quiet=True)
-    captions_for(images("i/1.png", "i/2.png"), some_of(tmp_path), "mini", run)
+    CaptionProvider(files={ANY: some_of(tmp_path)})(images("i/1.png", "i/2.png"), "train", run)
     assert "captions.json: 1 of 2 captions are with markup, e.g. i/2.png" in caplog.text
 
 

@@ -122,9 +122,11 @@ XML = b"""<?xml version="1.0" encoding="utf-8"?>
 </object></annotation>"""
 YAML = b"""claim: Mine.
 base: {source: mini-day, target: mini-fog, limit: 3, adapt: {steps: 5, backbone_lr: 1.0e-4, augment: {flip: 0.5}},
-       personalize: &p {method: dreambooth, steps: 3, word: sks}}
+       head: {name: semantic-fpn},
+       backbone: {name: stable-diffusion},
+       personalize: &p {name: dreambooth, settings: {steps: 3, word: sks}}}
 rows:
-  "null": {personalize: {method: nothing}}
+  "null": {personalize: {name: none}}
   mine: {strategy: 'a foggy photo of {caption}', personalize: *p, head: {name: semantic-fpn, settings: {width: 16}}}
 """
 CONCEPT = Concept(

@@ -182,7 +182,7 @@ def test_a_set_of_bad_pictures_only_is_refused_anyway(own: Path) -> None:
 
 
 def test_the_check_says_what_a_run_would_leave_out(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["data", "check", "masks", spoiled(own) / "i", "--labels", own / "m", "--classes", "sky,road"]
+    words = ["data", "check", spoiled(own) / "i", own / "m", "--classes", "sky,road"]
     assert command(*words) == 3
     assert "2 of them cannot be used" in capsys.readouterr().out
     assert command(*words, "--skip-bad", "--json") == 0

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from personalize.methods.none import Nothing
+from personalize.methods.none import NoPersonalization
 from tadp_da.concept import Concept
 from tadp_da.run import Run
 from tadp_da.types import Unlabeled
@@ -83,7 +83,7 @@ def test_the_picture_shows_before_after_and_real_images(learned: Any) -> None:
 
 def test_nothing_is_the_identity(fresh: Any, images: Unlabeled, tmp_path: Path) -> None:
     backbone = fresh()
-    concept = Nothing()(backbone, images, Run(folder=tmp_path))
+    concept = NoPersonalization()(backbone, images, Run(folder=tmp_path))
     concept.save(tmp_path)
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     backbone.load_concept(Concept.load(tmp_path))

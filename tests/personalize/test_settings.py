@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 import personalize
 from personalize import personalizers
 from personalize.methods.dreambooth import DreamBooth
-from personalize.methods.none import Nothing
+from personalize.methods.none import NoPersonalization
 from personalize.methods.textual_inversion import TextualInversion
 from personalize.settings import as_record
 
@@ -36,7 +36,7 @@ WORD = {"word": "<dusk>", "like": "night"}
         (TextualInversion, {"word": "{x}", "like": "night"}, "choose a word without them"),
         (TextualInversion, WORD | {"vectors": 0}, "greater than or equal to 1"),
         (TextualInversion, WORD | {"templates": ("in the dark",)}, "put it where the new word belongs"),
-        (Nothing, {"steps": 3}, "[Uu]nexpected keyword"),
+        (NoPersonalization, {"steps": 3}, "[Uu]nexpected keyword"),
     ],
 )
 def test_nonsense_is_refused_at_birth(make: Any, fields: dict[str, Any], advice: str) -> None:
@@ -45,7 +45,7 @@ def test_nonsense_is_refused_at_birth(make: Any, fields: dict[str, Any], advice:
 
 
 @pytest.mark.parametrize(
-    "chosen", [Nothing(), DreamBooth(resolution=(64, 128)), TextualInversion(**WORD, snr_gamma=5)]
+    "chosen", [NoPersonalization(), DreamBooth(resolution=(64, 128)), TextualInversion(**WORD, snr_gamma=5)]
 )
 def test_settings_survive_their_record(chosen: Any) -> None:
     assert TypeAdapter(type(chosen)).validate_python(as_record(chosen)) == chosen
@@ -61,7 +61,7 @@ def test_learning_rate_rises_stays_and_falls() -> None:
 
 
 def test_every_personalizer_takes_unlabelled_images() -> None:
-    assert set(personalizers) == {"dreambooth", "nothing", "textual-inversion"}
+    assert set(personalizers) == {"dreambooth", "none", "textual-inversion"}
     for name in personalizers:
         parameters = inspect.signature(personalizers[name].__call__).parameters
         assert list(parameters) == ["self", "backbone", "images", "run", "captions"]

@@ -253,7 +253,7 @@ def test_the_command_shows_a_step_and_the_hours(
     command: Callable[..., int], tiny_pipeline: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["plan", "watercolor2k-ours", "--rows", "null,oracle", "--set", f"model={tiny_pipeline}"]
-    small = ["--set", "adapt.augment.crop=[64, 64]", "--set", "viewing.long=64"]
+    small = ["--set", "adapt.augment.crop=[64, 64]", "--set", "inference.long=64"]
     assert command(*words, *small, "--gpu", "H100", "--seeds", 3) == 0
     shown = capsys.readouterr().out
     assert all(text in shown for text in ("estimate", "2 images of 64x64", "oracle", "all rows", "H100"))

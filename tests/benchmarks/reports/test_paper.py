@@ -79,7 +79,7 @@ def test_every_row_of_the_paper_has_its_recipe(table: PaperTable, column: Any, v
 def prompt(recipe: Recipe) -> str:
     assert isinstance(recipe.target, str)
     words = domains[recipe.target].description
-    word = getattr(recipe.personalize, "word", None)
+    word = recipe.personalize.settings.get("word")
     context = PromptContext(side="target", source=words, target=words, word=word)
     return find(recipe.strategy)("a car on a street", context)
 
@@ -90,7 +90,7 @@ def test_the_published_prompts_are_said_to_the_letter_and_ours_in_english(target
     for name, template in AS_PUBLISHED[target].items():
         recipe = rows["repo"][name]
         expected = template.replace("{caption!r}", "a car on a street")
-        assert prompt(recipe) == expected.replace("{word}", getattr(recipe.personalize, "word", ""))
+        assert prompt(recipe) == expected.replace("{word}", recipe.personalize.settings.get("word", ""))
         english = [prompt(rows[variant][name]) for variant in ("paper", "ours")]
         assert not any(re.search(r"\ba an? ", text) for text in english)
     assert prompt(rows["repo"]["null"]) == prompt(rows["ours"]["null"]) == "a car on a street"
@@ -108,13 +108,17 @@ def test_rows_differ_in_words_and_concepts_only(target: str) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_only_the_repo_keeps_the_faults_of_the_published_code(target: str) -> None:
     null = {variant: read_benchmark(f"{target}-{variant}").rows["null"] for variant in VARIANTS}
-    assert [null[v].backbone.pixels for v in VARIANTS] == ["sd", "imagenet", "sd"]
+    assert [null[v].backbone.settings["pixels"] for v in VARIANTS] == ["sd", "imagenet", "sd"]
     detects = null["ours"].head.name == "faster-rcnn"
     assert [null[v].sides for v in VARIANTS] == ["both", "target" if detects else "both", "both"]
-    assert null["repo"].backbone.scaled is not detects
-    assert (null["repo"].backbone.posterior == "sample") is not detects
+    assert null["repo"].backbone.settings["scaled"] is not detects
+    assert (null["repo"].backbone.settings["posterior"] == "sample") is not detects
     ours = null["ours"]
-    assert (ours.backbone.scaled, ours.backbone.posterior, ours.viewing.squash) == (True, "mode", None)
+    assert (ours.backbone.settings["scaled"], ours.backbone.settings["posterior"], ours.inference.squash) == (
+        True,
+        "mode",
+        None,
+    )
     assert ours.adapt.augment.flip > 0
     assert ours.adapt.augment.scale[0] < ours.adapt.augment.scale[1]
 
@@ -130,19 +134,21 @@ def test_concepts_are_learned_from_as_many_images_as_the_authors_took(target: st
         rows = read_benchmark(f"{target}-{variant}").rows
         assert (rows["textual-inversion"].target_images, rows["dreambooth"].target_images) == (word, network)
         assert {recipe.clean_target for recipe in rows.values()} == {art}
-        assert rows["textual-inversion"].personalize.crop == ("center" if variant == "ours" else "squash")
+        assert rows["textual-inversion"].personalize.settings["crop"] == (
+            "center" if variant == "ours" else "squash"
+        )
 
 
 def test_driving_is_trained_and_seen_at_the_papers_sizes() -> None:
     for variant in ("paper", "repo"):
         recipe = read_benchmark(f"nighttime-driving-{variant}").rows["null"]
-        assert recipe.viewing.size(1080, 1920) == (512, 910)
-        assert len(recipe.viewing.boxes(512, 910)) == 3
-        height, width = recipe.viewing.size(1024, 2048)
+        assert recipe.inference.size(1080, 1920) == (512, 910)
+        assert len(recipe.inference.boxes(512, 910)) == 3
+        height, width = recipe.inference.size(1024, 2048)
         factor = recipe.adapt.augment.scale[0]
         assert (height * factor, width * factor) == (640, 1280)
     ours = read_benchmark("nighttime-driving-ours").rows["null"]
-    assert ours.viewing.size(1080, 1920) == (1080, 1920)
+    assert ours.inference.size(1080, 1920) == (1080, 1920)
 
 
 def write_report(

@@ -110,7 +110,7 @@ def test_stage_by_stage(command: Command, toys: Path, tiny_pipeline: Path, tmp_p
     assert captions.with_suffix(".clean.json").exists()
     adapt = ["adapt", toys / "day/images", toys / "day/masks", "--classes", NAMES, "--out", model]
     adapt += ["--concept", concept, "--strategy", "textual-inversion", "--preset", toys / "preset.yaml"]
-    assert command(*adapt, "--set", "steps=1", *models(toys, tiny_pipeline)) == 0
+    assert command(*adapt, "--set", "adapt.steps=1", *models(toys, tiny_pipeline)) == 0
     score = tmp_path / "score"
     test = ["evaluate", model, toys / "test/images", toys / "test/masks", "--out", score]
     assert command(*test, "--captioner", toys / "blip2", *common) == 0
@@ -168,11 +168,11 @@ def test_seeds_are_parted_by_blanks_or_commas(
 ) -> None:
     asked: list[tuple[str, tuple[int, ...], int | None]] = []
 
-    def fill(table: Any, seeds: tuple[int, ...], *_: Any) -> None:
+    def run_suite(table: Any, seeds: tuple[int, ...], *_: Any) -> None:
         asked.append((table.name, seeds, table.rows["null"].limit))
         raise DataError("enough", where=tmp_path, fix="stop")
 
-    monkeypatch.setattr("benchmarks.suite.fill", fill)
+    monkeypatch.setattr("benchmarks.suite.run_suite", run_suite)
     run = ["benchmark", "run", "--seeds", *words, "mini-night", "--limit", "3", "--model", "x"]
     assert command(*run) == 3
     assert asked == [("mini-night-first-3", (0, 1, 2), 3)], "a smoke run is no run of the table"

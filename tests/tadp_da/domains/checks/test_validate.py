@@ -87,7 +87,7 @@ def test_every_known_data_set_is_listed_and_says_how_to_get_it(capsys: pytest.Ca
 def test_the_check_prints_and_leaves_with_3_when_something_is_wrong(
     own: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["data", "check", "masks", own / "i", "--labels", own / "m", "--classes", "sky,road"]
+    words = ["data", "check", own / "i", own / "m", "--classes", "sky,road"]
     assert command(*words) == 0
     assert "ready to use" in capsys.readouterr().out
     (own / "i/0.png").write_bytes(b"")
@@ -95,10 +95,5 @@ def test_the_check_prints_and_leaves_with_3_when_something_is_wrong(
     report = json.loads(capsys.readouterr().out)
     assert not report["ok"]
     assert report["splits"][0]["findings"][0]["where"] == [str(own / "i/0.png")]
-    assert command("data", "check", "images", own / "i") == 3
+    assert command("data", "check", own / "i") == 3
     assert "re-encode or remove" in capsys.readouterr().out
-
-
-def test_own_labels_that_are_not_given_are_asked_for(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("data", "check", "coco", own / "i") == 2
-    assert "--labels PATH" in capsys.readouterr().err

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.own import _settings_of, captions_digest
-from benchmarks.places import place, read_legend
-from benchmarks.recipe import CustomDataset, read_benchmark, shipped
+from benchmarks.recipe import read_benchmark, read_preset, shipped
 from tadp_da import cli
-from tadp_da.errors import TadpError, UsageError
+from tadp_da.datasets import CustomDataset, resolve
+from tadp_da.domains.formats.legend import read_legend
+from tadp_da.errors import UsageError
 from tests.tadp_da.domains import trees
 
 THINGS = (("person", 1, 1, 30, 24), ("Car", 5, 5, 20, 20))
@@ -21,7 +22,7 @@ LEGEND = "7: road\n26: car\n0: ignore\n8: road\n"
 
 
 def labels_of(own: CustomDataset, split: str, tmp_path: Path) -> list:
-    placed = place(own, tmp_path)
+    placed = resolve(own, tmp_path)
     return [placed.domain.label(path) for path in placed.images(split).paths]  # type: ignore[misc]
 
 
@@ -34,7 +35,7 @@ def test_a_legend_tells_values_and_the_order_of_classes(tmp_path: Path) -> None:
     )
     (mask,) = labels_of(own, "train", tmp_path)
     assert mask.ravel()[:4].tolist() == [0, 1, 255, 0]
-    labels = place(own, tmp_path).domain.labels
+    labels = resolve(own, tmp_path).domain.labels
     assert labels is not None
     assert labels.classes == ("road", "car")
     assert read_legend(tmp_path / "legend.yaml", ("car", "road")).values == {7: 1, 26: 0, 0: 255, 8: 1}
@@ -51,8 +52,8 @@ def test_a_legend_of_colours_gives_the_palette_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "advice"),
     [
-        ("7: road\n1 2 3: car\n", "values or of colours"),
-        ("# 808080: road\n{}\n", "values or of colours"),
+        ("7: road\n1 2 3: car\n", "values or colours"),
+        ("# 808080: road\n{}\n", "values or colours"),
         ("7: rod\n", "did you mean 'road'"),
         ("1 2 300: road\n", "colours as 128 64 128: road"),
         ("road: 7\n", "write values as 7: road"),
@@ -77,7 +78,7 @@ def test_boxes_are_read_from_xml_and_from_coco(tmp_path: Path) -> None:
     objects = [{"id": 1, "image_id": 1, "category_id": 20, "bbox": [1, 2, 10, 20]}]
     file = trees.coco(tmp_path / "gt.json", entries, objects, ("car", "dog"))
     target = CustomDataset(name="t", images=tmp_path / "u", test_images=tmp_path / "i", test_boxes=file)
-    placed = place(target, tmp_path)
+    placed = resolve(target, tmp_path)
     assert placed.domain.splits == ("unlabeled", "test")
     assert not placed.has("unlabeled")
     assert placed.has("test")
@@ -90,7 +91,7 @@ def test_boxes_are_read_from_xml_and_from_coco(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "advice"),
     [
-        ({"masks": "m", "boxes": "b"}, "leave one of them out"),
+        ({"masks": "m", "boxes": "b"}, "omit one of them"),
         ({"boxes": "b", "legend": "l"}, "name the classes instead"),
         ({"test_images": "t"}, "give both, or neither"),
         ({"test_boxes": "t"}, "give both, or neither"),
@@ -160,7 +161,7 @@ def test_a_stranger_with_boxes_is_scored_on_the_classes_that_both_sides_have(
         "--device",
         "cpu",
     ]
-    words += ["--set", "adapt.steps=1", "--set", "adapt.batch=2", "--set", "viewing.long=64"]
+    words += ["--set", "adapt.steps=1", "--set", "adapt.batch=2", "--set", "inference.long=64"]
     monkeypatch.setattr(sys, "argv", ["tadp-da", *map(str, words)])
     with pytest.raises(SystemExit) as left:
         cli.main()
@@ -177,11 +178,54 @@ def test_a_stranger_with_boxes_is_scored_on_the_classes_that_both_sides_have(
     assert np.isfinite(table["rows"][0]["target"]["mean"])
 
 
-def test_a_caption_file_that_is_not_there_and_a_preset_without_null_are_told(tmp_path: Path) -> None:
-    with pytest.raises(TadpError, match="caption"):
-        captions_digest(tmp_path / "missing.json")
+def test_a_preset_without_null_is_refused(tmp_path: Path) -> None:
     preset = tmp_path / "mine.yaml"
-    preset.write_text("claim: x\nbase: {}\nrows: {simple: {strategy: simple}}\n")
-    folders = {"name": "x", "images": tmp_path, "masks": tmp_path, "classes": ("a", "b")}
+    preset.write_text(
+        "base: {backbone: stable-diffusion, head: semantic-fpn}\nrows: {simple: {strategy: simple}}\n"
+    )
     with pytest.raises(UsageError, match=r"no row 'null'.*simple"):
-        _settings_of(str(preset), folders)
+        read_preset(str(preset))
+
+
+def test_the_kind_of_labels_is_read_from_what_is_there(tmp_path: Path) -> None:
+    trees.picture(tmp_path / "i/a.png")
+    trees.mask(tmp_path / "m/a.png", (0, 1, 0, 1))
+    trees.xml(tmp_path / "x/a.xml", THINGS)
+    (tmp_path / "gt.json").write_text("{}")
+    kinds = {
+        name: CustomDataset.of(tmp_path / "i", tmp_path / name, classes=("a", "b"))
+        for name in ("m", "x", "gt.json")
+    }
+    assert [own.masks is not None for own in kinds.values()] == [True, False, False]
+    assert [own.boxes is not None for own in kinds.values()] == [False, True, True]
+    test = CustomDataset.of(tmp_path / "i", tmp_path / "m", classes=("a", "b"), test=True)
+    assert (resolve(test, tmp_path).has("test"), resolve(test, tmp_path).domain.splits) == (
+        True,
+        ("unlabeled", "test"),
+    )
+
+
+def test_labels_that_mean_other_classes_are_other_data(tmp_path: Path) -> None:
+    trees.picture(tmp_path / "i/a.png")
+    trees.mask(tmp_path / "m/a.png", (0, 1, 0, 1))
+
+    def digest(*classes: str, ignore: int = 255) -> str:
+        own = CustomDataset.of(tmp_path / "i", tmp_path / "m", classes=classes, ignore=ignore)
+        return resolve(own, tmp_path).digest("train")
+
+    assert digest("a", "b") == digest("a", "b")
+    assert len({digest("a", "b"), digest("b", "a"), digest("a", "c"), digest("a", "b", ignore=7)}) == 4
+
+
+def test_names_and_places_of_images_are_not_what_a_model_depends_on(tmp_path: Path) -> None:
+    trees.picture(tmp_path / "one/i/a.png")
+    trees.mask(tmp_path / "one/m/a.png", (0, 1, 0, 1))
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    (tmp_path / "two/i/a.png").rename(tmp_path / "two/i/b.png")
+    (tmp_path / "two/m/a.png").rename(tmp_path / "two/m/b.png")
+    one, two = (
+        resolve(CustomDataset.of(tmp_path / f / "i", tmp_path / f / "m", classes=("a", "b")), tmp_path)
+        for f in ("one", "two")
+    )
+    assert one.digest("train") == two.digest("train")
+    assert one.digest("train", names=True) != two.digest("train", names=True)

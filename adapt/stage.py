@@ -1,0 +1,165 @@
+"""Stage 2 as every command runs it: a model is trained once per base, concept, data, prompts and settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from adapt.fine_tuning import FineTuning
+from tadp_da.base_model import BaseModel
+from tadp_da.captions.provider import CaptionProvider
+from tadp_da.captions.rewrite import Rewrite
+from tadp_da.concept import Concept
+from tadp_da.datasets import DataSource
+from tadp_da.distributed.processes import is_main
+from tadp_da.errors import UsageError
+from tadp_da.inference import InferenceSettings
+from tadp_da.perception_model import PerceptionModel
+from tadp_da.provenance import digests, learned_from, write_provenance
+from tadp_da.run import Run
+from tadp_da.settings import Choice, as_json
+from tadp_da.storage.files import digest
+from tadp_da.types import LabelSpace, Side
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptation:
+    """Train a perception model on labelled images. Call it.
+
+    Attributes:
+        base: the model that is fine-tuned.
+        concept: what is put into it first; None for nothing.
+        data: labelled images.
+        split: which of them.
+        captions: captions of the images.
+        rewrite: from captions to prompts.
+        side: whose prompts the images get: those of the source, or, for the supervised upper bound, of the target.
+        head: which head, and its settings.
+        inference: at what size images are read.
+        tuning: the training.
+        run: seed, device, precision, and the folder for artifacts.
+        pretrained: False draws the trainable weights anew: the same network without pretraining.
+        folder: where the model is to be, instead of a name in the run's folder.
+    """
+
+    base: BaseModel
+    data: DataSource
+    captions: CaptionProvider
+    rewrite: Rewrite
+    head: Choice
+    inference: InferenceSettings
+    tuning: FineTuning
+    run: Run
+    concept: Concept | None = None
+    split: str = "train"
+    side: Side = "source"
+    pretrained: bool = True
+    folder: Path | None = None
+
+    @property
+    def _labels(self) -> LabelSpace:
+        if not self.data.has(self.split) or self.data.domain.labels is None:
+            raise UsageError(
+                f"the images of {self.data.domain.name!r} ({self.split}) have no labels to learn from",
+                fix="give masks or boxes",
+            )
+        return self.data.domain.labels
+
+    @property
+    def _write(self) -> Callable[[str], str]:
+        return self.rewrite.target if self.side == "target" else self.rewrite.source
+
+    @cached_property
+    def _captions(self) -> Mapping[str, str]:
+        return self.captions(self.data.images(self.split), self.split, self.run)
+
+    def inputs(self) -> dict[str, Any]:
+        """What the model depends on, as JSON values: prompts as they are written, not the names that made them, so that
+        rows of different tables that train alike share a model.
+
+        Raises:
+            UsageError: when a concept is nothing but a word that no prompt holds.
+        """
+        require_said(self.concept, self.rewrite)
+        images = self.data.images(self.split)
+        prompts = [self._write(self._captions[images.key(i)]) for i in range(len(images))]
+        labels = self._labels
+        return self.base.facts(self.run, features=True) | {
+            "pretrained": self.pretrained,
+            "concept": self.concept.fingerprint if self.concept and not self.concept.is_empty else "",
+            "data": self.data.digest(self.split),
+            "labels": {"task": labels.task, "classes": list(labels.classes), "ignore": labels.ignore},
+            "prompts": digest(json.dumps(prompts).encode()),
+            "target_prompt": self.rewrite.target("- a probe"),
+            "head": {"name": self.head.name, "settings": dict(self.head.settings)},
+            "inference": as_json(self.inference),
+            "adapt": as_json(self.tuning),
+        }
+
+    def __call__(self) -> PerceptionModel:
+        """The model: found when it was made before, trained otherwise."""
+        return self.run.get_or_create(
+            "model",
+            self.inputs(),
+            self._make,
+            PerceptionModel.load,
+            folder=self.folder,
+            may_change=("adapt.steps",),
+        )
+
+    def _make(self, folder: Path) -> None:
+        backbone = self.base.load()
+        origin = backbone.origin
+        if self.concept:
+            backbone.load_concept(self.concept)
+        if not self.pretrained:
+            backbone.reinitialize(self.run.seed)
+        model = PerceptionModel.assemble(
+            backbone,
+            self.head.name,
+            self._labels,
+            rewrite=self.rewrite,
+            viewing=self.inference,
+            captioner=self.captions.captioner,
+            seed=self.run.seed,
+            **self.head.settings,
+        )
+        data = self.data.domain.labeled(self.data.root, self.split, self._captions)
+        known = digests(data.images) | self._seen_by_concept()
+        trained = self.tuning(model, data, self._write, self.run.inside(folder))
+        if is_main():
+            trained.save(folder)
+            write_provenance(folder, origin, known)
+
+    def _seen_by_concept(self) -> dict[str, str]:
+        used = self.concept
+        if used is None or used.folder is None or not (used.word or used.weights or used.lora):
+            return {}
+        return learned_from(used.folder)
+
+
+def require_said(concept: Concept | None, rewrite: Rewrite) -> None:
+    """Refuse a concept that is nothing but words where no prompt holds one: it would change nothing.
+
+    Args:
+        concept: as it is used. One with weights works without its word.
+        rewrite: writes the prompts.
+
+    Raises:
+        UsageError: with what the strategy writes.
+    """
+    if concept is None or not concept.word or concept.weights or concept.lora:
+        return
+    prompt = rewrite.target("a probe")
+    if not any(word in prompt for word in concept.tokens or (concept.word,)):
+        raise UsageError(
+            f"the concept is the word {concept.prompt_word!r} alone, and the strategy {rewrite.strategy!r} never "
+            f"writes it: 'a probe' becomes {prompt!r}",
+            where="strategy",
+            fix="choose a strategy that writes the word, such as textual-inversion, or a template with {word}; or omit "
+            "the concept",
+        )

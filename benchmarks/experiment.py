@@ -1,0 +1,177 @@
+"""An experiment: one recipe at one seed, with the inputs of its three stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from adapt.stage import Adaptation
+from benchmarks.recipe import Recipe
+from benchmarks.scoring import Scoring, TestSet
+from personalize import personalizers
+from personalize.stage import Personalization
+from tadp_da.base_model import BaseModel
+from tadp_da.captions.files import CaptionFile
+from tadp_da.captions.provider import CaptionProvider
+from tadp_da.captions.rewrite import Rewrite
+from tadp_da.concept import Concept
+from tadp_da.datasets import DataSource, resolve
+from tadp_da.errors import UsageError
+from tadp_da.perception_model import PerceptionModel
+from tadp_da.registry import nearest
+from tadp_da.run import Run
+from tadp_da.storage.files import file_digest
+from tadp_da.types import Side
+
+
+class Experiment:
+    """What the stages of a recipe are given.
+
+    Args:
+        recipe: what to do.
+        run: where artifacts go, seed and device.
+        data: folder of the registered domains.
+    """
+
+    def __init__(self, recipe: Recipe, run: Run, data: Path) -> None:
+        self.recipe, self.run = recipe, run
+        source = resolve(recipe.source, data, recipe.limit)
+        target = source if recipe.target is None else resolve(recipe.target, data, recipe.limit)
+        needed: dict[Side, list[str]] = {"source": ["test"], "target": ["test"]}
+        needed[recipe.train_on].append("train")
+        if self.reads_unlabeled:
+            needed["target"].append("unlabeled")
+        self.source = source.checked(needed["source"], run)
+        self.target = self.source if recipe.target is None else target.checked(needed["target"], run)
+        self.training_data = self.target if recipe.train_on == "target" else self.source
+        self.base = BaseModel(backbone=recipe.backbone, model=recipe.model)
+
+    @property
+    def reads_unlabeled(self) -> bool:
+        """Whether a stage reads unlabelled images of the target."""
+        return bool(personalizers[self.recipe.personalize.name].needs_images)
+
+    @cached_property
+    def unlabeled(self) -> DataSource:
+        """The target with as many unlabelled images as the recipe learns from."""
+        asked = self.recipe.target_images
+        wanted = None if asked is None else min(asked, self.recipe.limit or asked)
+        return self.target.subsample(wanted, self.run.seed)
+
+    @cached_property
+    def captions(self) -> CaptionProvider:
+        """Captions of both domains.
+
+        Raises:
+            UsageError: when the recipe names the file of a split that no domain has.
+        """
+        used = [f"{s.domain.name}/{split}" for s in (self.source, self.target) for split in s.domain.splits]
+        for name, path in self.recipe.caption_files.items():
+            if name not in used:
+                raise UsageError(
+                    f"no captions are read for {name!r}{nearest(name, used)}",
+                    where="caption_files",
+                    fix=f"choose from: {', '.join(used)}",
+                )
+            CaptionFile.read(path)
+        return CaptionProvider(
+            captioner=self.recipe.captioner,
+            settings=self.recipe.captions,
+            files=self.recipe.caption_files,
+            cleaned=[self.target.domain.name] if self.recipe.clean_target else [],
+        )
+
+    def personalization(self) -> Personalization:
+        """Stage 1."""
+        return Personalization(
+            method=self.recipe.personalize,
+            base=self.base,
+            data=self.unlabeled if self.reads_unlabeled else self.target,
+            captions=self.captions,
+            run=self.run,
+        )
+
+    def _used(self, concept: Concept) -> Concept:
+        """The part of the concept that the recipe uses."""
+        parts: Mapping[str, Callable[[], Concept]] = {
+            "all": lambda: concept,
+            "word": concept.only_word,
+            "weights": concept.only_weights,
+        }
+        return parts[self.recipe.concept]()
+
+    def rewrite(self, concept: Concept) -> Rewrite:
+        """The recipe's caption strategy with the concept's word."""
+        labels = self.training_data.domain.labels
+        return Rewrite(
+            strategy=self.recipe.strategy,
+            side=self.recipe.sides,
+            source_description=self.source.domain.description,
+            target_description=self.target.domain.description,
+            word=self._used(concept).prompt_word,
+            classes=labels.classes if labels else (),
+            clean=self.recipe.clean_target,
+        )
+
+    def adaptation(self, concept: Concept) -> Adaptation:
+        """Stage 2."""
+        return Adaptation(
+            base=self.base,
+            concept=self._used(concept),
+            pretrained=self.recipe.pretrained,
+            data=self.training_data,
+            captions=self.captions,
+            rewrite=self.rewrite(concept),
+            side=self.recipe.train_on,
+            head=self.recipe.head,
+            inference=self.recipe.inference,
+            tuning=self.recipe.adapt,
+            run=self.run,
+        )
+
+    def scoring(self, model: PerceptionModel) -> Scoring:
+        """Stage 3, on the test images of every domain whose test images are labelled."""
+        sides = {"test": self.source}
+        if self.recipe.target is not None:
+            sides = {"source": self.source, "target": self.target}
+        writers = {"source": model.rewrite.source}
+        return Scoring(
+            model=model,
+            tests={
+                name: TestSet(data=data, write=writers.get(name, model.rewrite.target))
+                for name, data in sides.items()
+                if data.has("test")
+            },
+            captions=self.captions,
+            settings=self.recipe.evaluate,
+            run=self.run,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What the numbers depend on that the recipe does not hold: precision, and digests of files."""
+        sides = (
+            {"source": self.source}
+            if self.recipe.target is None
+            else {"source": self.source, "target": self.target}
+        )
+        data = {f"{self.recipe.train_on}/train": self.training_data.digest("train")}
+        # also where a row reads none of them: every row of a table has the same target
+        data |= {
+            f"{side}/unlabeled": found.digest("unlabeled", labels=False)
+            for side, found in sides.items()
+            if side == "target" and "unlabeled" in found.domain.splits
+        }
+        data |= {
+            f"{side}/test": found.digest("test", names=True)
+            for side, found in sides.items()
+            if found.has("test")
+        }
+        files = {name: file_digest(path) for name, path in self.recipe.caption_files.items()}
+        return {
+            "precision": self.run.precision,
+            "caption_files": files,
+            "weights": self.base.fingerprint,
+            "data": data,
+        }

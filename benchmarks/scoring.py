@@ -1,0 +1,114 @@
+"""Stage 3 as every command runs it: a model is scored once per model, test images and prompts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.evaluate import Evaluation, EvaluationSettings, Report, evaluate
+from benchmarks.in_common import in_common, noted
+from tadp_da.captions.provider import CaptionProvider
+from tadp_da.captions.rewrite import fit_and_tell
+from tadp_da.datasets import DataSource
+from tadp_da.errors import UsageError
+from tadp_da.perception_model import PerceptionModel
+from tadp_da.provenance import learned_from, refuse_overlap
+from tadp_da.run import Run
+from tadp_da.settings import as_json
+from tadp_da.storage.artifacts import inputs_of
+from tadp_da.storage.files import digest, folder_digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestSet:
+    """Labelled test images, and how their captions become prompts."""
+
+    data: DataSource
+    write: Callable[[str], str]
+    split: str = "test"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """Score a saved model on test images. Call it.
+
+    Attributes:
+        model: loaded from a folder.
+        tests: test sets by name: ``"source"`` and ``"target"``, or only ``"test"``.
+        captions: captions of the test images.
+        run: device, precision, and the folder for artifacts.
+        settings: how.
+        folder: where the report is to be, instead of a name in the run's folder.
+    """
+
+    model: PerceptionModel
+    tests: Mapping[str, TestSet]
+    captions: CaptionProvider
+    run: Run
+    settings: EvaluationSettings
+    folder: Path | None = None
+
+    @property
+    def _model_folder(self) -> Path:
+        if self.model.folder is None:
+            raise UsageError("the model was not loaded from a folder", fix="save it, and load it from there")
+        return self.model.folder
+
+    def _captions(self, test: TestSet) -> dict[str, str]:
+        return self.captions(test.data.images(test.split), test.split, self.run)
+
+    def inputs(self) -> dict[str, Any]:
+        """What the scores depend on, as JSON values."""
+        known = inputs_of(self._model_folder)
+        tests = {}
+        for name, test in self.tests.items():
+            captions = self._captions(test)
+            prompts = {key: test.write(caption) for key, caption in sorted(captions.items())}
+            tests[name] = {
+                "domain": test.data.domain.name,
+                "data": test.data.digest(test.split, names=True),
+                "prompts": digest(json.dumps(prompts).encode()),
+            }
+        return {
+            "model": known if known is not None else {"files": folder_digest(self._model_folder)},
+            "tests": tests,
+            "evaluate": as_json(self.settings),
+            "precision": self.run.precision,
+        }
+
+    def __call__(self) -> Report:
+        """The report: found when it was made before, computed otherwise.
+
+        Raises:
+            DataError: when the model has learned from test images, unless the run allows it.
+            UsageError: when model and labels share no class.
+        """
+
+        def make(folder: Path) -> None:
+            if not self.run.allow_overlap:
+                known = learned_from(self._model_folder)
+                for test in self.tests.values():
+                    refuse_overlap(known, test.data.images(test.split))
+            found = {name: self._score(name, test, folder) for name, test in self.tests.items()}
+            Report(source=found.get("source"), target=found.get("target", found.get("test"))).save(folder)
+
+        return self.run.get_or_create("report", self.inputs(), make, Report.load, folder=self.folder)
+
+    def _score(self, name: str, test: TestSet, folder: Path) -> Evaluation:
+        domain, note = in_common(test.data.domain, self.model.labels)
+        data = domain.labeled(test.data.root, test.split, self._captions(test))
+        count, limit = self.model.backbone.count_tokens, self.model.backbone.token_limit
+        here = self.run.inside(folder)
+        found = evaluate(
+            self.model,
+            data,
+            lambda caption: fit_and_tell(test.write, caption, count, limit),
+            self.run,
+            self.settings,
+            pictures=folder / name,
+            decisions=here.unfinished / name,
+        )
+        return noted(found, note)

@@ -1,0 +1,46 @@
+"""Which pretrained model a stage starts from. Each stage loads its own, so that nothing trained crosses a stage except
+through its artifact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from tadp_da.backbones import load_backbone, portable_settings
+from tadp_da.run import Run
+from tadp_da.settings import Choice
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseModel:
+    """A backbone, and where its weights are.
+
+    Attributes:
+        backbone: its name in the registry, and its settings.
+        model: weights: an alias such as ``"mini"``, a folder, a file or a hub id.
+    """
+
+    backbone: Choice
+    model: str
+
+    def load(self) -> Any:
+        """A fresh backbone."""
+        return load_backbone(self.backbone.name, self.model, self.backbone.settings)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the weights, wherever they are."""
+        return str(self.load().fingerprint)
+
+    def facts(self, run: Run, *, features: bool) -> dict[str, Any]:
+        """What an artifact that is learned on it depends on, as JSON values.
+
+        Args:
+            run: its seed and precision count.
+            features: whether the artifact depends on how images become features.
+        """
+        found: dict[str, Any] = {"base": self.fingerprint, "backbone": self.backbone.name}
+        if features:
+            found["features"] = portable_settings(self.backbone.name, self.backbone.settings)
+        return found | {"seed": run.seed, "precision": run.precision}

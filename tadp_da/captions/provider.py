@@ -1,0 +1,87 @@
+"""Where the captions of a set of images come from: a file, or a captioner that is asked once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tadp_da.captions.captioner import Captioner, CaptionerSettings, caption_images
+from tadp_da.captions.clean import clean_all
+from tadp_da.captions.files import CaptionFile
+from tadp_da.captions.flags import fallback_caption, notes
+from tadp_da.errors import UsageError
+from tadp_da.run import Run
+from tadp_da.settings import as_json
+from tadp_da.storage.files import digest, file_digest
+from tadp_da.types import Unlabeled
+
+_log = logging.getLogger(__name__)
+ANY = "*"
+"""Stands for every split in :attr:`CaptionProvider.files`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionProvider:
+    """Captions of any set of images.
+
+    Attributes:
+        captioner: model that captions images for which there is no file: ``"mini"``, a folder, an alias or a hub id;
+            empty for none.
+        settings: how it captions.
+        files: caption files by ``domain/split``, or under :data:`ANY`.
+        fallback: ``"class-names"`` lists all classes for images that a file lacks; otherwise those are an error.
+        classes: their names.
+        cleaned: domains of works of art, whose captions lose bullets and style phrases.
+    """
+
+    captioner: str = ""
+    settings: CaptionerSettings = field(default_factory=CaptionerSettings)
+    files: Mapping[str, Path] = field(default_factory=dict)
+    fallback: str = ""
+    classes: Sequence[str] = ()
+    cleaned: Collection[str] = ()
+
+    def __call__(self, images: Unlabeled, split: str, run: Run) -> dict[str, str]:
+        """The caption of every image by its key.
+
+        Args:
+            images: the images.
+            split: theirs, to find their file.
+            run: keeps what the captioner writes as an artifact.
+
+        Raises:
+            UsageError: when there is neither a file nor a captioner.
+            DataError: when a file cannot be read or lacks an image.
+        """
+        file = self.files.get(f"{images.domain}/{split}") or self.files.get(ANY)
+        if file is not None:
+            found = CaptionFile.read(file).lookup(images, fallback_caption(self.fallback, self.classes))
+            if odd := notes(found):
+                _log.warning("%s: %s", file, "; ".join(odd))
+        else:
+            found = self._captioned(images, run)
+        return clean_all(found)[0] if images.domain in self.cleaned else found
+
+    def _captioned(self, images: Unlabeled, run: Run) -> dict[str, str]:
+        if not self.captioner:
+            raise UsageError(
+                f"the images of {images.domain!r} have no captions, and the model does not name the captioner that it "
+                "was trained with",
+                fix="give --captions FILE, or name a captioner: --captioner blip2-opt-2.7b",
+            )
+        parts = [f"{images.key(i)}:{file_digest(path)}" for i, path in enumerate(images.paths)]
+        inputs: dict[str, Any] = {"images": digest("\n".join(parts).encode()), "captioner": self.captioner}
+
+        def make(folder: Path) -> None:
+            captioner = Captioner.from_pretrained(self.captioner, self.settings, run.torch_device)
+            caption_images(images, captioner, folder / "captions.json", run)
+
+        return run.get_or_create(
+            "captions",
+            inputs | {"captions": as_json(self.settings)},
+            make,
+            lambda folder: CaptionFile.read(folder / "captions.json").lookup(images),
+        )

@@ -1,0 +1,286 @@
+"""Where images and labels come from: a registered data set or your own folders, the same for every command."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic.dataclasses import dataclass as settings
+
+from tadp_da.domains import Domain, domains
+from tadp_da.domains.checks.preflight import preflight
+from tadp_da.domains.formats.coco import coco_domain
+from tadp_da.domains.formats.folder import folder_domain
+from tadp_da.domains.formats.legend import Legend, read_legend
+from tadp_da.domains.formats.voc_folder import voc_domain
+from tadp_da.errors import DataError, UsageError
+from tadp_da.registry import nearest
+from tadp_da.run import Run
+from tadp_da.settings import STRICT
+from tadp_da.storage.files import digest, file_digest
+from tadp_da.types import DomainDescription, Unlabeled
+
+_KNOWN: dict[Any, str] = {}
+
+
+@settings(frozen=True, kw_only=True, config=STRICT)
+class CustomDataset:
+    """Your own folders: images with masks or boxes.
+
+    Attributes:
+        name: for messages and reports.
+        images: folder of training (source) or unlabelled (target) images.
+        masks: folder of masks with the same relative stems.
+        boxes: folder of Pascal VOC XML files with the same relative stems, or a COCO JSON file; instead of masks.
+        classes: class names in the order of their ids; not needed with a legend or a COCO file.
+        legend: file that maps the values or colours of the masks to classes (:func:`read_legend`).
+        test_images: folder of test images.
+        test_masks: their masks.
+        test_boxes: or their boxes.
+        medium: what the images are, e.g. ``photo``.
+        style: the simple words for the domain, e.g. ``dark night``.
+        ignore: mask value that counts neither in training nor in a score.
+    """
+
+    name: str
+    images: Path
+    masks: Path | None = None
+    boxes: Path | None = None
+    classes: tuple[str, ...] = ()
+    legend: Path | None = None
+    test_images: Path | None = None
+    test_masks: Path | None = None
+    test_boxes: Path | None = None
+    medium: str = "photo"
+    style: str = ""
+    ignore: int = 255
+
+    def __post_init__(self) -> None:
+        masks, boxes = self.masks or self.test_masks, self.boxes or self.test_boxes
+        if masks and boxes:
+            raise UsageError(
+                "a data set has masks or boxes, not both", where=self.name, fix="omit one of them"
+            )
+        if boxes and self.legend:
+            raise UsageError("a legend is for masks", where=self.name, fix="name the classes instead")
+        if bool(self.test_images) != bool(self.test_masks or self.test_boxes):
+            raise UsageError(
+                "test images and their labels go together",
+                where=self.name,
+                fix="give both, or neither; images without labels are for the unlabelled folder, or for predict",
+            )
+
+    @property
+    def description(self) -> DomainDescription:
+        """How captions describe it."""
+        return DomainDescription(medium=self.medium, style=self.style)
+
+    @property
+    def root(self) -> Path:
+        """The folder that holds all of its image folders; keys of captions are relative to it."""
+        folders = [folder for folder in (self.images, self.test_images) if folder]
+        return Path(os.path.commonpath([os.path.abspath(path) for path in folders]))
+
+    @classmethod
+    def of(
+        cls,
+        images: Path,
+        labels: Path | None = None,
+        *,
+        classes: Sequence[str] = (),
+        legend: Path | None = None,
+        ignore: int = 255,
+        test: bool = False,
+        medium: str = "photo",
+        style: str = "",
+    ) -> CustomDataset:
+        """One folder of images with its labels, whose kind is read from what is there.
+
+        Args:
+            images: the folder.
+            labels: a folder of masks, a folder of VOC XML files, or a COCO JSON file.
+            classes, legend, ignore, medium, style: see the attributes.
+            test: the images are the ``test`` split; else ``train`` with labels and ``unlabeled`` without.
+        """
+        kind = None if labels is None else ("boxes" if _holds_boxes(labels) else "masks")
+        facts: dict[str, Any] = {"name": images.name, "images": images, "classes": tuple(classes)}
+        facts |= {"ignore": ignore, "medium": medium, "style": style}
+        if kind == "masks":
+            facts["legend"] = legend
+        if kind is not None:
+            facts[f"test_{kind}" if test else kind] = labels
+        if test:
+            facts["test_images"] = images
+        return cls(**facts)
+
+
+def _holds_boxes(labels: Path) -> bool:
+    if labels.is_file():
+        return True
+    return labels.is_dir() and next(labels.rglob("*.xml"), None) is not None
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A domain, and the root folder of its files."""
+
+    domain: Domain
+    root: Path
+
+    def images(self, split: str) -> Unlabeled:
+        """The images of a split."""
+        return self.domain.unlabeled(self.root, split)
+
+    def has(self, split: str) -> bool:
+        """Whether the split exists and is labelled."""
+        return split in self.domain.splits and self.domain.has_labels(split)
+
+    def digest(self, split: str, *, labels: bool = True, names: bool = False) -> str:
+        """One digest over the contents of the images of a split in their order, of their labels and of the classes that
+        the labels mean.
+
+        Args:
+            split: which.
+            labels: include the labels, where the split has them.
+            names: include the images' keys. Where they lie changes nothing in what is learned from them.
+        """
+        images = self.images(split)
+        label = self.domain.label if labels else None
+        # every row of a table asks for the same folders: read again only when a time stamp or a size has changed
+        stamps = tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in images.paths)
+        known = (self.domain.name, self.domain.labels, split, labels, names, stamps)
+        if known not in _KNOWN:
+            parts = [
+                f"{images.key(i) if names else ''}:{file_digest(path)}:{digest(label(path).tobytes()) if label else ''}"
+                for i, path in enumerate(images.paths)
+            ]
+            space = self.domain.labels if label else None
+            meaning = "" if space is None else f"{space.task} {list(space.classes)} {space.ignore}"
+            _KNOWN[known] = digest("\n".join([meaning, *parts]).encode())
+        return _KNOWN[known]
+
+    def checked(self, splits: Sequence[str], run: Run) -> DataSource:
+        """The same after a look at every file of those of these splits that the domain has."""
+        used = [s for s in splits if s in self.domain.splits and (s == "unlabeled" or self.has(s))]
+        return replace(self, domain=preflight(self.domain, self.root, used, run)) if used else self
+
+    def limited(self, limit: int | None) -> DataSource:
+        """Only the first so many images of every split."""
+        listed = self.domain.images
+        if limit is None:
+            return self
+        images = lambda root, split: listed(root, split)[:limit]  # noqa: E731
+        return replace(self, domain=replace(self.domain, images=images))
+
+    def subsample(self, count: int | None, seed: int, split: str = "unlabeled") -> DataSource:
+        """The same with this many images of a split, a function of their names and the seed alone: a larger sample
+        holds the smaller.
+
+        Raises:
+            DataError: when there are not as many.
+        """
+        if count is None:
+            return self
+        listed, domain = self.domain.images, self.domain
+
+        def images(root: Path, asked: str) -> tuple[Path, ...]:
+            paths = listed(root, asked)
+            if asked != split:
+                return paths
+            if len(paths) < count:
+                raise DataError(
+                    f"{count} images of {domain.name!r} are to be learned from, and there are {len(paths)}",
+                    where=root,
+                    fix=f"complete the data, or use --set target_images={len(paths)}; {domain.fetch}",
+                )
+            ranks = {path: digest(f"{seed}:{path.relative_to(root).as_posix()}".encode()) for path in paths}
+            chosen = set(sorted(paths, key=ranks.__getitem__)[:count])
+            return tuple(path for path in paths if path in chosen)
+
+        return replace(self, domain=replace(domain, images=images))
+
+
+def resolve(choice: str | CustomDataset, data: Path, limit: int | None = None) -> DataSource:
+    """A registered domain under the data root, or the user's own folders under their common parent.
+
+    Args:
+        choice: which.
+        data: root of the registered domains.
+        limit: only the first so many images of every split.
+    """
+    if isinstance(choice, str):
+        return DataSource(domains[choice], data).limited(limit)
+    return DataSource(custom_domain(choice), choice.root).limited(limit)
+
+
+def find(images: str | Path, data: Path, **options: Any) -> tuple[DataSource, bool]:
+    """What a command's IMAGES argument names: a folder, or a registered data set; and whether it is registered.
+
+    Args:
+        images: a folder of images, or a name of ``data list``.
+        data: root of the registered domains.
+        options: of :meth:`CustomDataset.of`, for folders.
+
+    Raises:
+        DataError: when it is neither.
+    """
+    folder = Path(images)
+    if folder.is_dir():
+        return resolve(CustomDataset.of(folder, **options), data), False
+    if str(images) in domains:
+        if options.get("labels"):
+            raise UsageError(
+                f"{images} is a registered data set and has its own labels", fix="omit the labels"
+            )
+        return resolve(str(images), data), True
+    raise DataError(
+        f"there is no such folder, and no registered data set of this name{nearest(images, list(domains))}",
+        where=images,
+        fix="check the path, or give a name that `tadp-da data list` prints",
+    )
+
+
+def custom_domain(own: CustomDataset) -> Domain:
+    """A user's folders as a domain: its splits are ``train`` or ``unlabeled``, and ``test`` where there is one."""
+    train, test = own.masks or own.boxes, own.test_masks or own.test_boxes
+    labels = ({"train": train} if train else {}) | ({"test": test} if test else {})
+    images = {"train": own.images} | ({"test": own.test_images} if own.test_images else {})
+    plain = folder_domain(own.name, images={"unlabeled": own.images}, description=own.description)
+    if not labels:
+        return plain
+    build = _with_boxes if own.boxes or own.test_boxes else _with_masks
+    labelled = build(own, {split: images[split] for split in labels}, labels)
+    if train:
+        return labelled
+
+    def listed(root: Path, split: str) -> tuple[Path, ...]:
+        return (plain if split == "unlabeled" else labelled).images(root, split)
+
+    return replace(
+        labelled, splits=(*plain.splits, *labelled.splits), labelled=labelled.splits, images=listed
+    )
+
+
+def _with_boxes(own: CustomDataset, images: dict[str, Path], labels: dict[str, Path]) -> Domain:
+    build = coco_domain if all(path.is_file() for path in labels.values()) else voc_domain
+    return build(
+        own.name, images=images, annotations=labels, classes=own.classes, description=own.description
+    )
+
+
+def _with_masks(own: CustomDataset, images: dict[str, Path], labels: dict[str, Path]) -> Domain:
+    legend = read_legend(own.legend, own.classes, own.ignore) if own.legend else Legend(classes=own.classes)
+    return folder_domain(
+        own.name,
+        images=images,
+        masks=labels,
+        classes=legend.classes,
+        palette=legend.palette,
+        ignore=own.ignore,
+        mapping=legend.values,
+        colours=legend.colours,
+        description=own.description,
+    )

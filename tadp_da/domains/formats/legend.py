@@ -1,0 +1,95 @@
+"""Legends: the classes of the values or colours of masks, as a YAML file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tadp_da.domains.formats.masks import Colour
+from tadp_da.errors import UsageError
+from tadp_da.plain_yaml import parse_yaml
+from tadp_da.registry import nearest
+
+_IGNORE = "ignore"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Legend:
+    """The classes of the values or colours of masks.
+
+    Attributes:
+        classes: names in the order of their ids.
+        values: stored value to class id; None if they are equal or colours are given.
+        colours: RGB colour to class id, or None.
+        palette: one colour per class, if colours are given.
+    """
+
+    classes: tuple[str, ...]
+    values: dict[int, int] | None = None
+    colours: dict[Colour, int] | None = None
+    palette: tuple[Colour, ...] = ()
+
+
+def read_legend(file: Path, classes: tuple[str, ...] = (), ignore: int = 255) -> Legend:
+    """Read a YAML file with a line for every value or every colour in the masks::
+
+        7: road                     128 64 128: road
+        26: car                     0 0 142: car
+        0: ignore                   0 0 0: ignore
+
+    Args:
+        file: values or colours to class names; several may map to the same class.
+        classes: class names in the order of their ids; by default the order of the file.
+        ignore: id of ignored pixels, named ``ignore`` in the file.
+
+    Raises:
+        UsageError: if the file is not a legend, mixes values and colours, or names a class that is not in ``classes``.
+    """
+    try:
+        entries = parse_yaml(file.read_text(encoding="utf-8"), where=str(file))
+    except OSError as error:
+        raise UsageError(
+            f"cannot read the legend: {error.strerror}", where=file, fix="check the path"
+        ) from None
+    keys = [_key(key, file) for key in entries]
+    names = [str(name) for name in entries.values()]
+    if len({type(key) for key in keys}) != 1:
+        raise UsageError(
+            "a legend must map either values or colours, and must not be empty",
+            where=file,
+            fix="write 7: road or 128 64 128: road",
+        )
+    order = classes or tuple(dict.fromkeys(name for name in names if name != _IGNORE))
+    if strange := [name for name in names if name not in (*order, _IGNORE)]:
+        raise UsageError(
+            f"the legend names a class {strange[0]!r} that is not among the classes{nearest(strange[0], list(order))}",
+            where=file,
+            fix=f"write one of {', '.join(order)}, or {_IGNORE}",
+        )
+    ids = [ignore if name == _IGNORE else order.index(name) for name in names]
+    values = {key: number for key, number in zip(keys, ids, strict=True) if isinstance(key, int)}
+    if values:
+        return Legend(classes=order, values=values)
+    colours = {key: number for key, number in zip(keys, ids, strict=True) if isinstance(key, tuple)}
+    if lacking := [name for name in order if order.index(name) not in ids]:
+        raise UsageError(
+            f"the legend has no colour of {', '.join(lacking)}", where=file, fix="add a line for it"
+        )
+    shown = {number: colour for colour, number in reversed(colours.items())}
+    return Legend(classes=order, colours=colours, palette=tuple(shown[i] for i in range(len(order))))
+
+
+def _key(key: Any, file: Path) -> int | Colour:
+    if type(key) is int and 0 <= key < 2**16:
+        return key
+    numbers = [int(part) for part in re.findall(r"\d+", str(key))]
+    if not re.fullmatch(r"\d+[ ,]+\d+[ ,]+\d+", str(key)) or max(numbers) > 255:
+        raise UsageError(
+            f"a legend has the key {key!r}",
+            where=file,
+            fix="write values as 7: road, colours as 128 64 128: road",
+        )
+    red, green, blue = numbers
+    return red, green, blue

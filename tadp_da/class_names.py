@@ -1,4 +1,4 @@
-"""Names of classes as different data sets spell them: ``tvmonitor`` is ``television`` is ``TV``."""
+"""Class names in the spellings of different data sets: ``tvmonitor``, ``television`` and ``TV`` are one class."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _SAME = (
     ("hairdrier", "hairdryer"),
     ("doughnut", "donut"),
 )  # fmt: skip
-"""Groups of names for one class, each without blanks, hyphens and capitals."""
+"""Synonyms, without blanks, hyphens and capitals."""
 
 _CANONICAL = {name: group[0] for group in _SAME for name in group}
 
 
 def canonical(name: str) -> str:
-    """One spelling for all spellings of a class: no capitals, blanks, hyphens or underscores; one of each synonyms."""
+    """The canonical spelling of a class: no capitals, blanks, hyphens or underscores, and one of its synonyms."""
     return _CANONICAL.get(_plain(name), _plain(name))
 
 
@@ -37,19 +37,19 @@ def _plain(name: str) -> str:
 
 
 _SPELLINGS: tuple[Callable[[str], str], ...] = (str, _plain, canonical)
-"""How names are compared, the strictest first: a set may have both `person` and `pedestrian`."""
+"""How names are compared, strictest first: a data set may have both `person` and `pedestrian`."""
 
 
 def class_id(name: str, classes: Sequence[str], where: object) -> int:
-    """Index of the class that a name stands for, however it is spelled; the likest spelling wins.
+    """Index of the class of a name in any spelling; the closest spelling wins.
 
     Args:
-        name: as a label file has it.
+        name: as spelled in a label file.
         classes: names in the order of their ids.
         where: file and line, for the message.
 
     Raises:
-        DataError: when no class is meant; the message names the nearest and all of them.
+        DataError: if there is no such class; the message names the nearest and all of them.
     """
     for spelled in _SPELLINGS:
         for index, known in enumerate(classes):
@@ -63,8 +63,8 @@ def class_id(name: str, classes: Sequence[str], where: object) -> int:
 
 
 def same_classes(ours: Sequence[str], theirs: Sequence[str]) -> Mapping[int, int]:
-    """Which of our class ids is which of theirs; classes of one side only are left out. A detector of VOC's twenty
-    classes is scored on the six of Watercolor2K this way."""
+    """Our class ids to theirs, for the classes that both have. For instance, a detector of VOC's twenty classes is
+    scored on the six of Watercolor2K."""
     shared: dict[int, int] = {}
     for spelled in _SPELLINGS:
         free = {spelled(name): j for j, name in reversed([*enumerate(theirs)]) if j not in shared.values()}

@@ -1,6 +1,6 @@
 """Concepts from and for neighbouring tools: textual-inversion embeddings, and LoRA files of diffusers, peft and kohya.
 
-    concept = adopt(backbone, word="<dusk>", embedding=Path("dusk.safetensors"))
+    concept = import_concept(backbone, word="<dusk>", embedding=Path("dusk.safetensors"))
     write_kohya(Concept.load(folder), Path("dusk-lora.safetensors"), alpha=1.0)
 
 A low-rank change is ``scale * up @ down``. diffusers files have no scale of their own; kohya's have
@@ -34,13 +34,13 @@ _SIDES = {
 }
 
 
-def adopt(
+def import_concept(
     backbone: Any,
     *,
     word: str = "",
     embedding: Path | None = None,
     lora: Path | None = None,
-    domain: str = "adopted",
+    domain: str = "imported",
     unet_only: bool = False,
 ) -> Concept:
     """A concept of files that another tool has learned on this backbone's model.
@@ -60,7 +60,7 @@ def adopt(
             or shapes that do not fit.
     """
     if embedding is None and lora is None:
-        raise UsageError("there is nothing to adopt", fix="give an embedding, a LoRA, or both (safetensors)")
+        raise UsageError("there is nothing to import", fix="give an embedding, a LoRA, or both (safetensors)")
     rows = None
     if embedding is not None:
         word, rows = read_embedding(embedding, word)
@@ -68,7 +68,7 @@ def adopt(
         word=word,
         domain=domain,
         backbone=backbone.fingerprint,
-        method="adopted",
+        method="imported",
         rows=rows,
         lora=read_lora(lora, backbone.unet, unet_only=unet_only) if lora is not None else {},
         settings={k: str(v) for k, v in {"embedding": embedding, "lora": lora}.items() if v is not None},

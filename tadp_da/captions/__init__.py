@@ -1,5 +1,5 @@
-"""Captions: what is said about an image, and how it becomes a prompt.
+"""Captions of images, and how they become prompts.
 
-``captioner.py`` makes captions, ``files.py`` reads and writes them, ``clean.py`` prepares them, ``strategies/`` holds
+``captioner.py`` generates captions, ``files.py`` reads and writes them, ``clean.py`` prepares them, ``strategies/`` has
 the plug-ins that turn a caption into a prompt, and ``rewrite.py`` applies one of them to source and target.
 """

@@ -1,7 +1,6 @@
-"""Captions that some run has made before are taken from the cache.
+"""Captions that an earlier run generated are taken from the cache.
 
-A run's own caption file serves that run; the cache serves other folders, other limits and a set that has grown: nothing
-else that is made once per picture takes as long.
+The caption file of a run serves that run; the cache serves other folders, other limits and data sets that have grown.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ if TYPE_CHECKING:
 
 
 class CachedCaptioner:
-    """A captioner that is asked only for what nobody has asked it before.
+    """A captioner that is only called for images that are not in the cache.
 
     Args:
-        captioner: writes one caption per image, the same in every batch.
+        captioner: returns one caption per image, independent of the batch.
     """
 
     def __init__(self, captioner: Any) -> None:
         self.captioner, self.cache = captioner, open_cache()
-        # the model's name is for people: its fingerprint tells it apart
+        # the model's name is for people: the fingerprint identifies it
         self.facts = {name: value for name, value in captioner.facts.items() if name != "model"} | {
             "decode": "EXIF turned, RGB",
             "code": code_of(open_image, opened, type(captioner).__call__),
@@ -42,18 +41,8 @@ class CachedCaptioner:
 
         def make(missing: Sequence[int]) -> list[dict[str, torch.Tensor]]:
             made = self.captioner([images[chosen[i]] for i in missing])
-            return [{"caption": _written(caption)} for caption in made]
+            return [{"caption": torch.tensor(list(text.encode()), dtype=torch.uint8)} for text in made]
 
-        asked = [self.facts | {"image": content_of(path)} for path in paths]
-        return [
-            _read(found["caption"])
-            for found in self.cache.get_or_create_many("captions", asked, make, sources=paths)
-        ]
-
-
-def _written(caption: str) -> torch.Tensor:
-    return torch.tensor(list(caption.encode()), dtype=torch.uint8)
-
-
-def _read(caption: torch.Tensor) -> str:
-    return bytes(caption.tolist()).decode()
+        facts = [self.facts | {"image": content_of(path)} for path in paths]
+        found = self.cache.get_or_create_many("captions", facts, make, sources=paths)
+        return [bytes(tensors["caption"].tolist()).decode() for tensors in found]

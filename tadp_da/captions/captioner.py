@@ -1,9 +1,9 @@
-"""Captions by an image-to-text model: BLIP-2 as in TADP, or any of its kind that transformers opens.
+"""Captions by an image-to-text model: BLIP-2 as in TADP, or any other that transformers loads.
 
     captioner = Captioner.from_pretrained("mini", CaptionerSettings(), device=run.torch_device)
     report = caption_images(images, captioner, Path("captions.json"), run)
 
-TADP captions without a text prompt, greedily, with ``Salesforce/blip2-opt-2.7b`` in half precision.
+TADP generates captions greedily, without a text prompt, with ``Salesforce/blip2-opt-2.7b`` in half precision.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings_dataclass
 
-from tadp_da.captions.files import CaptionFile, Entry
+from tadp_da.captions.files import CaptionEntry, CaptionFile
+from tadp_da.captions.flags import notes
 from tadp_da.captions.loading import Quantization, load, locate, quiet
-from tadp_da.captions.text import loops
 from tadp_da.distributed.processes import all_gather_object, broadcast, count, is_main, rank, wait
 from tadp_da.errors import ArtifactError, EnvironmentSetupError, UsageError
 from tadp_da.run import Run
@@ -41,12 +41,12 @@ class CaptionerSettings:
     """How captions are generated.
 
     Attributes:
-        batch: images at a time; it changes speed and memory, not captions.
+        batch: images per batch; changes speed and memory, not captions.
         max_new_tokens: longest caption in tokens.
         min_new_tokens: shortest caption in tokens; TADP's cross-domain captions use 0.
         dtype: precision of the weights; ``"auto"`` is half precision on CUDA and full elsewhere.
-        quantization: weights of the linear layers in 8 (LLM.int8) or 4 bits (NF4) by bitsandbytes, a half and a quarter
-            of the memory of fp16; the rest keeps ``dtype``. Captions differ a little from those of the full model.
+        quantization: weights of the linear layers in 8 (LLM.int8) or 4 bits (NF4) by bitsandbytes, half or a quarter of
+            the memory of fp16; the rest keeps ``dtype``. Captions differ slightly from those of the full model.
     """
 
     batch: Annotated[int, Field(ge=1)] = 16
@@ -59,20 +59,20 @@ class CaptionerSettings:
         if self.min_new_tokens > self.max_new_tokens:
             raise UsageError(
                 f"min_new_tokens {self.min_new_tokens} is above max_new_tokens {self.max_new_tokens}",
-                fix="raise the one or lower the other",
+                fix="raise max_new_tokens or lower min_new_tokens",
             )
 
 
 @dataclass(frozen=True)
 class Captioner:
-    """An image-to-text model ready to write captions.
+    """An image-to-text model that generates captions.
 
     Attributes:
-        name: what it was loaded from.
+        name: name, path or hub id that it was loaded from.
         model: the transformers model, in evaluation mode.
         processor: its image and text processor.
         settings: how captions are generated.
-        origin: ``owner/name@commit`` on the hub, or the folder.
+        origin: ``owner/name@commit`` on the hub; None for a folder.
     """
 
     name: str
@@ -85,15 +85,15 @@ class Captioner:
     def from_pretrained(
         cls, name: str | Path, settings: CaptionerSettings | None = None, device: torch.device | str = "cpu"
     ) -> Captioner:
-        """Open a model folder, an alias such as ``"blip2-opt-2.7b"`` or a model of the Hugging Face hub (``owner/name``
+        """Load a model folder, an alias such as ``"blip2-opt-2.7b"`` or a model of the Hugging Face hub (``owner/name``
         or ``owner/name@revision``); ``"mini"`` is the embedded one.
 
-        Only safetensors are read and no code of the model's own is run.
+        Only safetensors are read, and no code that comes with the model is run.
 
         Raises:
-            EnvironmentSetupError: when there is no such model, it cannot be reached, it is no image-to-text model, or
-                bitsandbytes is asked for and missing.
-            UsageError: when captions of ``max_new_tokens`` do not fit the model.
+            EnvironmentSetupError: if there is no such model, it cannot be reached, it is not an image-to-text model, or
+                quantization is requested without bitsandbytes.
+            UsageError: if captions of ``max_new_tokens`` do not fit the model.
         """
         import torch
 
@@ -106,7 +106,7 @@ class Captioner:
             model, processor = load(found.path, dtype, settings.quantization, device)
         except (OSError, ValueError, KeyError) as error:
             raise EnvironmentSetupError(
-                f"cannot open the captioner: {str(error).strip().splitlines()[0]}",
+                f"cannot load the captioner: {str(error).strip().splitlines()[0]}",
                 where=found.path,
                 fix="give a folder with an image-to-text model in safetensors, a hub id such as "
                 "Salesforce/blip2-opt-2.7b (with network), or mini",
@@ -114,23 +114,22 @@ class Captioner:
         captioner = cls(str(name), model, processor, settings, found.origin)
         captioner._check_room()
         if settings.quantization != "none":
-            _ = captioner.fingerprint  # now: bitsandbytes repacks tensors of 4 bits when they are used
+            _ = captioner.fingerprint  # now, because bitsandbytes repacks 4-bit tensors on first use
         return captioner
 
     def _check_room(self) -> None:
-        config = self.model.config
-        text = config.get_text_config()
-        places = getattr(text, "max_position_embeddings", None)
-        taken = getattr(config, "num_query_tokens", 0) + 1
-        if places is not None and taken + self.settings.max_new_tokens > places:
+        config, longest = self.model.config, self.settings.max_new_tokens
+        positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+        used = getattr(config, "num_query_tokens", 0) + 1
+        if positions is not None and used + longest > positions:
             raise UsageError(
-                f"captions of up to {self.settings.max_new_tokens} tokens do not fit the captioner {self.name!r}",
-                fix=f"set max_new_tokens to {places - taken} or less",
+                f"captions of up to {longest} tokens do not fit the captioner {self.name!r}",
+                fix=f"set max_new_tokens to {positions - used} or less",
             )
 
     @cached_property
     def fingerprint(self) -> str:
-        """blake2b over how the model reads and decodes, its tokenizer, and every tensor; taken once."""
+        """blake2b over image processing, generation config, tokenizer and every tensor of the model; computed once."""
         from tadp_da.fingerprints import tokenizer_of, weights_of
 
         digest = hashlib.blake2b(digest_size=16)
@@ -146,7 +145,7 @@ class Captioner:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Everything that a caption depends on besides the image; batch size and device are no part of it."""
+        """Everything that a caption depends on besides the image; batch size and device are not part of it."""
         kept = {k: v for k, v in asdict(self.settings).items() if k not in ("batch", "dtype", "quantization")}
         if self.settings.quantization != "none":
             kept["quantization"] = self.settings.quantization
@@ -172,53 +171,47 @@ class Captioner:
 
 @dataclass(frozen=True)
 class CaptionReport:
-    """What captioning a folder came to.
+    """Result of captioning a set of images.
 
     Attributes:
-        total: images asked for.
-        made: captions written now; the others were there.
-        empty: keys of empty captions.
-        looping: keys of captions in which a phrase comes three times in a row.
+        total: images requested.
+        made: captions generated now; the others existed.
+        notes: unusual captions, one phrase per kind (:func:`tadp_da.captions.flags.notes`).
     """
 
     total: int
     made: int
-    empty: tuple[str, ...]
-    looping: tuple[str, ...]
+    notes: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """What the terminal shows."""
-        there = f"{self.made} captions made, {self.total - self.made} were there"
-        lines = [f"{self.total} images: {there if self.made else 'already complete'}"]
-        for keys, what in ((self.empty, "empty"), (self.looping, "looping (a phrase three times in a row)")):
-            if keys:
-                lines.append(f"{len(keys)} of {self.total} captions are {what}, e.g. {keys[0]}")
-        return lines
+        """For a terminal."""
+        made = f"{self.made} captions generated, {self.total - self.made} existed"
+        return [f"{self.total} images: {made if self.made else 'already complete'}", *self.notes]
 
 
 def caption_images(
     images: Unlabeled, captioner: Captioner, out: Path, run: Run, *, save_every: int = 8
 ) -> CaptionReport:
-    """Caption images into a file, going on where an earlier call stopped.
+    """Caption images into a file, resuming where an earlier call stopped.
 
-    The file has the plain form of :mod:`tadp_da.captions.files`, keyed by relative path; ``<name>.meta.json`` beside
-    it says which captioner made it. It is written whole every ``save_every`` batches and also when something fails, or
-    when a signal stops the work after a batch. One command at a time works on it; several processes of one share the
-    batches, and the file is that of one process.
+    The file has the format of :mod:`tadp_da.captions.files`, keyed by relative path; ``<name>.meta.json`` beside it
+    records the captioner. It is written atomically every ``save_every`` batches, on errors, and when a signal stops
+    the work after a batch. A lock admits one command at a time; several processes of one run share the batches, and
+    the result equals that of one process.
 
     Args:
-        images: what to caption.
+        images: the images to caption.
         captioner: the model.
         out: the caption file.
         run: for the progress bar.
         save_every: batches between writes.
 
     Raises:
-        UsageError: when ``out`` was made by another captioner.
-        ArtifactError: when nobody knows by which it was made.
-        DataError: when an image or the half-done file cannot be read.
-        EnvironmentSetupError: when the file cannot be written.
-        InterruptedRunError: after a signal, when the captions of the batch are saved.
+        UsageError: if ``out`` was written by another captioner.
+        ArtifactError: if it is unknown which captioner wrote it.
+        DataError: if an image or the unfinished file cannot be read.
+        EnvironmentSetupError: if the file cannot be written.
+        InterruptedRunError: after a signal, once the captions of the batch are saved.
     """
     with storing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -235,23 +228,22 @@ def _caption(images: Unlabeled, captioner: Captioner, out: Path, run: Run, save_
     todo = [i for i in range(len(images)) if images.key(i) not in entries]
     batch = captioner.settings.batch
     batches = [todo[start : start + batch] for start in range(0, len(todo), batch)]
-    saved, remembered = len(entries), CachedCaptioner(captioner)
+    saved, cached = len(entries), CachedCaptioner(captioner)
 
-    def turn(chosen: Sequence[int]) -> tuple[list[str], bool]:
-        return (remembered(images, chosen) if chosen else []), asked()
+    def caption(chosen: Sequence[int]) -> tuple[list[str], bool]:
+        return (cached(images, chosen) if chosen else []), asked()
 
     with held(), run.progress(len(todo), "captions") as advance:
         try:
             for number, first in enumerate(range(0, len(batches), count()), 1):
                 together = batches[first : first + count()]
                 mine = together[rank()] if rank() < len(together) else ()
-                found = all_gather_object(turn, mine)
-                for chosen, (captions, _) in zip(
-                    together, found, strict=False
-                ):  # the last ones may have no batch
-                    for i, caption in zip(chosen, captions, strict=True):
-                        entries[images.key(i)] = Entry((caption,))
-                        advance(escape(caption[:40]))  # brackets in a caption are no markup
+                found = all_gather_object(caption, mine)
+                # the last processes may have no batch
+                for chosen, (captions, _) in zip(together, found, strict=False):
+                    for i, text in zip(chosen, captions, strict=True):
+                        entries[images.key(i)] = CaptionEntry((text,))
+                        advance(escape(text[:40]))  # brackets in a caption are not markup
                 if number % save_every == 0 and is_main():
                     CaptionFile(out, entries).write()
                     saved = len(entries)
@@ -261,23 +253,14 @@ def _caption(images: Unlabeled, captioner: Captioner, out: Path, run: Run, save_
             if is_main() and (len(entries) > saved or not out.exists()):
                 CaptionFile(out, entries).write()
         wait()
-        if not out.exists():  # another process's own, where the main one makes an artifact
+        if not out.exists():  # another process has its own folder where the main one writes an artifact
             CaptionFile(out, entries).write()
-    return review(entries, [images.key(i) for i in range(len(images))], made=len(todo))
+    texts = {key: entries[key].caption for key in map(images.key, range(len(images)))}
+    return CaptionReport(len(images), len(todo), tuple(notes(texts)))
 
 
-def review(entries: dict[str, Entry], keys: Sequence[str], *, made: int) -> CaptionReport:
-    """Count the captions of ``keys`` that are empty or loop."""
-    return CaptionReport(
-        total=len(keys),
-        made=made,
-        empty=tuple(key for key in keys if not entries[key].caption.strip()),
-        looping=tuple(key for key in keys if loops(entries[key].caption)),
-    )
-
-
-def _begin(out: Path, captioner: Captioner) -> dict[str, Entry]:
-    """Entries that are there already, after a look at who made them."""
+def _begin(out: Path, captioner: Captioner) -> dict[str, CaptionEntry]:
+    """The existing entries, after checking which captioner wrote them."""
     meta, facts = out.with_name(f"{out.stem}.meta.json"), captioner.facts
     again = f"choose another --out, or delete {out.name} and {meta.name}"
     if meta.exists():
@@ -285,19 +268,17 @@ def _begin(out: Path, captioner: Captioner) -> dict[str, Entry]:
             known = dict(json.loads(meta.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise ArtifactError(
-                f"cannot read who made the captions: {error}", where=meta, fix=again
+                f"cannot read the captioner's record: {error}", where=meta, fix=again
             ) from error
-        # the name is for people: a folder that moved is the same captioner
+        # the name is for people: a model folder that was moved is the same captioner
         changed = sorted(k for k in facts | known if k != "model" and facts.get(k) != known.get(k))
         if changed:
             differences = ", ".join(f"{k}: {known.get(k)!r} there, {facts.get(k)!r} here" for k in changed)
-            raise UsageError(
-                f"the captions were made by another captioner ({differences})", where=out, fix=again
-            )
+            what = f"the captions were generated by another captioner ({differences})"
+            raise UsageError(what, where=out, fix=again)
     elif out.exists():
-        raise ArtifactError(
-            f"the caption file is there, but not {meta.name}, which says what made it", where=out, fix=again
-        )
+        what = f"the caption file exists without {meta.name}, which records the captioner"
+        raise ArtifactError(what, where=out, fix=again)
     else:
         write_json(meta, facts)
     return dict(CaptionFile.read(out).entries) if out.exists() else {}

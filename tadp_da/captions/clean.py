@@ -1,8 +1,8 @@
-"""Cleaning captions: a step of its own that says what it changed.
+"""Cleaning captions: an explicit step that reports what it changed.
 
-Captioners leave bullets, list numbers and loops behind, and of works of art they say how they are made
-(``- a watercolor painting of a dog``). A strategy is to say the style, once; what is left should be the content.
-TADP does this with a language model, here it is a list of rules that can be read.
+Captioners produce bullets, list numbers and loops, and for works of art they name the technique (``- a watercolor
+painting of a dog``). The strategy adds the style, once; the caption should hold the content only. TADP does this with a
+language model; here it is a list of readable rules.
 """
 
 from __future__ import annotations
@@ -62,17 +62,17 @@ _WORDS_OF_STYLE = re.compile(
 
 
 def has_style_words(caption: str) -> bool:
-    """Whether a caption says how a picture is made: painting, watercolor, drawing, comic, portrait, cartoon, ..."""
+    """Whether a caption names a technique: painting, watercolor, drawing, comic, portrait, cartoon, ..."""
     return bool(_WORDS_OF_STYLE.search(caption))
 
 
 def _plain_characters(text: str) -> str:
-    """Control and format characters become blanks; a zero-width mark inside a word disappears."""
+    """Control and format characters become spaces; zero-width characters are removed."""
     text = re.sub("[\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff\u00ad]", "", text)
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def _single_blanks(text: str) -> str:
+def _single_spaces(text: str) -> str:
     return " ".join(text.split())
 
 
@@ -82,18 +82,18 @@ def _without_bullet(text: str) -> str:
 
 
 def _without_stop(text: str) -> str:
-    """Without a full stop at the end: a template may go on after the caption."""
+    """Without a final full stop: a template may continue after the caption."""
     return text[:-1].rstrip() if re.search(r"[\w\"')]\.$", text) else text
 
 
 def _small_article(text: str) -> str:
-    """``A car`` becomes ``a car``: it will stand inside a sentence."""
+    """``A car`` becomes ``a car``, for use inside a sentence."""
     first = text.split(" ", 1)[0]
     return text[:1].lower() + text[1:] if is_article(first) and " " in text else text
 
 
 def _without_style(text: str) -> str:
-    """The content without how it is made; a caption that says nothing else stays."""
+    """The content without the technique; a caption that holds nothing else is unchanged."""
     for short in (_STYLE_AT_START.sub("", text), _STYLE_AT_END.sub("", text), _STYLE_WORD.sub(_drop, text)):
         if short != text and short and not all(map(is_article, short.split())):
             return short
@@ -101,7 +101,7 @@ def _without_style(text: str) -> str:
 
 
 def _drop(match: re.Match[str]) -> str:
-    """``a cartoon owl`` becomes ``an owl``; ``a cartoon of an owl`` stays, for there the word is the noun."""
+    """``a cartoon owl`` becomes ``an owl``; ``a cartoon of an owl`` is unchanged: there the word is the noun."""
     if match["noun"].lower() in _LINKING:
         return match[0]
     return agree(match["article"].strip(), match["noun"]) + " " if match["article"] else ""
@@ -109,7 +109,7 @@ def _drop(match: re.Match[str]) -> str:
 
 _ALWAYS: tuple[tuple[str, Step], ...] = (
     ("control characters", _plain_characters),
-    ("blanks", _single_blanks),
+    ("spaces", _single_spaces),
     ("bullets", _without_bullet),
     ("full stops", _without_stop),
     ("loops", without_loop),
@@ -119,9 +119,9 @@ _ART: tuple[tuple[str, Step], ...] = (("style phrases", _without_style),)
 
 
 def _clean(caption: str, art: bool) -> tuple[str, list[str]]:
-    kinds: dict[str, None] = {}  # in the order of the steps, each once
+    kinds: dict[str, None] = {}  # an ordered set
     steps, before = _ALWAYS + _ART * art, None
-    while before != caption:  # a phrase may hide another; no step lengthens the text, so this ends
+    while before != caption:  # a phrase may hide another; no step lengthens the text, so this terminates
         before = caption
         for kind, step in steps:
             changed = step(caption)
@@ -132,29 +132,29 @@ def _clean(caption: str, art: bool) -> tuple[str, list[str]]:
 
 
 def clean(caption: str, *, art: bool = True) -> str:
-    """One caption without control characters, stray blanks, bullets, list numbers, a final full stop and loops.
+    """A caption without control characters, extra spaces, bullets, list numbers, a final full stop and loops.
 
     Args:
-        caption: as the captioner wrote it.
-        art: whether the image is of a domain of art: then style phrases go too (``a depiction of``, ``a comic
-            strip with``, ``cartoon`` before a noun). Choose False for photographs, where a drawing is a thing.
+        caption: as written by the captioner.
+        art: whether the domain is art: then style phrases are removed too (``a depiction of``, ``a comic strip with``,
+            ``cartoon`` before a noun). Choose False for photographs, where a drawing is an object in the image.
 
     Returns:
-        The caption; cleaning it again changes nothing.
+        The caption; cleaning is idempotent.
     """
     return _clean(caption, art)[0]
 
 
 @dataclass(frozen=True)
 class CleaningReport:
-    """What cleaning did to a set of captions.
+    """What cleaning changed in a set of captions.
 
     Attributes:
-        total: captions seen.
-        changed: ``(before, after)`` by key, of those that changed.
-        kinds: how many captions each kind of step changed.
-        style_before: captions that held style words.
-        style_after: captions that still do.
+        total: number of captions.
+        changed: ``(before, after)`` by key, for captions that changed.
+        kinds: number of captions changed by each kind of step.
+        style_before: captions with style words before cleaning.
+        style_after: captions with style words after cleaning.
     """
 
     total: int
@@ -164,7 +164,7 @@ class CleaningReport:
     style_after: int
 
     def lines(self, examples: int = 3) -> list[str]:
-        """A few lines for the terminal."""
+        """For a terminal."""
         kinds = ", ".join(f"{kind} {count}" for kind, count in self.kinds.items())
         lines = [
             f"{len(self.changed)} of {self.total} captions changed" + (f" ({kinds})" if kinds else ""),

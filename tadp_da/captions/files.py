@@ -1,8 +1,7 @@
 """Caption files: JSON of the form ``{key: {"captions": [caption, ...], "class_label": 15}}``.
 
-This is the form in which BLIP-2 captions of this field are published. The first caption of an entry counts. A key
-is an image's path relative to the data root, or, in files where no key has a folder or an image suffix, the stem of
-its name.
+BLIP-2 captions of this field are published in this format. The first caption of an entry is used. A key is an image's
+path relative to the data root or, in files where no key has a folder or an image suffix, the stem of its name.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ _FORM = 'write entries as {"images/1.png": {"captions": ["a car on a street"]}}'
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What is known of one image.
+class CaptionEntry:
+    """The entry of one image.
 
     Attributes:
-        captions: one caption or more; the first counts.
-        facts: everything else in the entry, e.g. ``{"class_label": 15}``, kept as it was.
+        captions: at least one caption; the first is used.
+        facts: everything else in the entry, e.g. ``{"class_label": 15}``, kept unchanged.
     """
 
     captions: tuple[str, ...]
@@ -36,39 +35,35 @@ class Entry:
 
     @property
     def caption(self) -> str:
-        """The caption that counts."""
+        """The caption that is used."""
         return self.captions[0]
 
-    def with_caption(self, caption: str) -> Entry:
+    def with_caption(self, caption: str) -> CaptionEntry:
         """The same entry with another first caption."""
         return replace(self, captions=(caption, *self.captions[1:]))
 
 
 @dataclass(frozen=True)
 class CaptionFile:
-    """Captions by key, and where they were read.
-
-    Attributes:
-        path: the file; for messages.
-        entries: entry by key.
-    """
+    """Captions by key, and the file that holds them."""
 
     path: Path
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, CaptionEntry]
 
     @classmethod
     def read(cls, path: Path) -> CaptionFile:
         """Read a caption file. An entry may also be a list of captions or a single string.
 
         Raises:
-            DataError: when the file is missing, not UTF-8, not JSON, holds NaN, a key twice, or an entry that is
-                no caption; the message names file and key.
+            DataError: if the file is missing, not UTF-8 or not JSON, or has NaN, a repeated key, or an entry that is
+                not a caption; the message names file and key.
         """
         try:
             text = path.read_text(encoding="utf-8-sig")
-            content = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_once)
+            content = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique)
         except FileNotFoundError:
-            raise DataError("the caption file is missing", where=path, fix=_make(path)) from None
+            fix = f"check the path, or create it: tadp-da caption IMAGES --out {path}"
+            raise DataError("the caption file is missing", where=path, fix=fix) from None
         except UnicodeDecodeError as error:
             raise DataError(
                 f"the caption file is not UTF-8 (byte {error.start})",
@@ -76,26 +71,20 @@ class CaptionFile:
                 fix=f"convert it, e.g. iconv -f latin1 -t utf8 {path.name}",
             ) from None
         except (ValueError, RecursionError) as error:
-            raise DataError(f"the caption file is no valid JSON: {error}", where=path, fix=_FORM) from None
+            raise DataError(f"the caption file is not valid JSON: {error}", where=path, fix=_FORM) from None
         except OSError as error:
-            raise DataError(
-                f"cannot read the caption file: {error.strerror}",
-                where=path,
-                fix="check the path and its rights",
-            ) from None
+            what = f"cannot read the caption file: {error.strerror}"
+            raise DataError(what, where=path, fix="check the path and its permissions") from None
         if not isinstance(content, dict):
-            raise DataError(
-                f"the caption file holds a {type(content).__name__}, not an object of entries by key",
-                where=path,
-                fix=_FORM,
-            )
+            what = f"the caption file holds a {type(content).__name__}, not an object of entries by key"
+            raise DataError(what, where=path, fix=_FORM)
         return cls(path, {key: _entry(value, path, key) for key, value in content.items()})
 
     def write(self, path: Path | None = None) -> None:
-        """Write the file sorted by key, whole or not at all.
+        """Write the file atomically, sorted by key.
 
         Raises:
-            EnvironmentSetupError: when it cannot be written.
+            EnvironmentSetupError: if it cannot be written.
         """
         path = path or self.path
         content = {key: {"captions": list(e.captions), **e.facts} for key, e in sorted(self.entries.items())}
@@ -117,12 +106,12 @@ class CaptionFile:
         the data set's own folder, e.g. ``night/...``), or, in a file of stems, the stem of its name.
 
         Args:
-            images: what captions are asked for.
-            fallback: caption of the images that have none; when None, such an image is an error.
+            images: the images whose captions are requested.
+            fallback: caption of images that have none; if None, such an image is an error.
 
         Raises:
-            DataError: when captions are missing, with the coverage and the command that makes them; when two images
-                would share an entry.
+            DataError: if captions are missing, with the coverage and the command that creates them; if two images
+                share an entry.
         """
         keys = [images.key(i) for i in range(len(images))]
         names = {key: name for key in keys if (name := self._name_of(key)) is not None}
@@ -133,7 +122,7 @@ class CaptionFile:
         return {key: self.entries[names[key]].caption if key in names else fallback or "" for key in keys}
 
     def _name_of(self, key: str) -> str | None:
-        """The file's key for an image, the longest that fits."""
+        """The longest key of the file that fits an image."""
         parts = PurePosixPath(key).parts
         ends = ["/".join(parts[i:]) for i in range(len(parts))]
         if self.by_stem:
@@ -157,30 +146,24 @@ class CaptionFile:
             f"{total - len(missing)} of {total} images have a caption and {len(missing)} have none, "
             f"e.g. {missing[0]!r}; {keys}",
             where=self.path,
-            fix=f"check the data root, or make them: tadp-da caption {root} --out captions.json; or say the class "
-            "names of these images: --caption-fallback class-names",
+            fix=f"check the data root, or create them: tadp-da caption {root} --out captions.json; or use the class "
+            "names as captions of these images: --caption-fallback class-names",
         )
 
 
-def _make(path: Path) -> str:
-    return f"check the path, or make it: tadp-da caption IMAGES --out {path}"
-
-
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON value")
+    raise ValueError(f"{name} is not a JSON value")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"the key {twice!r} comes twice")
+        raise ValueError(f"the key {twice!r} is repeated")
     return content
 
 
-def _entry(value: Any, path: Path, key: str) -> Entry:
-    """Check one entry."""
-
+def _entry(value: Any, path: Path, key: str) -> CaptionEntry:
     def refuse(what: str) -> NoReturn:
         raise DataError(f"the entry of {key!r} {what}", where=path, fix=_FORM)
 
@@ -198,5 +181,5 @@ def _entry(value: Any, path: Path, key: str) -> Entry:
             refuse("holds half of a character (a lone surrogate)")
     label = content.get("class_label")
     if label is not None and type(label) is not int:
-        refuse(f"has the class_label {label!r}, which is no whole number")
-    return Entry(tuple(captions), {k: v for k, v in content.items() if k != "captions"})
+        refuse(f"has the class_label {label!r}, which is not an integer")
+    return CaptionEntry(tuple(captions), {k: v for k, v in content.items() if k != "captions"})

@@ -1,4 +1,4 @@
-"""What is odd about captions that others wrote, and what stands in for those that are missing."""
+"""Unusual captions, and the fallback for missing ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tadp_da.registry import nearest
 
 FALLBACK = "class-names"
 _MOST_WORDS = 75
-"""A word is a token or more, and CLIP reads 77 with its two marks."""
+"""A word has at least one token, and CLIP reads 77 including begin and end."""
 _MARKUP = re.compile(
     r"</?(?:a|b|i|p|br|div|span|img|svg|style|script|iframe|html|body|table|td|tr|li|ul|h\d|font|strong|em)\b[^>]*>"
     r"|&(?:[a-z]{2,8}|#x?[0-9a-f]+);",
@@ -20,20 +20,20 @@ _MARKUP = re.compile(
 
 
 def flags(caption: str) -> tuple[str, ...]:
-    """What is odd about a caption: empty, looping (a phrase three times in a row), too long for any prompt, or holding
-    control characters or markup. All of it is harmless: nothing in a caption is ever run, and reports escape it."""
-    odd = {
+    """What is unusual about a caption: empty, looping (a phrase three times in a row), too long for any prompt, control
+    characters or markup. All of it is harmless: nothing in a caption is executed, and reports escape it."""
+    kinds = {
         "empty": not caption.strip(),
         "looping": loops(caption),
         f"longer than {_MOST_WORDS} words and will be cut": len(caption.split()) > _MOST_WORDS,
         "with control characters": not caption.isprintable(),
         "with markup": bool(_MARKUP.search(caption)),
     }
-    return tuple(kind for kind, found in odd.items() if found)
+    return tuple(kind for kind, found in kinds.items() if found)
 
 
 def notes(captions: Mapping[str, str]) -> list[str]:
-    """One phrase per kind of oddity with its count and first key; none when nothing is odd."""
+    """One phrase per flag with its count and first key."""
     kinds: dict[str, list[str]] = {}
     for key, caption in captions.items():
         for kind in flags(caption):
@@ -44,10 +44,10 @@ def notes(captions: Mapping[str, str]) -> list[str]:
 
 
 def fallback_caption(choice: str, classes: Sequence[str]) -> str | None:
-    """What is said of an image that a caption file lacks: ``"class-names"`` lists all classes; None for nothing.
+    """The caption of images that are missing in a caption file: ``"class-names"`` lists all classes; None if empty.
 
     Raises:
-        UsageError: for another choice, or when there are no class names.
+        UsageError: for another choice, or if there are no class names.
     """
     if not choice:
         return None
@@ -55,8 +55,10 @@ def fallback_caption(choice: str, classes: Sequence[str]) -> str | None:
         raise UsageError(
             f"unknown caption fallback {choice!r}{nearest(choice, [FALLBACK])}",
             where="--caption-fallback",
-            fix=f"choose {FALLBACK}, or leave it out: then missing captions are an error",
+            fix=f"choose {FALLBACK}, or omit it: then missing captions are an error",
         )
     if not classes:
-        raise UsageError("the caption fallback has no class names to say", fix="name the classes of the task")
+        raise UsageError(
+            "the caption fallback needs class names, and there are none", fix="name the classes of the task"
+        )
     return ", ".join(classes)

@@ -1,4 +1,4 @@
-"""Opening an image-to-text model: from the cache, the hub or a folder, in which precision, and without chatter."""
+"""Loading an image-to-text model from the cache, the hub or a folder, in a given precision."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def _has_processor(folder: Path) -> bool:
 
 
 def locate(name: str | Path) -> Found:
-    """Where a captioner is: ``"mini"``, a folder, one of :data:`tadp_da.storage.hub.CAPTIONERS` or a hub id.
+    """Locate a captioner: ``"mini"``, a folder, one of :data:`tadp_da.storage.hub.CAPTIONERS` or a hub id.
 
     Raises:
-        EnvironmentSetupError: when it is neither here nor can be fetched.
+        EnvironmentSetupError: if it is neither local nor can be fetched.
     """
     from tadp_da.mini import WEIGHTS
 
@@ -49,12 +49,12 @@ def locate(name: str | Path) -> Found:
 def load(
     folder: Path, dtype: torch.dtype, quantization: Quantization, device: torch.device | str
 ) -> tuple[Any, Any]:
-    """Model in evaluation mode on its device, and processor. Only safetensors are read, and no code of the model's own.
+    """Model in evaluation mode on its device, and processor. Only safetensors are read; no code of the model is run.
 
     Raises:
-        EnvironmentSetupError: when bitsandbytes is asked for and missing.
-        UsageError: when this CPU cannot run the model in 4 bits.
-        OSError, ValueError, KeyError: when this is no image-to-text model.
+        EnvironmentSetupError: if quantization is requested without bitsandbytes.
+        UsageError: if this CPU cannot run the model in 4 bits.
+        OSError, ValueError, KeyError: if this is not an image-to-text model.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -71,7 +71,7 @@ def load(
         )
     if quantization == "nf4" and str(device) == "cpu":
         _check_blocks(model)
-    # A quantized model is put on its device while it is read; to() would undo that, and refuses.
+    # A quantized model is placed on its device while it is loaded, and refuses to()
     return (model if options else model.to(device)).eval(), processor
 
 
@@ -80,7 +80,7 @@ def _quantized(quantization: Quantization, dtype: torch.dtype, device: torch.dev
         return {}
     if importlib.util.find_spec("bitsandbytes") is None:
         raise EnvironmentSetupError(
-            f"quantization {quantization} needs the package bitsandbytes, which is not installed",
+            f"quantization {quantization} requires the package bitsandbytes, which is not installed",
             where="quantization",
             fix="pip install 'tadp-da[gpu]', or choose quantization: none",
         )
@@ -95,12 +95,12 @@ def _quantized(quantization: Quantization, dtype: torch.dtype, device: torch.dev
 
 
 def _check_blocks(model: Any) -> None:
-    """4-bit kernels of CPUs with AVX512-BF16 work on blocks of 32 outputs, and find out at the first image only."""
+    """4-bit kernels of CPUs with AVX512-BF16 need multiples of 32 outputs, and would only fail at the first image."""
     for name, layer in model.named_modules():
         if getattr(layer, "support_avx512bf16_for_cpu", False) and layer.out_features % 32:
             raise UsageError(
-                f"the captioner's layer {name} has {layer.out_features} outputs; this CPU runs 4-bit layers of "
-                "multiples of 32 only",
+                f"the captioner's layer {name} has {layer.out_features} outputs; on this CPU 4-bit layers must have a "
+                "multiple of 32",
                 where="quantization",
                 fix="choose quantization: int8 or none, or caption on a GPU",
             )
@@ -108,11 +108,11 @@ def _check_blocks(model: Any) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Loading bars and advice of transformers and bitsandbytes stay off the terminal; errors are raised anyway."""
+    """Suppress progress bars and warnings of transformers and bitsandbytes; errors are raised as usual."""
     from transformers.utils import logging as transformers_logging
 
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    casts = logging.getLogger("bitsandbytes")  # a line for every layer and token whose input it casts
+    casts = logging.getLogger("bitsandbytes")  # one line for every layer and token whose input is cast
     before = casts.level
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""A strategy at work: captions of source and target become prompts that fit the tokenizer.
+"""Applying a strategy: captions of source and target become prompts that fit the tokenizer.
 
 rewrite = Rewrite(strategy="simple", target_description=DomainDescription(style="dark night"))
 rewrite.target("a car on a street")                       # 'a dark night photo of a car on a street'
@@ -36,22 +36,21 @@ _LOOSE_ENDS = frozenset(
 
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Rewrite:
-    """Which prompt a caption becomes on either side.
+    """How captions become prompts on the source and the target.
 
     Attributes:
         strategy: a strategy's name, or a template with ``{caption}``.
-        side: ``"both"`` rewrites source and target alike, so that the network is trained on what it will be told;
+        side: ``"both"`` rewrites source and target in the same way, so that training and test prompts agree;
             ``"target"`` leaves the source with plain captions.
-        source_description: how the source domain is spoken of.
-        target_description: how the target domain is spoken of; templates speak of it on both sides.
-        word: the concept's word (``Concept.prompt_word``), where the strategy says it.
-        classes: class names of the task, where the strategy lists them.
-        clean: target captions are of art, and lose bullets and style phrases (:func:`tadp_da.captions.clean.clean`)
-            before they are rewritten.
+        source_description: how captions describe the source domain.
+        target_description: how captions describe the target domain; templates use it on both sides.
+        word: the concept's word (``Concept.prompt_word``), if the strategy uses it.
+        classes: class names of the task, if the strategy lists them.
+        clean: remove bullets and style phrases from target captions, for domains of art
+            (:func:`tadp_da.captions.clean.clean`).
 
     Raises:
-        UsageError: at birth, when the strategy or a domain's own template is unknown or cannot be written with
-            what is given.
+        UsageError: if the strategy or a template of the domain is unknown or cannot be filled.
     """
 
     strategy: str = "null"
@@ -66,15 +65,13 @@ class Rewrite:
         for name in self.target_description.templates:
             if name not in strategies:
                 raise UsageError(
-                    f"the target's wording has a template for an unknown strategy {name!r}"
+                    f"the target's description has a template for an unknown strategy {name!r}"
                     f"{nearest(name, list(strategies))}",
                     fix=f"name one of: {', '.join(strategies)}",
                 )
         if lack := _lack(self._strategy, self.word, self.classes):
             raise UsageError(f"strategy {self.strategy!r} {lack[0]}, and none was given", fix=lack[1])
-        self.target(
-            "a probe"
-        )  # a template that cannot be filled is refused here, not after an hour of training
+        self.target("a probe")  # refuse a template that cannot be filled now, not after an hour of training
 
     @property
     def _strategy(self) -> CaptionStrategy:
@@ -100,7 +97,7 @@ class Rewrite:
 
 
 def _lack(strategy: CaptionStrategy, word: str | None, classes: Sequence[str]) -> tuple[str, str] | None:
-    """What a strategy needs and has not been given, and how to get it."""
+    """What a strategy needs and does not have, and how to get it."""
     if strategy.needs_concept and not word:
         return "needs a concept's word", PERSONALIZE
     if strategy.needs_classes and not classes:
@@ -113,9 +110,9 @@ class Fitted:
     """A prompt within the tokenizer's limit.
 
     Attributes:
-        prompt: what the network is told.
-        kept: the part of the caption that is in it.
-        dropped: the end of the caption that had no room; empty when all of it fits.
+        prompt: the prompt.
+        kept: the part of the caption that is in the prompt.
+        dropped: the end of the caption that does not fit; usually empty.
     """
 
     prompt: str
@@ -124,19 +121,19 @@ class Fitted:
 
 
 def fit(write: Write, caption: str, count_tokens: CountTokens, limit: int) -> Fitted:
-    """The prompt of a caption, the caption shortened word by word from its end until the prompt fits.
+    """The prompt of a caption, which is shortened word by word from its end until the prompt fits.
 
-    Only the caption gives way: a tokenizer that truncates would cut the prompt's end, and with it a concept's word
-    that stands there. An article or preposition that is left hanging at the end goes too.
+    Only the caption is shortened: truncation by the tokenizer would cut the end of the prompt, and with it a concept's
+    word there. A dangling article or preposition at the end is removed too.
 
     Args:
         write: from caption to prompt, ``rewrite.source`` or ``rewrite.target``.
         caption: the caption.
         count_tokens: tokens of a prompt without begin and end marks.
-        limit: the most that are allowed.
+        limit: the maximum number of tokens.
 
     Raises:
-        UsageError: when the prompt is too long even without a caption.
+        UsageError: if the prompt is too long even without a caption.
     """
     prompt = write(caption)
     if count_tokens(prompt) <= limit:
@@ -149,14 +146,14 @@ def fit(write: Write, caption: str, count_tokens: CountTokens, limit: int) -> Fi
     kept = max(bisect_right(range(len(words) + 1), limit, key=tokens) - 1, 0)
     while kept and words[kept - 1].lower().strip(",.;") in _LOOSE_ENDS:
         kept -= 1
-    # where a tokenizer merges over blanks, fewer words can be more tokens
+    # with tokenizers that merge across spaces, fewer words can be more tokens
     while kept and tokens(kept) > limit:
         kept -= 1
     short = " ".join(words[:kept]).rstrip(",;")
     prompt = write(short)
     if (count := count_tokens(prompt)) > limit:
         raise UsageError(
-            f"a prompt has {count} tokens without any caption, and the tokenizer takes {limit}",
+            f"a prompt has {count} tokens without any caption, and the limit of the tokenizer is {limit}",
             where=prompt if len(prompt) <= 200 else prompt[:200] + "...",
             fix="shorten the template, learn the concept with fewer vectors, or name fewer classes",
         )
@@ -165,12 +162,12 @@ def fit(write: Write, caption: str, count_tokens: CountTokens, limit: int) -> Fi
 
 @dataclass(frozen=True)
 class FitReport:
-    """What fitting did to a set of captions.
+    """Captions that were shortened to fit.
 
     Attributes:
-        total: captions seen.
-        limit: tokens allowed.
-        shortened: for each caption that lost its end, by key.
+        total: number of captions.
+        limit: maximum number of tokens.
+        shortened: result for each shortened caption, by key.
     """
 
     total: int
@@ -178,7 +175,7 @@ class FitReport:
     shortened: Mapping[str, Fitted]
 
     def summary(self) -> str:
-        """One line for the terminal with the first example; empty when nothing was shortened."""
+        """One line for the terminal with the first example; empty if nothing was shortened."""
         if not self.shortened:
             return ""
         key, first = next(iter(self.shortened.items()))
@@ -189,17 +186,17 @@ class FitReport:
 
 
 def fit_and_tell(write: Write, caption: str, count_tokens: CountTokens, limit: int) -> str:
-    """The prompt of :func:`fit`; that captions lose their end is told, once a process."""
+    """The prompt of :func:`fit`; warns once per process when a caption is shortened."""
     fitted = fit(write, caption, count_tokens, limit)
     if fitted.dropped:
-        _tell(limit)
+        _warn_shortened(limit)
     return fitted.prompt
 
 
 @cache
-def _tell(limit: int) -> None:
+def _warn_shortened(limit: int) -> None:
     _log.warning(
-        "captions that do not fit into the tokenizer's %d tokens with their prompt lose their end", limit
+        "captions that do not fit into the tokenizer's %d tokens with their prompt are shortened", limit
     )
 
 
@@ -209,15 +206,15 @@ def fit_all(
     """Prompts by key, each within the limit, and a report of the captions that were shortened.
 
     Raises:
-        UsageError: when prompts are too long even without a caption.
+        UsageError: if a prompt is too long even without a caption.
     """
     fitted = {key: fit(write, caption, count_tokens, limit) for key, caption in captions.items()}
     shortened = {key: one for key, one in fitted.items() if one.kept != captions[key]}
     return {key: one.prompt for key, one in fitted.items()}, FitReport(len(fitted), limit, shortened)
 
 
-class Row(NamedTuple):
-    """One line of ``tadp-da rewrite``. Where a strategy lacks something, ``prompt`` is empty and ``note`` says what."""
+class RewrittenCaption(NamedTuple):
+    """One line of ``tadp-da rewrite``. If a strategy lacks something, ``prompt`` is empty and ``note`` says what."""
 
     strategy: str
     side: Side
@@ -235,30 +232,30 @@ def rewrite_rows(
     side: Literal["both", "target"] = "both",
     word: str | None = None,
     classes: tuple[str, ...] = (),
-) -> list[Row]:
-    """What each strategy makes of each caption on each side, strategy by strategy.
+) -> list[RewrittenCaption]:
+    """The prompt of each strategy for each caption on each side.
 
     Args:
         captions: the captions to show.
-        target_description: how the target is spoken of.
-        source_description: how the source is spoken of; a plain photo where not given.
+        target_description: description of the target.
+        source_description: description of the source; a plain photo by default.
         names: strategy names or templates; empty for all registered ones.
-        side: the side policy of :class:`Rewrite`.
-        word: a concept's word. Among all strategies, those that need one are listed with a note where it is missing.
-        classes: class names of the task, likewise.
+        side: as for :class:`Rewrite`.
+        word: a concept's word. Without ``names``, strategies that need a missing word are listed with a note.
+        classes: class names of the task, in the same way.
 
     Raises:
-        UsageError: when ``names`` asks for a strategy that is unknown or cannot be written with what is given.
-        DataError: when there is no caption.
+        UsageError: if ``names`` has an unknown strategy or one that cannot be filled.
+        DataError: if there is no caption.
     """
     if not captions:
         raise DataError(
-            "there is no caption to rewrite", fix="give some, or a caption file that is not empty"
+            "there is no caption to rewrite", fix="give captions, or a caption file that is not empty"
         )
     rows = []
     for name in names or list(strategies):
         if not names and (lack := _lack(strategies[name], word, classes)):
-            rows += [Row(name, s, caption, "", lack[0]) for s in _SIDES for caption in captions]
+            rows += [RewrittenCaption(name, s, text, "", lack[0]) for s in _SIDES for text in captions]
             continue
         rewrite = Rewrite(
             strategy=name,
@@ -268,6 +265,6 @@ def rewrite_rows(
             word=word,
             classes=classes,
         )
-        rows += [Row(name, "source", caption, rewrite.source(caption)) for caption in captions]
-        rows += [Row(name, "target", caption, rewrite.target(caption)) for caption in captions]
+        rows += [RewrittenCaption(name, "source", text, rewrite.source(text)) for text in captions]
+        rows += [RewrittenCaption(name, "target", text, rewrite.target(text)) for text in captions]
     return rows

@@ -1,8 +1,8 @@
-"""Templates: sentences with holes, such as ``"a {style} {medium} of {caption}"``, filled in good English.
+"""Templates such as ``"a {style} {medium} of {caption}"``, filled with correct English articles.
 
-Only plain field names are holes: no attribute, index or format specification, so a template from a recipe can
-reach nothing. The caption may be asked for as ``{caption!r}``: then it is put in as it is and nothing around it
-is mended. That is how prompts published with doubled articles are reproduced.
+Only plain field names are allowed: no attribute, index or format specification, so a template from a recipe cannot
+reach anything else. ``{caption!r}`` inserts the caption unchanged and disables the corrections, to reproduce prompts
+that were published with doubled articles.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from tadp_da.types import DomainDescription, Side
 
 @dataclass(frozen=True, kw_only=True)
 class PromptContext:
-    """What a strategy may know.
+    """What a strategy may use besides the caption.
 
     Attributes:
-        side: whose image the caption belongs to.
-        source: words of the source domain.
-        target: words of the target domain.
-        word: the concept's word as it stands in a prompt (several vectors: several placeholder tokens separated
-            by blanks), or None when nothing was personalized.
+        side: whether the caption belongs to a source or a target image.
+        source: description of the source domain.
+        target: description of the target domain.
+        word: the concept's word as written in a prompt (several vectors: several placeholder tokens separated by
+            spaces), or None without personalization.
         classes: class names of the task.
     """
 
@@ -44,9 +44,9 @@ _DANGLING = re.compile(
 )
 PERSONALIZE = (
     "learn one from unlabelled target images: tadp-da personalize IMAGES --method textual-inversion --out CONCEPT "
-    "(or --method dreambooth), and give it with --concept CONCEPT"
+    "(or --method dreambooth), and pass it with --concept CONCEPT"
 )
-NAME_CLASSES = "name the classes of the task; a labelled domain does it by itself"
+NAME_CLASSES = "name the classes of the task; a labelled domain has them"
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class Template:
     """A parsed template.
 
     Attributes:
-        text: as it was written.
-        parts: pairs of literal text and the field behind it; the last field may be empty.
-        raw: whether the caption is put in as it is.
+        text: the source text.
+        parts: pairs of literal text and the field that follows; the last field may be empty.
+        raw: whether the caption is inserted unchanged.
     """
 
     text: str
@@ -65,31 +65,30 @@ class Template:
 
     @property
     def fields(self) -> frozenset[str]:
-        """Names of the fields it holds."""
+        """Names of the fields in the template."""
         return frozenset(field for _, field in self.parts if field)
 
     def fill(self, caption: str, context: PromptContext) -> str:
-        """The prompt for a caption, with no doubled article, no run of blanks and no ``of`` left hanging.
+        """The prompt for a caption, without doubled articles, repeated spaces or a dangling ``of``.
 
-        Fields speak of the target on both sides: TADP trains with the words that it tests with.
+        Fields describe the target on both sides: TADP trains with the words that it tests with.
 
         Raises:
-            UsageError: when it holds ``{word}`` or ``{classes}`` and the context has none.
+            UsageError: if it has ``{word}`` or ``{classes}`` and the context does not.
         """
         values = _values(self, caption, context)
         if self.raw:
             return "".join(literal + values.get(field, "") for literal, field in self.parts)
-        text, written = _join(self.parts, values)
-        return _mend(text, written)
+        return _correct(*_join(self.parts, values))
 
 
 @lru_cache(maxsize=256)
 def parse(text: str, *, holds: tuple[str, ...] = ("caption",)) -> Template:
-    """Read a template.
+    """Parse a template.
 
     Args:
         text: the template.
-        holds: fields that it must have.
+        holds: required fields.
 
     Raises:
         UsageError: for unbalanced braces, an unknown or missing field, an attribute, an index, or a format
@@ -99,7 +98,7 @@ def parse(text: str, *, holds: tuple[str, ...] = ("caption",)) -> Template:
         found = list(string.Formatter().parse(text))
     except ValueError as error:
         raise UsageError(
-            f"template {text!r} cannot be read: {error}",
+            f"template {text!r} cannot be parsed: {error}",
             fix="pair the braces, e.g. 'a {style} photo of {caption}'",
         ) from None
     raw = False
@@ -114,14 +113,14 @@ def parse(text: str, *, holds: tuple[str, ...] = ("caption",)) -> Template:
         if spec or (conversion and (field, conversion) != ("caption", "r")):
             raise UsageError(
                 f"template {text!r} formats field {field!r}",
-                fix=f"write it plainly, as {{{field}}}; only {{caption}} may be {{caption!r}}",
+                fix=f"write {{{field}}} without a format; only {{caption}} may be {{caption!r}}",
             )
         raw = raw or conversion == "r"
     template = Template(text, tuple((literal, field or "") for literal, field, _, _ in found), raw)
     if missing := [name for name in holds if name not in template.fields]:
         raise UsageError(
-            f"template {text!r} does not hold {{{missing[0]}}}",
-            fix="put it in, e.g. 'a {style} photo of {caption}'",
+            f"template {text!r} has no field {{{missing[0]}}}",
+            fix="add it, e.g. 'a {style} photo of {caption}'",
         )
     return template
 
@@ -130,7 +129,8 @@ def _values(template: Template, caption: str, context: PromptContext) -> dict[st
     fields, target = template.fields, context.target
     if "word" in fields and not context.word:
         raise UsageError(
-            f"template {template.text!r} needs a concept's word, and no concept was given", fix=PERSONALIZE
+            f"template {template.text!r} needs a concept's word, and no concept was given",
+            fix=PERSONALIZE,
         )
     if "classes" in fields and not context.classes:
         raise UsageError(
@@ -149,7 +149,7 @@ def _values(template: Template, caption: str, context: PromptContext) -> dict[st
 
 
 def _join(parts: tuple[tuple[str, str], ...], values: dict[str, str]) -> tuple[str, list[bool]]:
-    """The filled text, and for each character whether the template's author wrote it."""
+    """The filled text, and for each character whether it comes from the template."""
     text = ""
     written: list[bool] = []
     for literal, field in parts:
@@ -166,8 +166,8 @@ def _join(parts: tuple[tuple[str, str], ...], values: dict[str, str]) -> tuple[s
     return text, written
 
 
-def _mend(text: str, written: list[bool]) -> str:
-    """One blank between tokens, one article before a noun, ``a`` or ``an`` as the filled-in word sounds."""
+def _correct(text: str, written: list[bool]) -> str:
+    """One space between tokens, one article before a noun, ``a`` or ``an`` as required by the inserted word."""
     found = list(re.finditer(r"\S+", text))
     tokens = [match[0] for match in found]
     for i in range(len(found) - 1):

@@ -73,7 +73,7 @@ data_sets.command("list")(data.data_list)
 data_sets.command("check")(data.data_check)
 app.add_typer(data_sets, name="data")
 concepts = typer.Typer(no_args_is_help=True, help="Concepts from other tools, and for them.")
-concepts.command("adopt")(exchange.concept_adopt)
+concepts.command("import")(exchange.concept_import)
 concepts.command("export")(exchange.concept_export)
 app.add_typer(concepts, name="concept")
 kept = typer.Typer(

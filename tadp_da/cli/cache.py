@@ -1,4 +1,4 @@
-"""Commands about the cache of latents, embeddings and captions."""
+"""Commands for the cache of latents, embeddings and captions."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tadp_da.errors import ArtifactError, DataError, EnvironmentSetupError, Usag
 
 if TYPE_CHECKING:
     from tadp_da.storage.cache import Cache
-    from tadp_da.storage.cache_why import Answer
+    from tadp_da.storage.cache_why import Explanation
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 def cache_ls(as_json: AsJson = False) -> None:
-    """List what the cache holds: how many entries of which kind, their size, when they were last asked for.
+    """List the content of the cache: number of entries of each kind, their size, and when they were last used.
 
     Example: `TADP_DA_CACHE=/scratch/me tadp-da cache ls`
     """
@@ -43,10 +43,8 @@ def cache_ls(as_json: AsJson = False) -> None:
     if as_json:
         _print_json({"folder": str(cache.folder), "limit": cache.limit, "kinds": rows})
         return
-    table = Table(
-        "kind", Column("entries", justify="right"), Column("size", justify="right"), "last asked for",
-        box=None, header_style="bold",
-    )  # fmt: skip
+    right = [Column(name, justify="right") for name in ("entries", "size")]
+    table = Table("kind", *right, "last used", box=None, header_style="bold")
     for kind, row in rows.items():
         span = f"{_ago(row['newest'])} to {_ago(row['oldest'])}"
         table.add_row(kind, str(row["entries"]), _human(row["bytes"]), span)
@@ -57,9 +55,11 @@ def cache_ls(as_json: AsJson = False) -> None:
 
 
 def cache_verify(
-    remove: Annotated[bool, typer.Option(help="Remove the damaged entries; they are made again.")] = False,
+    remove: Annotated[
+        bool, typer.Option(help="Remove damaged entries; they are created again when needed.")
+    ] = False,
 ) -> None:
-    """Read every entry and hold it against its hash. Exit code 6 when one is damaged and stays.
+    """Compare every entry with its hash. Exit code 6 if one is damaged and stays.
 
     Example: `tadp-da cache verify --remove`
     """
@@ -79,18 +79,18 @@ def cache_verify(
                 entry.path.unlink(missing_ok=True)
     _say(f"{checked} entries, {damaged} damaged{' and removed' if damaged and remove else ''}")
     if damaged and not remove:
-        _say("  fix:   tadp-da cache verify --remove; a run that needs one makes it again by itself")
+        _say("  fix:   tadp-da cache verify --remove; a run that needs a damaged entry also replaces it")
         raise typer.Exit(ArtifactError.exit_code)
 
 
 def cache_prune(
     to: Annotated[
-        str, typer.Option(help="Size to come down to, such as 10GB; 0 for nothing. The limit if not given.")
+        str, typer.Option(help="Size to keep, such as 10GB; 0 for nothing. By default the limit.")
     ] = "",
 ) -> None:
-    """Remove the entries that were not asked for the longest, and what killed processes left behind.
+    """Remove the least recently used entries, and files left by killed processes.
 
-    Runs do the same by themselves beyond the limit: TADP_DA_CACHE_LIMIT, 20GB unless given.
+    Runs do the same when the cache exceeds its limit: TADP_DA_CACHE_LIMIT, 20GB by default.
 
     Example: `tadp-da cache prune --to 10GB`
     """
@@ -102,12 +102,12 @@ def cache_prune(
 
 
 def cache_why(
-    file: Annotated[str, typer.Argument(help="A picture; with --text, a prompt.")],
+    file: Annotated[str, typer.Argument(help="An image; with --text, a prompt.")],
     text: Annotated[bool, typer.Option("--text", help="Ask about a prompt instead of a file.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say why a picture (or prompt) was encoded again: what its entries were made from, and in what each differs from
-    the nearest older one.
+    """Explain why an image (or prompt) was encoded again: what its entries depend on, and how each differs from the
+    nearest older one.
 
     Example: `tadp-da cache why day/images/0001.png`
     """
@@ -116,35 +116,32 @@ def cache_why(
 
     path = None if text else Path(file)
     if path is not None and not path.is_file():
-        raise DataError("there is no such file", where=path, fix="give a picture; for a prompt add --text")
+        raise DataError("there is no such file", where=path, fix="give an image; for a prompt add --text")
     answers = why(_cache(), source=path, prompt=file if text else None)
     content = file_digest(path) if path is not None else None
     if as_json:
-        found = [_as_json(answer) for answer in answers]
-        _print_json({"file": file, "content": content, "entries": found})
+        _print_json({"file": file, "content": content, "entries": [_as_json(answer) for answer in answers]})
         return
     if not answers:
-        _say("nothing was kept of it; the next run that needs it makes an entry")
+        _say("it has no entry; the next run that needs it creates one")
         return
     for answer in answers:
-        _tell(answer)
+        _show(answer)
     if content is not None and all(answer.record.facts.get("image") != content for answer in answers):
-        _say("the file has changed since; the next run that needs it makes a new entry")
+        _say("the file has changed since; the next run that needs it creates a new entry")
 
 
-def _tell(answer: Answer) -> None:
+def _show(answer: Explanation) -> None:
     facts = answer.record.facts
     size = f", {'x'.join(map(str, facts['size']))}" if "size" in facts else ""
-    _say(f"{answer.kind}{size}, made {answer.record.made}: {answer.entry.name}")
-    if answer.instead is None:
-        _say("  made because there was none")
-    else:
-        _say(f"  made although there was one of {answer.instead}:")
+    _say(f"{answer.kind}{size}, created {answer.record.made}: {answer.entry.name}")
+    why = "there was none" if answer.instead is None else f"it differs from the one of {answer.instead}:"
+    _say(f"  created because {why}")
     for name, (there, here) in answer.changed.items():
         _say(f"    {name}: {there} there, {here} here")
 
 
-def _as_json(answer: Answer) -> dict[str, Any]:
+def _as_json(answer: Explanation) -> dict[str, Any]:
     record = answer.record
     return {
         "entry": str(answer.entry),
@@ -161,17 +158,17 @@ def _cache() -> Cache:
     """The cache that runs use.
 
     Raises:
-        UsageError: when it is off.
-        EnvironmentSetupError: when its folder cannot be used.
+        UsageError: if it is off.
+        EnvironmentSetupError: if its folder cannot be used.
     """
-    from tadp_da.storage.cache import Cache, fault, limit, location
+    from tadp_da.storage.cache import Cache, folder_problem, limit, location
 
     folder = location()
     if folder is None:
         raise UsageError("the cache is off", where="TADP_DA_CACHE", fix="unset it, or set it to a folder")
-    if why := fault(folder):
+    if problem := folder_problem(folder):
         raise EnvironmentSetupError(
-            f"the cache cannot be used: {why}",
+            f"the cache cannot be used: {problem}",
             where=folder,
             fix="set TADP_DA_CACHE to a folder of your own (chmod 700), or to off",
         )

@@ -1,4 +1,4 @@
-"""The command that looks at the machine."""
+"""The command that checks the machine."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
     bundle: Annotated[
         Path | None,
-        typer.Option(help="Also write a zip for a bug report; it holds no secret and no home path."),
+        typer.Option(help="Also write a zip for a bug report, without secrets and home paths."),
     ] = None,
 ) -> None:
-    """Try what a run leans on (devices, attention kernels, 8-bit, folders, models) and say what to do about what fails.
+    """Test what a run depends on (devices, attention kernels, 8-bit, folders, models) and explain how to fix failures.
 
-    Nothing is fetched. Exit code 0 when a training can run here, 4 when it cannot; what is optional changes neither.
+    Nothing is downloaded. Exit code 0 if training can run here, 4 if not; optional parts do not change it.
 
     Example: `tadp-da doctor --bundle doctor.zip`
     """
     from tadp_da.doctor.report import examine
 
-    with Console(stderr=True).status("trying everything once, about ten seconds"):
+    with Console(stderr=True).status("running all tests once, about ten seconds"):
         report = examine(out=out_folder, data=data)
     if as_json:
         sys.stdout.write(json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n")

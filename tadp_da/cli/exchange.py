@@ -1,4 +1,4 @@
-"""Commands that bring concepts in from other tools and take them there."""
+"""Commands that import concepts from other tools and export them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tadp_da.cli.options import Model, Out, out
 from tadp_da.errors import UsageError
 
 
-def concept_adopt(
+def concept_import(
     out_folder: Out,
     embedding: Annotated[
         Path | None, typer.Option(help="Textual-inversion embedding (safetensors) of diffusers or A1111.")
@@ -21,36 +21,39 @@ def concept_adopt(
         Path | None, typer.Option(help="LoRA of the UNet (safetensors) of diffusers, peft or kohya.")
     ] = None,
     word: Annotated[
-        str, typer.Option(help="The word; of a file with several embeddings, which; of a LoRA, its trigger.")
+        str,
+        typer.Option(
+            help="The word of the concept; it selects one of several embeddings, or is a LoRA's trigger."
+        ),
     ] = "",
     unet_only: Annotated[
-        bool, typer.Option("--unet-only", help="Leave out a LoRA's layers for the text encoder.")
+        bool, typer.Option("--unet-only", help="Ignore a LoRA's layers for the text encoder.")
     ] = False,
     model: Model = "mini",
 ) -> None:
-    """Make a concept of files that another tool has learned. Pickles are not read.
+    """Create a concept from files of another tool. Pickles are not read.
 
-    Example: `tadp-da concept adopt --embedding dusk.safetensors --model sd-1.5 --out runs/dusk`
+    Example: `tadp-da concept import --embedding dusk.safetensors --model sd-1.5 --out runs/dusk`
     """
-    from tadp_da.exchange import adopt
+    from tadp_da.exchange import import_concept
 
-    concept = adopt(
+    concept = import_concept(
         api.base_model(model).load(), word=word, embedding=embedding, lora=lora, unet_only=unet_only
     )
     concept.save(out_folder)
-    said = f"prompts say it as {concept.prompt_word}" if concept.prompt_word else "no prompt says it"
-    out.print(f"The concept lies in {out_folder}; {said}.", markup=False, highlight=False)
+    word = f"its word in prompts is {concept.prompt_word}" if concept.prompt_word else "it has no word"
+    out.print(f"The concept is in {out_folder}; {word}.", markup=False, highlight=False)
 
 
 def concept_export(
-    concept: Annotated[Path, typer.Argument(help="Concept folder of `personalize` or `concept adopt`.")],
+    concept: Annotated[Path, typer.Argument(help="Concept folder of `personalize` or `concept import`.")],
     out_file: Annotated[Path, typer.Option("--out", "-o", help="A new .safetensors file.")],
     alpha: Annotated[
-        float | None, typer.Option(help="Stored alpha; the rank when not given. The change is the same.")
+        float | None, typer.Option(help="Stored alpha; the rank by default. The weight change is the same.")
     ] = None,
 ) -> None:
-    """Write a concept's LoRA in kohya's form, which AUTOMATIC1111, ComfyUI and kohya's scripts read. A learned word
-    needs no export: it lies in the concept's folder as `learned_embeds.safetensors`.
+    """Write a concept's LoRA in the format of kohya, for AUTOMATIC1111, ComfyUI and kohya's scripts. A learned word
+    needs no export: it is in the concept's folder as `learned_embeds.safetensors`.
 
     Example: `tadp-da concept export runs/dusk --out dusk.safetensors`
     """
@@ -59,8 +62,8 @@ def concept_export(
 
     if out_file.suffix.lower() != ".safetensors" or out_file.exists():
         raise UsageError(
-            f"--out {out_file} is {'there already' if out_file.exists() else 'no .safetensors file'}",
+            f"--out {out_file} {'exists' if out_file.exists() else 'does not end in .safetensors'}",
             fix="give a new file that ends in .safetensors",
         )
     write_kohya(Concept.load(concept), out_file, alpha=alpha)
-    out.print(f"The LoRA lies in {out_file}.", markup=False, highlight=False)
+    out.print(f"The LoRA is in {out_file}.", markup=False, highlight=False)

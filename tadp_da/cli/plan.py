@@ -1,4 +1,4 @@
-"""Commands that train nothing: what a table costs, and the paper's numbers beside ours."""
+"""Commands that train nothing: the cost of a benchmark, and the paper's results beside ours."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _GB = 2**30
 
 def benchmark_table(
     folder: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Run folder of `benchmark run` to read ours from.")
+        Path | None, typer.Option("--out", "-o", help="Run folder of `benchmark run` with our results.")
     ] = None,
-    variant: Annotated[str, typer.Option(help="Whose settings ours are: paper, repo, ours.")] = "ours",
+    variant: Annotated[str, typer.Option(help="Settings of our results: paper, repo, ours.")] = "ours",
 ) -> None:
-    """The paper's tables 4 and 5: every row, its number in the paper, and ours or `not run`.
+    """The paper's tables 4 and 5: every row with its result in the paper, and ours or `not run`.
 
     Example: `tadp-da benchmark table --out runs/benchmarks --variant paper`
     """
@@ -35,7 +35,7 @@ def benchmark_table(
         raise UsageError(f"unknown variant {variant!r}", fix=f"choose one of: {', '.join(VARIANTS)}")
     if folder is not None and not folder.is_dir():
         raise UsageError(
-            "there is no such run folder", where=folder, fix="give the folder that benchmark run filled"
+            "there is no such run folder", where=folder, fix="give the run folder of benchmark run"
         )
     for table in TABLES:
         out.print(beside_ours(table, found, folder))
@@ -47,23 +47,25 @@ def benchmark_table(
 
 def plan(
     recipe: Annotated[str, typer.Argument(help="A name from `benchmark list`, or your own YAML file.")],
-    row: Annotated[str, typer.Option(help="The row whose step is shown; the first one by default.")] = "",
+    row: Annotated[
+        str, typer.Option(help="The row whose training step is shown; the first by default.")
+    ] = "",
     rows: Annotated[str, typer.Option(help="Count the hours of these rows only.")] = "",
     gpu: Annotated[str, typer.Option(help="A100, H100, V100, L4, T4, RTX-4090 or RTX-3090.")] = "A100",
     tflops: Annotated[
-        float | None, typer.Option(help="Its peak in half precision, where it is another.", min=1e-3)
+        float | None, typer.Option(help="Peak of another GPU in half precision.", min=1e-3)
     ] = None,
     utilisation: Annotated[
-        float, typer.Option(help="Share of the peak that is reached.", min=0.01, max=1)
+        float, typer.Option(help="Fraction of the peak that is reached.", min=0.01, max=1)
     ] = 0.1,
     precision: Precision = "no",
-    seeds: Annotated[int, typer.Option(help="How many seeds.", min=1)] = 1,
-    image: Annotated[str, typer.Option(help="Images of unknown size, HEIGHTxWIDTH.")] = "375x500",
+    seeds: Annotated[int, typer.Option(help="Number of seeds.", min=1)] = 1,
+    image: Annotated[str, typer.Option(help="Size of images of unknown size, HEIGHTxWIDTH.")] = "375x500",
     sets: Sets = None,
 ) -> None:
-    """What a table costs before anything is paid: parameters, operations of a step, memory, hours. Estimates all.
+    """Estimate the cost of a benchmark: parameters, operations of a training step, memory, hours.
 
-    Nothing is fetched, and nothing is computed but shapes.
+    Nothing is downloaded, and only shapes are computed.
 
     Example: `tadp-da plan nighttime-driving-ours --row dreambooth --gpu A100 --precision bf16 --seeds 3`
     """
@@ -94,10 +96,10 @@ def plan(
     )
     out.print(
         f"Training at {speed.training / 1e12:.3g} TFLOPS, in {half}; evaluation, and encoding before training, at "
-        f"{speed.rest / 1e12:.3g}, always in full precision: {utilisation:.0%} of {peak}, a share that is stated and "
-        f"not measured. {seeds} seed(s). Not counted: captions, previews, reading and augmenting images, which "
-        "may take longer than the GPU (--set adapt.workers=8), and what a detector does by the content of its images. "
-        f"Images of unknown size are taken to be {image}."
+        f"{speed.rest / 1e12:.3g}, always in full precision: {utilisation:.0%} of {peak}, which is assumed and not "
+        f"measured. {seeds} seed(s). Not included: captions, previews, reading and augmenting images, which may take "
+        "longer than the GPU (--set adapt.workers=8), and what a detector does depending on image content. "
+        f"Images of unknown size are assumed to be {image}."
     )
 
 
@@ -105,7 +107,7 @@ def _size(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
     if not found:
         raise UsageError(
-            f"--image {text!r} is no size", fix="write HEIGHTxWIDTH, for example --image 720x960"
+            f"--image {text!r} is not a size", fix="write HEIGHTxWIDTH, for example --image 720x960"
         )
     return int(found[1]), int(found[2])
 
@@ -129,5 +131,5 @@ def _show(title: str, cost: Cost) -> None:
         shown.add_row("memory in fp32", "all", f"{total / _GB:.2f} GB, without workspaces of kernels")
     out.print(shown)
     out.print(
-        "Activations are the bytes that autograd keeps from forward to backward, attention fused where no map is read."
+        "Activations are the bytes that autograd keeps for the backward pass; attention is fused where no map is read."
     )

@@ -1,4 +1,4 @@
-"""Probes that need no native code: versions, memory, folders, the hub."""
+"""Probes without native code: versions, memory, folders, the hub."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from tadp_da.doctor.finding import Finding, Probe, State
 from tadp_da.installation import FIX, PACKAGES, foreign_packages
 
 _GIB = 2**30
-#: Asked of the metadata even when nothing requires them.
 _OPTIONAL = ("bitsandbytes", "xformers", "faster-coco-eval")
+"""Optional packages whose versions are reported."""
 _AGAIN = "in a fresh virtual environment: pip install -U tadp-da (in a checkout: pip install -e .)"
 
 
@@ -26,11 +25,11 @@ def _python() -> Finding:
     version = platform.python_version()
     facts = {"version": version, "platform": platform.platform(), "executable": sys.executable}
     says = f"{version} on {platform.system()} {platform.machine()}, {sys.executable}"
-    return Finding(name="python", state="ok", says=says, facts=facts)
+    return Finding(state="ok", says=says, facts=facts)
 
 
 def _packages() -> Finding:
-    """Versions of ours and of what we require, held against the requirement."""
+    """Versions of this package and its requirements, compared with the required ones."""
     from packaging.requirements import Requirement
 
     from tadp_da.storage.artifacts import versions
@@ -40,26 +39,25 @@ def _packages() -> Finding:
     wrong: list[str] = []
     extras: list[str] = []
     for line in importlib.metadata.requires("tadp-da") or ():
-        wanted = Requirement(line)
-        optional = wanted.marker is not None and not wanted.marker.evaluate({"extra": ""})
+        required = Requirement(line)
+        optional = required.marker is not None and not required.marker.evaluate({"extra": ""})
         try:
-            version = importlib.metadata.version(wanted.name)
+            version = importlib.metadata.version(required.name)
         except importlib.metadata.PackageNotFoundError:
             if not optional:
-                wrong.append(f"{wanted.name} is missing")
+                wrong.append(f"{required.name} is missing")
             continue
-        if optional and wanted.name not in _OPTIONAL:
+        if optional and required.name not in _OPTIONAL:
             continue
-        facts[wanted.name] = version
-        if not wanted.specifier.contains(version, prereleases=True):
-            (extras if optional else wrong).append(f"{wanted.name} {version} is not {wanted.specifier}")
+        facts[required.name] = version
+        if not required.specifier.contains(version, prereleases=True):
+            (extras if optional else wrong).append(f"{required.name} {version} is not {required.specifier}")
     named = ("tadp-da", "commit", "torch", "torchvision", "diffusers", "transformers", "peft", "accelerate")
     says = ", ".join(f"{name} {facts[name]}" for name in (*named, *_OPTIONAL) if name in facts)
     if wrong or extras:
-        state: State = "red" if wrong else "warn"
-        said = f"{'; '.join(dict.fromkeys(wrong + extras))} ({says})"
-        return Finding(name="packages", state=state, says=said, fix=_AGAIN, facts=facts)
-    return Finding(name="packages", state="ok", says=says, facts=facts)
+        says = f"{'; '.join(dict.fromkeys(wrong + extras))} ({says})"
+        return Finding(state="red" if wrong else "warn", says=says, fix=_AGAIN, facts=facts)
+    return Finding(state="ok", says=says, facts=facts)
 
 
 def _own_packages() -> Finding:
@@ -72,74 +70,72 @@ def _own_packages() -> Finding:
 def _memory() -> Finding:
     import psutil  # type: ignore[import-untyped]
 
-    known = psutil.virtual_memory()
-    free, total = known.available / _GIB, known.total / _GIB
-    says, facts = f"{free:.1f} of {total:.1f} GiB free", {"free": known.available, "total": known.total}
-    if free < 2:
-        fix = "end other programs; a full-size model needs about 8 GiB to load"
-        return Finding(name="memory", state="warn", says=says, fix=fix, facts=facts)
-    return Finding(name="memory", state="ok", says=says, facts=facts)
+    memory = psutil.virtual_memory()
+    says = f"{memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB free"
+    facts = {"free": memory.available, "total": memory.total}
+    if memory.available < 2 * _GIB:
+        fix = "close other programs; a full-size model needs about 8 GiB to load"
+        return Finding(state="warn", says=says, fix=fix, facts=facts)
+    return Finding(state="ok", says=says, facts=facts)
 
 
 def folder_probe(name: str, folder: Callable[[], Path], *, core: bool, room: float, fix: str) -> Probe:
-    """A probe of a folder: can it be written, is there room.
+    """A probe of a folder: whether it is writable and has free space.
 
     Args:
-        name: what it is for.
-        folder: tells it; it need not exist, then the nearest folder above it is tried.
-        core: whether nothing works when it cannot be written.
-        room: GiB below which it is worth a warning.
-        fix: what to do when it cannot be written or is full.
+        name: purpose of the folder.
+        folder: returns it; if it does not exist, the nearest existing parent is tested.
+        core: whether nothing works if it is not writable.
+        room: free space in GiB below which to warn.
+        fix: what to do if it is not writable or full.
     """
-    return Probe(name=name, run=partial(_folder, name, folder, core, room, fix), core=core, fix=fix)
 
-
-def _folder(name: str, folder: Callable[[], Path], core: bool, room: float, fix: str) -> Finding:
-    place = folder().expanduser().absolute()
-    there = next(p for p in (place, *place.parents) if p.exists())
-    is_new = "" if there == place else ", not made yet"
-    try:
-        with tempfile.TemporaryFile(dir=there) as file:
-            file.write(b"0")
-    except OSError as error:
-        says = f"{place}{is_new}: cannot be written ({error.strerror or type(error).__name__})"
-        return Finding(name=name, state="red" if core else "warn", says=says, fix=fix)
-    free = shutil.disk_usage(there).free
-    says, facts = f"{place}{is_new}, {free / _GIB:.1f} GiB free", {"path": str(place), "free": free}
-    if free < room * _GIB:
+    def run() -> Finding:
+        place = folder().expanduser().absolute()
+        there = next(p for p in (place, *place.parents) if p.exists())
+        says = f"{place}" if there == place else f"{place}, not created yet"
+        try:
+            with tempfile.TemporaryFile(dir=there) as file:
+                file.write(b"0")
+        except OSError as error:
+            says += f": not writable ({error.strerror or type(error).__name__})"
+            return Finding(state="red" if core else "warn", says=says, fix=fix)
+        free = shutil.disk_usage(there).free
+        says, facts = f"{says}, {free / _GIB:.1f} GiB free", {"path": str(place), "free": free}
+        if free >= room * _GIB:
+            return Finding(state="ok", says=says, facts=facts)
+        says += f"; expected at least {room:g} GiB for full-size models"
         state: State = "red" if core and free < _GIB / 4 else "warn"
-        says += f"; expected at least {room:g} GiB for models of full size"
-        return Finding(name=name, state=state, says=says, fix=fix, facts=facts)
-    return Finding(name=name, state="ok", says=says, facts=facts)
+        return Finding(state=state, says=says, fix=fix, facts=facts)
+
+    return Probe(name=name, run=run, core=core, fix=fix)
 
 
 def _hub() -> Finding:
-    """Whether models may be fetched. Nothing is asked of the network."""
+    """Whether models may be downloaded. The network is not used."""
     from huggingface_hub import constants
 
-    cache = Path(constants.HF_HUB_CACHE)
-    models = sorted(cache.glob("models--*")) if cache.is_dir() else []
-    facts = {"offline": constants.is_offline_mode(), "models in the cache": len(models)}
-    held = f"{len(models)} models in the cache"
-    if facts["offline"]:
-        return Finding(name="hub", state="ok", says=f"offline (HF_HUB_OFFLINE), {held}", facts=facts)
-    says = f"online: a model given by a hub id is fetched on first use; {held}. HF_HUB_OFFLINE=1 forbids it"
-    return Finding(name="hub", state="ok", says=says, facts=facts)
+    models = len(list(_hub_cache().glob("models--*")))
+    facts = {"offline": constants.is_offline_mode(), "models in the cache": models}
+    says = f"offline (HF_HUB_OFFLINE), {models} models in the cache"
+    if not facts["offline"]:
+        says = (
+            f"online: models are downloaded on first use; {models} in the cache. HF_HUB_OFFLINE=1 forbids it"
+        )
+    return Finding(state="ok", says=says, facts=facts)
 
 
 def _hub_kernels() -> Finding:
     from huggingface_hub import constants
 
-    name = "hub kernels"
     if importlib.util.find_spec("kernels") is None:
-        says = "package `kernels` is not installed, so no library fetches compiled code"
-        return Finding(name=name, state="off", says=says)
+        says = "package `kernels` is not installed, so no library downloads compiled code"
+        return Finding(state="off", says=says)
     if constants.is_offline_mode():
-        return Finding(name=name, state="ok", says="package `kernels` is installed, but the hub is offline")
+        return Finding(state="ok", says="package `kernels` is installed, but the hub is offline")
     return Finding(
-        name=name,
         state="warn",
-        says="package `kernels` is installed: bitsandbytes may fetch compiled code from the hub when it is imported",
+        says="package `kernels` is installed: bitsandbytes may download compiled code from the hub when it is imported",
         fix="pip uninstall kernels, or set HF_HUB_OFFLINE=1",
     )
 

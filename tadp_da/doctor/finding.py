@@ -1,11 +1,11 @@
-"""What a probe found, and the cleaning that makes it fit for strangers' eyes."""
+"""Results of probes, and the removal of secrets and home paths from them."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,38 +16,38 @@ State = Literal["ok", "warn", "red", "off"]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What one probe found.
+    """Result of one probe.
 
     Attributes:
-        name: of the probe.
-        state: ``"ok"`` works; ``"warn"`` works, but look; ``"red"`` is there and broken, or is needed and missing;
-            ``"off"`` is optional and not here, or not for this machine.
+        name: name of the probe, which sets it.
+        state: ``"ok"`` works; ``"warn"`` works with a caveat; ``"red"`` is broken, or required and missing; ``"off"``
+            is optional and absent, or not applicable to this machine.
         says: what was found, one line.
-        fix: what to do about it, where there is something to do.
-        facts: numbers and names as JSON values, for whoever reads the report by machine.
+        fix: what to do about it, if anything.
+        facts: numbers and names as JSON values, for programs that read the report.
     """
 
-    name: str
+    name: str = ""
     state: State
     says: str
     fix: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """The finding as JSON values, cleaned."""
+        """The finding as JSON values, without secrets and home paths."""
         known: dict[str, Any] = clean(asdict(self))
         return known
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """One thing to try.
+    """One thing to test.
 
     Attributes:
-        name: what is tried.
-        run: tries it; what it raises becomes a red finding.
+        name: what is tested.
+        run: the test; an exception becomes a red finding.
         core: whether nothing works without it.
-        fix: what to do when it raises an error that brings no advice of its own.
+        fix: what to do if it raises an error without advice of its own.
     """
 
     name: str
@@ -56,17 +56,17 @@ class Probe:
     fix: str = ""
 
     def __call__(self) -> Finding:
-        """What was found; never raises an ``Exception``."""
+        """The finding; never raises an ``Exception``."""
         try:
-            return self.run()
+            return replace(self.run(), name=self.name)
         except TadpError as error:
             return Finding(name=self.name, state="red", says=error.what, fix=error.fix or self.fix)
-        except Exception as error:  # whatever a broken library raises is what this probe is for
+        except Exception as error:  # a broken library may raise anything
             return Finding(name=self.name, state="red", says=in_a_line(error), fix=self.fix)
 
 
 def in_a_line(error: BaseException) -> str:
-    """Kind and first line of an error, and of what caused it: loaders hide the missing file in the cause."""
+    """Type and first line of an error and of its causes: loaders mention the missing file in the cause."""
     lines = str(error).strip().splitlines()
     line = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return f"{line} ({in_a_line(error.__cause__)})" if error.__cause__ is not None else line
@@ -83,10 +83,10 @@ _SHORTEST_SECRET = 6
 
 
 def clean(value: Any) -> Any:
-    """JSON values without secrets and without the path of anybody's home, which becomes ``~``.
+    """JSON values without secrets and with home folders replaced by ``~``.
 
-    Secrets are the values of environment variables whose names speak of one, texts in the form of well-known
-    tokens, and logins in addresses.
+    Secrets are the values of environment variables whose names suggest one, text in the form of well-known tokens, and
+    logins in URLs.
     """
     if isinstance(value, Mapping):
         return {clean(key): clean(item) for key, item in value.items()}
@@ -111,6 +111,4 @@ def _homes() -> list[str]:
     homes = {os.path.expanduser("~"), *(os.environ.get(name, "") for name in ("HOME", "USERPROFILE"))}
     homes |= {os.path.realpath(home) for home in homes if home}
     known = (home.rstrip("/\\") for home in homes if Path(home).is_absolute())
-    return sorted(
-        filter(None, known), key=len, reverse=True
-    )  # a home that is the root of the disk hides nothing
+    return sorted(filter(None, known), key=len, reverse=True)  # a home that is the root folder hides nothing

@@ -1,5 +1,5 @@
-"""Probes of native code run in a process of their own: one that crashes or hangs it is its own red finding, and the
-next process goes on with the rest. ``python -m tadp_da.doctor.isolated NAME...`` is that process."""
+"""Probes of native code run in a process of their own: a crash or a hang becomes a red finding, and another process
+continues with the rest. ``python -m tadp_da.doctor.isolated NAME...`` is that process."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from collections.abc import Generator, Iterator, Sequence
 
 from tadp_da.doctor.finding import Finding, Probe
 
-#: Nothing a probe imports may reach for the network: bitsandbytes fetches a kernel when it is allowed to.
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+"""Nothing that a probe imports may use the network: bitsandbytes downloads a kernel if it is allowed to."""
 
 
 def run_apart(probes: Sequence[Probe], seconds: float) -> Iterator[Finding]:
@@ -23,7 +23,7 @@ def run_apart(probes: Sequence[Probe], seconds: float) -> Iterator[Finding]:
 
     Args:
         probes: members of :data:`tadp_da.doctor.kernels.KERNELS`.
-        seconds: how long one may take before it counts as hanging; the first of a process also imports torch.
+        seconds: time limit of one probe; the first of a process also imports torch.
     """
     left = list(probes)
     while left:
@@ -34,8 +34,8 @@ def run_apart(probes: Sequence[Probe], seconds: float) -> Iterator[Finding]:
 
 
 def _answers(left: list[Probe], seconds: float) -> Generator[Finding, None, str]:
-    """Findings of one process, each probe taken from ``left`` as it answers; returns how the process ended."""
-    # -P and our own path: the process must find what we find, not what lies in the folder it is started from
+    """Findings of one process; removes probes from ``left`` as they answer, and returns how the process ended."""
+    # -P and our own path: the process must import what we import, not modules of the current folder
     command = [sys.executable, "-P", "-m", "tadp_da.doctor.isolated", *(probe.name for probe in left)]
     path = os.pathsep.join(place or os.getcwd() for place in sys.path)
     with subprocess.Popen(
@@ -49,35 +49,35 @@ def _answers(left: list[Probe], seconds: float) -> Generator[Finding, None, str]
     ) as child:
         assert child.stdout is not None
         assert child.stderr is not None
-        last: deque[str] = deque(maxlen=1)  # in memory: a full disk is one of the things we are asked about
-        said = filter(None, map(str.strip, child.stderr))
-        listener = threading.Thread(target=last.extend, args=(said,), daemon=True)
+        last: deque[str] = deque(maxlen=1)  # in memory: a full disk is one of the problems to report
+        lines = filter(None, map(str.strip, child.stderr))
+        listener = threading.Thread(target=last.extend, args=(lines,), daemon=True)
         listener.start()
         late = threading.Event()
-        clock = _wind(child, seconds, late)
+        timer = _start_timer(child, seconds, late)
         try:
             for line in child.stdout:
-                clock.cancel()
+                timer.cancel()
                 left.pop(0)
                 yield Finding(**json.loads(line))
-                clock = _wind(child, seconds, late)
+                timer = _start_timer(child, seconds, late)
             code = child.wait()
         finally:
-            clock.cancel()
+            timer.cancel()
             child.kill()
             listener.join(timeout=5)
         return f"did not answer within {seconds:g} s" if late.is_set() else _ending(code, "".join(last))
 
 
-def _wind(child: subprocess.Popen[str], seconds: float, late: threading.Event) -> threading.Timer:
+def _start_timer(child: subprocess.Popen[str], seconds: float, late: threading.Event) -> threading.Timer:
     def stop() -> None:
         late.set()
         child.kill()
 
-    clock = threading.Timer(seconds, stop)
-    clock.daemon = True
-    clock.start()
-    return clock
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def _ending(code: int, last: str) -> str:
@@ -89,8 +89,7 @@ def _ending(code: int, last: str) -> str:
 
 
 def main(names: Sequence[str]) -> None:
-    """Run probes by name; one JSON line each on what was standard output. Whatever libraries print goes to the
-    error stream."""
+    """Run probes by name and print one JSON line each; whatever libraries print goes to standard error."""
     import logging
     import warnings
 

@@ -1,4 +1,4 @@
-"""Probes that run native code: a small real call of everything a training or a captioner may lean on."""
+"""Probes of native code: a small real call of everything that training or captioning depends on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     import torch
 
 _AGAIN = "install the package again in a fresh virtual environment: pip install tadp-da"
-_TORCH = "take torch and torchvision of one release for your driver: https://pytorch.org/get-started/locally"
+_TORCH = (
+    "install torch and torchvision of one release for your driver: https://pytorch.org/get-started/locally"
+)
 _GIB = 2**30
 
 
@@ -47,23 +49,17 @@ def _torch() -> Finding:
         devices.append({"name": "mps"})
     for device in devices:
         _multiply(str(device["name"]).split()[0])
-    said = "; ".join(
+    names = "; ".join(
         f"{d['name']} ({d['free GiB']} of {d['total GiB']} GiB free)" if "free GiB" in d else str(d["name"])
         for d in devices
     )
     facts = {"version": torch.__version__, "cuda": torch.version.cuda, "devices": devices}
-    says = f"{torch.__version__} computes on {said}; auto takes {_best_device()}"
-    if _idle_gpu():
-        fix = f"torch sees no GPU though a driver is installed; compare `nvidia-smi` with the build: {_TORCH}"
-        return Finding(name="torch", state="warn", says=says, fix=fix, facts=facts)
-    return Finding(name="torch", state="ok", says=says, facts=facts)
-
-
-def _idle_gpu() -> bool:
-    import torch
-
+    says = f"{torch.__version__} computes on {names}; auto selects {_best_device()}"
     driver = shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia/version").exists()
-    return driver and not torch.cuda.is_available()
+    if driver and not torch.cuda.is_available():
+        fix = f"torch finds no GPU although a driver is installed; compare `nvidia-smi` with the build: {_TORCH}"
+        return Finding(state="warn", says=says, fix=fix, facts=facts)
+    return Finding(state="ok", says=says, facts=facts)
 
 
 def _multiply(device: str) -> None:
@@ -72,7 +68,7 @@ def _multiply(device: str) -> None:
     ones = torch.ones(64, 64, device=device, requires_grad=True)
     (ones @ ones).sum().backward()
     if ones.grad is None or not bool((ones.grad == 128).all()):
-        raise ArithmeticError(f"a product of matrices on {device} comes out wrong")
+        raise ArithmeticError(f"a matrix product on {device} is wrong")
 
 
 def _torchvision() -> Finding:
@@ -84,11 +80,11 @@ def _torchvision() -> Finding:
     kept = nms(boxes, torch.tensor([0.9, 0.8, 0.7], device=boxes.device), 0.5).tolist()
     if kept != [0, 2]:
         raise ArithmeticError(f"non-maximum suppression keeps boxes {kept}, expected [0, 2]")
-    return Finding(name="torchvision", state="ok", says=f"{torchvision.__version__}, its kernels run")
+    return Finding(state="ok", says=f"{torchvision.__version__}, its kernels work")
 
 
 def _training() -> Finding:
-    """One step of LoRA on a tiny UNet: diffusers, peft, transformers, accelerate and the default attention at work."""
+    """One LoRA step on a tiny UNet, with diffusers, peft, transformers, accelerate and the default attention."""
     import torch
     from accelerate import Accelerator  # noqa: F401
     from diffusers import UNet2DConditionModel
@@ -111,10 +107,10 @@ def _training() -> Finding:
     unet(noise, 1, text).sample.square().mean().backward()
     optimizer.step()
     if not any(bool((p != before[name]).any()) for name, p in trained.items()):
-        raise ArithmeticError("a training step of LoRA moved no parameter")
+        raise ArithmeticError("a LoRA training step changed no parameter")
     if not all(bool(p.isfinite().all()) for p in trained.values()):
-        raise ArithmeticError("a training step of LoRA left numbers that are not finite")
-    return Finding(name="training", state="ok", says=f"a LoRA step on a tiny UNet works on {device}")
+        raise ArithmeticError("a LoRA training step gave values that are not finite")
+    return Finding(state="ok", says=f"a LoRA step on a tiny UNet works on {device}")
 
 
 def _sdpa(backend: str) -> Finding:
@@ -123,7 +119,7 @@ def _sdpa(backend: str) -> Finding:
 
     from tadp_da.backbones.sd.kernels import deviation
 
-    name, device = f"attention: sdpa {backend.split('_')[0].lower()}", _best_device()
+    device = _best_device()
     if backend == "auto":
         error = deviation(scaled_dot_product_attention, device)
     else:
@@ -133,15 +129,13 @@ def _sdpa(backend: str) -> Finding:
         except RuntimeError as refused:
             if not str(refused).startswith(("No available kernel", "No viable backend")):
                 raise
-            return Finding(name=name, state="off", says=f"torch has none for {device.type}")
-    return Finding(
-        name=name, state="ok", says=f"forward and backward on {device.type}", facts={"error": error}
-    )
+            return Finding(state="off", says=f"torch has none for {device.type}")
+    return Finding(state="ok", says=f"forward and backward on {device.type}", facts={"error": error})
 
 
 _XFORMERS = (
-    "nothing here needs it, attention runs on torch's SDPA: pip uninstall xformers. To keep it, take the wheel "
-    "that is built for the CUDA of your torch: pip install xformers --index-url https://download.pytorch.org/whl/cuXXX"
+    "not needed, attention uses torch's SDPA: pip uninstall xformers. To keep it, install the wheel built for the "
+    "CUDA of your torch: pip install xformers --index-url https://download.pytorch.org/whl/cuXXX"
 )
 
 
@@ -150,14 +144,14 @@ def _xformers() -> Finding:
 
     from tadp_da.backbones.sd.kernels import try_xformers
 
-    name, trial = "attention: xformers", try_xformers(_best_device())
+    trial = try_xformers(_best_device())
     facts = {"version": _version("xformers"), "torch": torch.__version__}
     if trial.state == "ok":
-        return Finding(name=name, state="ok", says=trial.says, facts=facts | {"error": trial.error})
+        return Finding(state="ok", says=trial.says, facts=facts | {"error": trial.error})
     if trial.state == "broken":
         fix = _XFORMERS.replace("cuXXX", f"cu{(torch.version.cuda or 'XXX').replace('.', '')}")
-        return Finding(name=name, state="red", says=trial.says, fix=fix, facts=facts)
-    return Finding(name=name, state="off", says=f"{trial.says}; not needed, attention runs on torch's SDPA")
+        return Finding(state="red", says=trial.says, fix=fix, facts=facts)
+    return Finding(state="off", says=f"{trial.says}; not needed, attention uses torch's SDPA")
 
 
 def _version(package: str) -> str:
@@ -172,19 +166,19 @@ _BITSANDBYTES = (
 )
 
 
-def _bitsandbytes(name: str, call: Callable[[], str]) -> Finding:
+def _bitsandbytes(call: Callable[[], str]) -> Finding:
     if importlib.util.find_spec("bitsandbytes") is None:
-        fix = "only if you want 8-bit states or quantized captioners: pip install 'tadp-da[gpu]'"
-        return Finding(name=name, state="off", says="bitsandbytes is not installed", fix=fix)
+        fix = "only for 8-bit optimizer states or quantized captioners: pip install 'tadp-da[gpu]'"
+        return Finding(state="off", says="bitsandbytes is not installed", fix=fix)
     says = f"bitsandbytes {_version('bitsandbytes')}: {call()} on {_best_device().type}"
-    return Finding(name=name, state="ok", says=says)
+    return Finding(state="ok", says=says)
 
 
 def _adamw8bit() -> str:
     import torch
     from bitsandbytes.optim import AdamW8bit
 
-    # tensors of fewer than 4096 numbers keep states of 32 bits
+    # tensors with fewer than 4096 elements keep 32-bit states
     weight = torch.nn.Parameter(torch.ones(64, 128, device=_best_device()))
     optimizer = AdamW8bit([weight], lr=0.1, weight_decay=0.0)
     weight.square().sum().backward()
@@ -192,9 +186,9 @@ def _adamw8bit() -> str:
     state = optimizer.state[weight]["state1"]
     if state.dtype != torch.uint8:
         raise ArithmeticError(f"the optimizer's states are {state.dtype}, expected torch.uint8")
-    moved = float((weight.detach() - 0.9).abs().max())  # Adam's first step is the learning rate
-    if not moved < 0.01:
-        raise ArithmeticError(f"a step of AdamW8bit is off by {moved:.2g}")
+    error = float((weight.detach() - 0.9).abs().max())  # Adam's first step is the learning rate
+    if not error < 0.01:
+        raise ArithmeticError(f"a step of AdamW8bit is off by {error:.2g}")
     return "a step of AdamW8bit works"
 
 
@@ -216,13 +210,13 @@ def _linear(kind: str, most: float) -> str:
     error = float((found - exact).abs().mean() / exact.abs().mean())
     if not error < most:
         raise ArithmeticError(f"{kind} is off by {error:.0%}, expected at most {most:.0%}")
-    return f"{kind} runs, {error:.1%} off"
+    return f"{kind} works, {error:.1%} off"
 
 
 def _mini(part: str) -> Finding:
     from tadp_da.mini import WEIGHTS
 
-    name, files = f"embedded {part}", [path for path in (WEIGHTS / part).rglob("*") if path.is_file()]
+    files = [path for path in (WEIGHTS / part).rglob("*") if path.is_file()]
     if not files:
         raise EnvironmentSetupError(f"{WEIGHTS / part} is missing from this installation")
     if part == "stable-diffusion":
@@ -234,15 +228,17 @@ def _mini(part: str) -> Finding:
 
         Captioner.from_pretrained("mini")
     size = sum(path.stat().st_size for path in files)
-    return Finding(name=name, state="ok", says=f"loads, {size / 1e6:.0f} MB", facts={"bytes": size})
+    return Finding(state="ok", says=f"loads, {size / 1e6:.0f} MB", facts={"bytes": size})
 
 
 def _mini_probe(part: str) -> Probe:
-    fix = f"install the package again, or make the weights: python -m tadp_da.mini.pretrain. {_OTHERWISE}"
+    fix = (
+        "install the package again, or train the weights: python -m tadp_da.mini.pretrain. Until then `demo` cannot "
+        "run; give --model and --captioner folders of your own"
+    )
     return Probe(name=f"embedded {part}", run=partial(_mini, part), fix=fix)
 
 
-_OTHERWISE = "Until then `demo` cannot run; give --model and --captioner folders of your own"
 _SDPA_FIX = f"torch's own kernel fails on this device: {_TORCH}"
 
 KERNELS = (
@@ -255,14 +251,12 @@ KERNELS = (
     ),
     Probe(name="attention: xformers", run=_xformers, fix=_XFORMERS),
     Probe(name="training", run=_training, core=True, fix=_AGAIN),
-    Probe(name="8-bit AdamW", run=partial(_bitsandbytes, "8-bit AdamW", _adamw8bit), fix=_BITSANDBYTES),
+    Probe(name="8-bit AdamW", run=partial(_bitsandbytes, _adamw8bit), fix=_BITSANDBYTES),
     *(
-        Probe(
-            name=name, run=partial(_bitsandbytes, name, partial(_linear, kind, most)), fix=_BITSANDBYTES
-        )
+        Probe(name=name, run=partial(_bitsandbytes, partial(_linear, kind, most)), fix=_BITSANDBYTES)
         for name, kind, most in (("8-bit linear", "Linear8bitLt", 0.05), ("4-bit linear", "Linear4bit", 0.25))
     ),
     _mini_probe("stable-diffusion"),
     _mini_probe("blip2"),
 )  # fmt: skip
-"""In this order. Each runs in a process apart from the caller's."""
+"""In this order. They run outside of the caller's process."""

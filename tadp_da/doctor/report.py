@@ -1,4 +1,4 @@
-"""Doctor: what of this machine is usable, found by trying it, and what to do about what is not."""
+"""Doctor: tests what works on this machine, and explains how to fix what does not."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tadp_da.errors import EnvironmentSetupError, UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
-    """What the doctor found.
+class DoctorReport:
+    """Result of all probes.
 
     Attributes:
-        findings: one of each probe, in the order they were tried.
-        core: names of the probes without which nothing works.
+        findings: one per probe, in order.
+        core: names of the probes that everything depends on.
     """
 
     findings: tuple[Finding, ...]
@@ -31,16 +31,16 @@ class Report:
 
     @property
     def broken(self) -> tuple[str, ...]:
-        """Names of the probes of the core that are red."""
+        """Names of the core probes that are red."""
         return tuple(f.name for f in self.findings if f.state == "red" and f.name in self.core)
 
     @property
     def ok(self) -> bool:
-        """Whether the core works: a training can run here, whatever else is missing."""
+        """Whether training can run here, whatever else is missing."""
         return not self.broken
 
     def lines(self) -> list[str]:
-        """The report as text, without secrets and home paths."""
+        """For a terminal, without secrets and home paths."""
         wide = max(len(finding.name) for finding in self.findings)
         lines = []
         for finding in self.findings:
@@ -53,7 +53,7 @@ class Report:
     def verdict(self) -> str:
         """One line: whether the core works, and what else is broken."""
         other = [f.name for f in self.findings if f.state == "red" and f.name not in self.core]
-        also = f"; broken beside it: {', '.join(other)}" if other else ""
+        also = f"; also broken: {', '.join(other)}" if other else ""
         if self.ok:
             return f"the core works{also}"
         return f"the core does not work: {', '.join(self.broken)}{also}"
@@ -66,14 +66,14 @@ class Report:
     def bundle(self, path: Path) -> None:
         """Write the report and the versions of all packages as a zip to attach to a bug report.
 
-        It holds what the report says and nothing else: no variable of the environment, no secret, no home path.
+        It contains no environment variable, no secret and no home path.
 
         Raises:
-            UsageError: when the name does not end in ``.zip``.
-            EnvironmentSetupError: when it cannot be written.
+            UsageError: if the name does not end in ``.zip``.
+            EnvironmentSetupError: if it cannot be written.
         """
         if path.suffix != ".zip":
-            raise UsageError(f"--bundle {path.name!r} is no zip", fix="give a name that ends in .zip")
+            raise UsageError(f"--bundle {path.name!r} is not a zip", fix="give a name that ends in .zip")
         made = datetime.now(UTC).isoformat(timespec="seconds")
         files = {
             "report.txt": "\n".join(self.lines()) + "\n",
@@ -91,20 +91,20 @@ class Report:
             raise EnvironmentSetupError(
                 f"cannot write the bundle: {error.strerror or type(error).__name__}",
                 where=path,
-                fix="give --bundle a file in a folder that you may write to",
+                fix="give --bundle a file in a writable folder",
             ) from error
 
 
-def examine(*, out: Path = Path("runs"), data: Path = Path("data"), seconds: float = 60) -> Report:
-    """Try everything, most basic first.
+def examine(*, out: Path = Path("runs"), data: Path = Path("data"), seconds: float = 60) -> DoctorReport:
+    """Run all probes, most basic first.
 
-    Nothing is fetched, and no file is left behind. What runs native code runs in another process, so that a crash
-    or a hang of one is its own red finding.
+    Nothing is downloaded, and no file is left behind. Native code runs in another process, so that a crash or a hang
+    becomes a red finding.
 
     Args:
         out: folder that runs would write to.
         data: folder of the data sets.
-        seconds: how long one probe may take before it counts as hanging.
+        seconds: time limit of one probe.
     """
     light = places(out, data)
     findings = [probe() for probe in light]
@@ -112,8 +112,8 @@ def examine(*, out: Path = Path("runs"), data: Path = Path("data"), seconds: flo
     for tried, finding in enumerate(run_apart(KERNELS, seconds), 1):
         findings.append(finding)
         if tried == 1 and finding.state == "red":
-            break  # all others stand on it
-    why = f"not tried, because {KERNELS[0].name} does not work"
+            break  # all others depend on it
+    why = f"skipped, because {KERNELS[0].name} does not work"
     findings += [Finding(name=probe.name, state="off", says=why) for probe in KERNELS[tried:]]
     core = frozenset(probe.name for probe in (*light, *KERNELS) if probe.core)
-    return Report(findings=tuple(findings), core=core)
+    return DoctorReport(findings=tuple(findings), core=core)

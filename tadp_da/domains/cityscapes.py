@@ -3,7 +3,7 @@
     <root>/cityscapes/leftImg8bit/{train,val,test}/<city>/<city>_<sequence>_<frame>_leftImg8bit.png
     <root>/cityscapes/gtFine/{train,val}/<city>/<city>_<sequence>_<frame>_gtFine_labelIds.png (or ..._labelTrainIds.png)
 
-``test`` is what is scored here and is Cityscapes' ``val``: the labels of its own test images lie on a server.
+``test`` is what is scored here and is Cityscapes' ``val``: the labels of its own test images are on a server.
 ``server`` are those images.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tadp_da.domains import Domain, domains
-from tadp_da.domains.formats.files import home, pictures
+from tadp_da.domains.formats.files import dataset_folder, image_files
 from tadp_da.domains.formats.masks import Mask
 from tadp_da.domains.shared.driving import LABELS, read_ids
 
@@ -21,8 +21,8 @@ _ENDING = "_leftImg8bit"
 
 
 def _images(root: Path, split: str) -> tuple[Path, ...]:
-    found = pictures(
-        home(root, ("cityscapes", "Cityscapes"), "leftImg8bit") / "leftImg8bit" / _FOLDERS[split]
+    found = image_files(
+        dataset_folder(root, ("cityscapes", "Cityscapes"), "leftImg8bit") / "leftImg8bit" / _FOLDERS[split]
     )
     return tuple(path for path in found if path.stem.endswith(_ENDING))
 
@@ -43,7 +43,6 @@ CITYSCAPES = Domain(
     counts={"train": 2975, "test": 500, "server": 1525},
     fetch="register at https://www.cityscapes-dataset.com, fetch leftImg8bit_trainvaltest.zip and "
     "gtFine_trainvaltest.zip, and unpack both into ROOT/cityscapes, so that it holds leftImg8bit/ and gtFine/; give "
-    "ROOT as the root. "
-    "Label ids are renumbered on load: no conversion is needed",
+    "ROOT as the root. Label ids are converted on load: no other conversion is needed",
 )
 domains.add(CITYSCAPES.name)(CITYSCAPES)

@@ -1,12 +1,12 @@
-"""Watercolor2K, Comic2K and Clipart1k: drawn pictures with boxes (Inoue et al., CVPR 2018). Target domains.
+"""Watercolor2K, Comic2K and Clipart1k: artworks with boxes (Inoue et al., CVPR 2018). Target domains.
 
     <root>/cross-domain-detection/datasets/watercolor/{JPEGImages,Annotations,ImageSets/Main/{train,test,extra}.txt}
     <root>/cross-domain-detection/datasets/comic/...
     <root>/cross-domain-detection/datasets/clipart/...
 
-``unlabeled`` are the pictures of the ``train`` list; ``train`` are the same with their boxes, for the supervised
-ceiling only. ``extra`` has images and classes but no boxes (its files hold dummies, (1, 1, 1, 1)): it serves as images,
-and its labels are refused. Some papers score on ``train`` and ``test`` together; here and in TADP it is ``test`` alone.
+``unlabeled`` are the images of the ``train`` list; ``train`` are the same with their boxes, for the supervised
+ceiling only. ``extra`` has images and classes but no boxes (its files hold dummies, (1, 1, 1, 1)): it can be used as
+images only. Some papers score on ``train`` and ``test`` together; here and in TADP it is ``test`` alone.
 """
 
 from __future__ import annotations
@@ -15,36 +15,29 @@ from functools import partial
 from pathlib import Path
 
 from tadp_da.domains import Domain, domains
-from tadp_da.domains.formats.files import home
+from tadp_da.domains.formats.files import dataset_folder
 from tadp_da.domains.shared.paper_description import paper_description
-from tadp_da.domains.shared.voc_layout import CLASSES, annotation, listed_images
-from tadp_da.types import Boxes, DomainDescription, LabelSpace
+from tadp_da.domains.shared.voc_layout import CLASSES, box_readers, listed_images
+from tadp_da.types import DomainDescription, LabelSpace
 
 SIX = ("bicycle", "bird", "car", "cat", "dog", "person")
 _LISTS = {"unlabeled": "train", "train": "train", "test": "test", "extra": "extra"}
 _MISMATCHED = {"clipart": {"681633840"}}
-"""Pictures whose published boxes were made for another picture (600x594, it is 300x213): no labels to train on."""
+"""Images whose published boxes were made for another one (600x594 instead of 300x213); not used for training."""
 
 
 def _images(folder: str, root: Path, split: str) -> tuple[Path, ...]:
     places = (f"cross-domain-detection/datasets/{folder}", f"datasets/{folder}", folder)
-    found = listed_images(home(root, places, "ImageSets"), _LISTS[split])
+    found = listed_images(dataset_folder(root, places, "ImageSets"), _LISTS[split])
     if split != "train":
         return found
     return tuple(path for path in found if path.stem not in _MISMATCHED.get(folder, ()))
 
 
-def _boxes(classes: tuple[str, ...], image: Path) -> Boxes:
-    return annotation(image, classes).boxes
-
-
-def _remarks(classes: tuple[str, ...], image: Path) -> tuple[str, ...]:
-    return annotation(image, classes).remarks
-
-
 def _domain(
     name: str, folder: str, classes: tuple[str, ...], description: DomainDescription, images: int, extra: bool
 ) -> Domain:
+    label, remarks = box_readers(classes)
     train = images - len(_MISMATCHED.get(folder, ()))
     return Domain(
         name=name,
@@ -53,8 +46,8 @@ def _domain(
         images=partial(_images, folder),
         labels=LabelSpace(task="detection", classes=classes),
         labelled=("train", "test"),
-        label=partial(_boxes, classes),
-        remarks=partial(_remarks, classes),
+        label=label,
+        remarks=remarks,
         counts={"unlabeled": images, "train": train, "test": images},
         fetch=f"fetch http://www.hal.t.u-tokyo.ac.jp/~inoue/projects/cross_domain_detection/datasets/{folder}.zip and "
         f"unpack it into ROOT/cross-domain-detection/datasets, so that {folder}/ holds JPEGImages/, Annotations/ and "
@@ -62,12 +55,12 @@ def _domain(
     )
 
 
-_CLIPART_WORDS = DomainDescription(
+_CLIPART = DomainDescription(
     medium="illustration", style="clipart", nearby="a cartoon drawing", unrelated="a dashcam photo"
 )
 for _made in (
     _domain("watercolor2k", "watercolor", SIX, paper_description("watercolor2k"), 1000, extra=True),
     _domain("comic2k", "comic", SIX, paper_description("comic2k"), 1000, extra=True),
-    _domain("clipart1k", "clipart", CLASSES, _CLIPART_WORDS, 500, extra=False),
+    _domain("clipart1k", "clipart", CLASSES, _CLIPART, 500, extra=False),
 ):
     domains.add(_made.name)(_made)

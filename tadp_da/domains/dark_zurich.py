@@ -3,7 +3,7 @@
     <root>/dark_zurich/rgb_anon/train/night/GOPR0351/GOPR0351_frame_000159_rgb_anon.png    ``unlabeled``, 2416
     <root>/dark_zurich/rgb_anon/val/night/GOPR0356/GOPR0356_frame_000375_rgb_anon.png    ``test``, 50
     <root>/dark_zurich/gt/val/night/GOPR0356/GOPR0356_frame_000375_gt_labelTrainIds.png    their labels
-    <root>/dark_zurich/rgb_anon/test/night/...    ``server``, 151, whose labels lie on a server
+    <root>/dark_zurich/rgb_anon/test/night/...    ``server``, 151, whose labels are on a server
 
 Of ``train`` only the night is the target; twilight and day are left alone. ``test`` is the data set's ``val``, on
 which TADP reports: 50 frames of one drive, so some classes are rare.

@@ -1,15 +1,15 @@
 """The drawn world as domains: plain day as the source, every other look as a target. Drawn into the root on first use.
 
-    <root>/mini-night/test/images/00000.png     128x128, the picture in its look
+    <root>/mini-night/test/images/00000.png     128x128, the image in its look
     <root>/mini-night/test/labels/00000.png     class ids
-    <root>/mini-night/test/captions.json        the true captions, as BLIP-2's are kept: {key: {"captions": [text]}}
+    <root>/mini-night/test/captions.json        the true captions, as a caption file: {key: {"captions": [text]}}
 
 Scenes of different splits are different scenes. ``val`` and ``test`` show the same scenes in every domain, so that
 looks can be compared; the target's ``train`` and ``unlabeled`` scenes are neither the source's nor each other's. The
-target's ``val`` is for reports only: nothing may be chosen by it.
+target's ``val`` is for reports only and must not be used to choose settings.
 
-Three looks also come with boxes of cars, people, trees and poles, as ``mini-day-boxes`` and so on. Their pictures are
-the same files; the boxes are written beside them when they are first asked for:
+Three looks also come with boxes of cars, people, trees and poles, as ``mini-day-boxes`` and so on. Their images are
+the same files; the boxes are written beside them on first use:
 
     <root>/mini-manga/test/boxes/00000.json     [{"class": "car", "xyxy": [left, top, right, bottom]}, ...]
 """
@@ -37,12 +37,8 @@ from tadp_da.types import Boxes, DomainDescription, LabelSpace
 
 T = TypeVar("T")
 LABELS = LabelSpace(task="segmentation", classes=CLASSES, palette=PALETTE)
-_THINGS = {
-    "car": "car",
-    "person": "person",
-    "tree": "vegetation",
-    "pole": "pole",
-}  # and the masks' class of each
+_THINGS = {"car": "car", "person": "person", "tree": "vegetation", "pole": "pole"}
+"""Classes of boxes, and the masks' class of each."""
 THINGS = LabelSpace(
     task="detection",
     classes=tuple(_THINGS),
@@ -57,14 +53,16 @@ SOURCE = "day"
 CAPTIONS = "captions.json"
 
 _NAMES = {"city-night": "mini-night", "night": "mini-seen-night"}
-"""The held-out night is *the* night; the one that pretraining saw says so."""
+"""``mini-night`` is the held-out night, ``mini-seen-night`` the one that was in the pretraining."""
 
 _COMMON_WORLDS = {"val": 7_000_001, "test": 7_000_002}
 _SOURCE_WORLDS = _COMMON_WORLDS | {"train": 7_000_003, "unlabeled": 7_000_004}
 _TARGET_WORLDS = _COMMON_WORLDS | {"train": 7_000_005, "unlabeled": 7_000_006}
-"""World seeds, far from those that models are pretrained with."""
+"""World seeds, far from those used for pretraining."""
 
-_CHANGED = 2.0  # mean grey levels; libraries may round a pixel differently, another world differs by tens
+_CHANGED = (
+    2.0  # mean gray levels; library versions may round a pixel differently, another world differs by tens
+)
 
 
 def domain_name(look: str) -> str:
@@ -73,17 +71,17 @@ def domain_name(look: str) -> str:
 
 
 def draw(root: Path, look: str, split: str, *, count: int | None = None) -> Path:
-    """Draw a split, unless it stands, and return its folder. The folder appears whole or not at all.
+    """Draw a split, unless it exists, and return its folder, which is created atomically.
 
     Args:
-        root: data root; the domain's folder is made in it.
+        root: data root; the domain's folder is created in it.
         look: a name in ``styles.LOOKS``.
         split: one of ``COUNTS``.
-        count: scenes to draw, for all of the split None.
+        count: number of scenes; None for the whole split.
 
     Raises:
-        DataError: when what stands was drawn by another version of the world, or with another count.
-        EnvironmentSetupError: when the root cannot be written.
+        DataError: if the existing split was drawn by another version of the world, or with another count.
+        EnvironmentSetupError: if the root is not writable.
     """
     count = COUNTS[split] if count is None else count
     place = root / domain_name(look) / split
@@ -92,9 +90,9 @@ def draw(root: Path, look: str, split: str, *, count: int | None = None) -> Path
             _draw_all(root, place, look, split, count)
     except OSError as error:
         raise EnvironmentSetupError(
-            f"cannot draw {count} pictures: {error}",
+            f"cannot draw {count} images: {error}",
             where=place,
-            fix="give a root that can be written, with 100 MB free",
+            fix="give a writable root with 100 MB of free space",
         ) from error
     _check_drawn(place, look, split, count)
     return place
@@ -108,16 +106,16 @@ def _draw_all(root: Path, place: Path, look: str, split: str, count: int) -> Non
         (fresh / "images").mkdir(parents=True)
         (fresh / "labels").mkdir()
         for index in _tracked(range(count), f"drawing {place.parent.name} {split}"):
-            scene, picture = _scene(look, split, index)
+            scene, image = _scene(look, split, index)
             name = f"{index:05d}.png"
-            _save(picture, fresh / "images" / name)
+            _save(image, fresh / "images" / name)
             _save(scene.mask, fresh / "labels" / name)
             captions[(place / "images" / name).relative_to(root).as_posix()] = {"captions": [scene.caption]}
         (fresh / CAPTIONS).write_text(json.dumps(captions, indent=1) + "\n", encoding="utf-8")
         try:
             fresh.replace(place)
         except OSError:
-            if not place.exists():  # another process was first: what it drew is the same
+            if not place.exists():  # another process was first and drew the same
                 raise
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -130,17 +128,17 @@ def _scene(look: str, split: str, index: int) -> tuple[Scene, NDArray[np.uint8]]
 
 
 def _check_drawn(place: Path, look: str, split: str, count: int) -> None:
-    """Compare the count and the first picture and mask with what would be drawn now."""
+    """Compare the count and the first image and mask with what would be drawn now."""
     from PIL import Image
 
     found = sum(1 for _ in (place / "images").glob("*.png"))
-    fix = f"delete {place}; it will be drawn anew"
+    fix = f"delete {place}; it will be drawn again"
     if found != count or not (place / CAPTIONS).exists():
-        raise DataError(f"a drawn split holds {found} pictures, expected {count}", where=place, fix=fix)
-    scene, picture = _scene(look, split, 0)
-    for folder, expected in (("images", picture), ("labels", scene.mask)):
-        with Image.open(place / folder / "00000.png") as image:
-            stored = np.asarray(image)
+        raise DataError(f"a drawn split has {found} images, expected {count}", where=place, fix=fix)
+    scene, image = _scene(look, split, 0)
+    for folder, expected in (("images", image), ("labels", scene.mask)):
+        with Image.open(place / folder / "00000.png") as file:
+            stored = np.asarray(file)
         if stored.shape != expected.shape or np.abs(stored - expected.astype(float)).mean() > _CHANGED:
             raise DataError(f"{folder} were drawn by another version of the world", where=place, fix=fix)
 
@@ -149,9 +147,8 @@ def _tracked(items: Sequence[T], description: str) -> Iterable[T]:
     from rich.console import Console
     from rich.progress import track
 
-    if not sys.stderr.isatty():
-        return items
-    return track(items, description=description, console=Console(stderr=True), transient=True)
+    off = not sys.stderr.isatty()
+    return track(items, description, console=Console(stderr=True), transient=True, disable=off)
 
 
 def _save(values: NDArray[np.uint8], path: Path) -> None:
@@ -169,10 +166,10 @@ def _label(image: Path) -> Mask:
 
 
 def draw_boxes(place: Path, look: str, split: str) -> Path:
-    """Write the boxes of a drawn split, unless they stand, and return their folder. It appears whole or not at all.
+    """Write the boxes of a drawn split, unless they exist, and return their folder, which is created atomically.
 
     Raises:
-        EnvironmentSetupError: when the folder cannot be written.
+        EnvironmentSetupError: if the folder is not writable.
     """
     folder = place / "boxes"
     if not folder.exists():
@@ -185,8 +182,8 @@ def draw_boxes(place: Path, look: str, split: str) -> Path:
                 (fresh / f"{name}.json").write_text(text + "\n", encoding="utf-8")
             fresh.replace(folder)
         except OSError as error:
-            if not folder.exists():  # or another process was first: what it wrote is the same
-                fix = "give a root that can be written"
+            if not folder.exists():  # otherwise another process was first and wrote the same
+                fix = "give a writable root"
                 raise EnvironmentSetupError(f"cannot write boxes: {error}", where=folder, fix=fix) from error
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -199,11 +196,7 @@ def _things(scene: Scene) -> list[dict[str, Any]]:
 
 
 def _read_boxes(look: str, image: Path) -> Boxes:
-    """The label of one picture.
-
-    Raises:
-        DataError: when its file is missing or says something else.
-    """
+    """The boxes of one image."""
     path = draw_boxes(image.parent.parent, look, image.parent.parent.name) / f"{image.stem}.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -216,12 +209,12 @@ def _read_boxes(look: str, image: Path) -> Boxes:
         raise DataError(
             f"boxes cannot be read: {error!r}",
             where=path,
-            fix=f"delete {path.parent}; it will be written anew",
+            fix=f"delete {path.parent}; it will be written again",
         ) from error
 
 
-def _words(look: Look) -> DomainDescription:
-    """The look's own words, the paper's templates (TADP, appendix D) and two wrong domains."""
+def _description(look: Look) -> DomainDescription:
+    """Style and medium of the look, the templates of the paper (TADP, appendix D), and the two control domains."""
     if look.name == SOURCE:
         return DomainDescription(medium=look.medium)
     painted = look.medium in ("painting", "drawing")
@@ -242,14 +235,14 @@ def _words(look: Look) -> DomainDescription:
     )
 
 
-_FETCH = "nothing to fetch: pictures are drawn into the root on first use; give a root that can be written"
+_FETCH = "nothing to download: images are drawn into the root on first use; give a writable root"
 
 
 def _domain(look: Look, name: str, labels: LabelSpace, label: Callable[[Path], Any]) -> None:
     domains.add(name)(
         Domain(
             name=name,
-            description=_words(look),
+            description=_description(look),
             splits=tuple(COUNTS),
             images=partial(_images, look.name),
             labels=labels,

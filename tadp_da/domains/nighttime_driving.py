@@ -4,7 +4,7 @@
     <root>/NighttimeDrivingTest/gtCoarse_daytime_trainvaltest/test/night/0_frame_1824_gtCoarse_labelTrainIds.png
     <root>/dark_zurich/rgb_anon/train/night/...                                     ``unlabeled``
 
-Its own unlabelled images are not part of the download. As in the paper (TADP, appendix D.1), what is learned of the
+Its own unlabelled images are not part of the download. As in the paper (TADP, appendix D.1), the concept of
 night is learned from Dark Zurich's 2416 unlabelled night images: they are ``unlabeled`` here.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tadp_da.domains import Domain, domains
-from tadp_da.domains.formats.files import home, pictures
+from tadp_da.domains.formats.files import dataset_folder, image_files
 from tadp_da.domains.formats.masks import Mask
 from tadp_da.domains.shared.driving import LABELS, dark_zurich_images, read_ids
 from tadp_da.domains.shared.paper_description import paper_description
@@ -29,7 +29,7 @@ _ENDING = "_leftImg8bit"
 def _images(root: Path, split: str) -> tuple[Path, ...]:
     if split == "unlabeled":
         return dark_zurich_images(root, "train")
-    found = pictures(home(root, _PLACES, "leftImg8bit") / "leftImg8bit" / "test" / "night")
+    found = image_files(dataset_folder(root, _PLACES, "leftImg8bit") / "leftImg8bit" / "test" / "night")
     return tuple(path for path in found if path.stem.endswith(_ENDING))
 
 

@@ -1,4 +1,4 @@
-"""Pascal VOC (Everingham et al., IJCV 2010): photographs, 20 classes. A source domain, for boxes and for masks.
+"""Pascal VOC (Everingham et al., IJCV 2010): photographs, 20 classes. Source domains for boxes and for masks.
 
     <root>/VOCdevkit/VOC2007/{JPEGImages,Annotations,ImageSets/Main}
     <root>/VOCdevkit/VOC2012/{JPEGImages,Annotations,SegmentationClass,ImageSets/{Main,Segmentation}}
@@ -13,22 +13,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from tadp_da.domains import Domain, domains
-from tadp_da.domains.formats.boxes import Annotation
-from tadp_da.domains.formats.files import home
+from tadp_da.domains.formats.files import dataset_folder
 from tadp_da.domains.formats.masks import Mask, read_mask
-from tadp_da.domains.shared.voc_layout import CLASSES, annotation, listed_images
+from tadp_da.domains.shared.voc_layout import CLASSES, box_readers, listed_images
 from tadp_da.errors import DataError
-from tadp_da.types import Boxes, LabelSpace
+from tadp_da.types import LabelSpace
 
 _PALETTE = (
     (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128), (0, 128, 128), (128, 128, 128), (64, 0, 0),
     (192, 0, 0), (64, 128, 0), (192, 128, 0), (64, 0, 128), (192, 0, 128), (64, 128, 128), (192, 128, 128), (0, 64, 0),
     (128, 64, 0), (0, 192, 0), (128, 192, 0), (0, 64, 128),
 )  # fmt: skip
-BOXES = LabelSpace(task="detection", classes=CLASSES, palette=_PALETTE)
-MASKS = LabelSpace(
-    task="segmentation", classes=("background", *CLASSES), palette=((0, 0, 0), *_PALETTE), ignore=255
-)
+BOXES = LabelSpace("detection", CLASSES, palette=_PALETTE)
+MASKS = LabelSpace("segmentation", ("background", *CLASSES), palette=((0, 0, 0), *_PALETTE))
 _FETCH = (
     "fetch VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar from "
     "http://host.robots.ox.ac.uk/pascal/VOC/voc2007/ "
@@ -38,10 +35,10 @@ _FETCH = (
 
 
 def _year(root: Path, year: int) -> Path:
-    """The folder of one year, also as torchvision nests it."""
+    """The folder of one year, also in the nesting of torchvision."""
     own = f"VOC{year}"
     places = (f"VOCdevkit/{own}", own, f"VOCdevkit/{own}/VOCdevkit/{own}", f"{own}/VOCdevkit/{own}")
-    return home(root, places, "ImageSets")
+    return dataset_folder(root, places, "ImageSets")
 
 
 def _detection(root: Path, split: str) -> tuple[Path, ...]:
@@ -51,23 +48,11 @@ def _detection(root: Path, split: str) -> tuple[Path, ...]:
     if any(years.values()) and not all(years.values()):
         lacking = next(year for year, found in years.items() if not found)
         raise DataError(
-            f"VOC{lacking} is missing: training takes the trainval lists of 2007 and 2012",
+            f"VOC{lacking} is missing: training uses the trainval lists of 2007 and 2012",
             where=root,
             fix=_FETCH,
         )
     return years[2007] + years[2012]
-
-
-def _annotation(image: Path) -> Annotation:
-    return annotation(image, CLASSES)
-
-
-def _boxes(image: Path) -> Boxes:
-    return _annotation(image).boxes
-
-
-def _remarks(image: Path) -> tuple[str, ...]:
-    return _annotation(image).remarks
 
 
 def _segmentation(root: Path, split: str) -> tuple[Path, ...]:
@@ -80,6 +65,7 @@ def _mask(image: Path) -> Mask:
     return read_mask(place / f"{image.stem}.png", MASKS, image=image)
 
 
+_boxes, _remarks = box_readers(CLASSES)
 DETECTION = Domain(
     name="voc-detection",
     splits=("train", "test"),

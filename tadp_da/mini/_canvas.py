@@ -36,7 +36,7 @@ def blend(a: RGB, b: RGB, t: float) -> RGB:
 
 
 class Canvas:
-    """An RGB picture and an identity picture of one size, drawn at twice the final resolution.
+    """An RGB image and an identity image of one size, drawn at twice the final resolution.
 
     Identity of a pixel is ``256 * ident + part``: which thing it belongs to and which part of it (lamp, window, ...).
     """
@@ -96,12 +96,12 @@ class Canvas:
         return int(np.count_nonzero(crop >> 8 == ident)), min(1.0, inside)
 
     def halved(self) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.uint8]]:
-        """Half-size picture (h, w, 3) by box average, idents (h, w) by majority, parts (h, w)."""
+        """Half-size image (h, w, 3) by box average, idents (h, w) by majority, parts (h, w)."""
         rgb = np.asarray(self.rgb.reduce(2))
         code = np.asarray(self.code)
         ids = code >> 8
         a, b, c, d = ids[::2, ::2], ids[::2, 1::2], ids[1::2, ::2], ids[1::2, 1::2]
-        # a wins unless it stands alone against an agreeing pair: identities are never averaged.
+        # a wins unless it differs from an agreeing pair: identities are never averaged.
         alone = (a != b) & (a != c) & (a != d)
         other = np.where((c == d) & alone, c, b)
         ident = np.where(alone & ((b == c) | (b == d) | (c == d)), other, a).astype(np.int32)

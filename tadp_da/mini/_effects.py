@@ -1,4 +1,4 @@
-"""Small image operations shared by the looks. Pictures are float32 (h, w, 3) in 0..1 unless said otherwise."""
+"""Small image operations shared by the looks. Images are float32 (h, w, 3) in 0..1 unless said otherwise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SKY, BUILDING, ROAD, WALK, GREEN, POLE, CAR, PERSON = range(8)
 
 
 def unit(scene: Scene) -> float:
-    """Size of the picture relative to 128 pixels, to scale strokes and blurs."""
+    """Size of the image relative to 128 pixels, to scale strokes and blurs."""
     return min(scene.mask.shape) / 128
 
 
@@ -48,9 +48,9 @@ def grain(rng: np.random.Generator, x: F32, strength: float, chroma: float = 0.0
 
 
 def blur(x: F32, radius: float) -> F32:
-    """Gaussian blur of a picture (h, w, 3) or a map (h, w) in 0..1, in bytes, which is fast and exact enough."""
-    picture = Image.fromarray(to_uint8(x)).filter(ImageFilter.GaussianBlur(radius))
-    return to_float(np.asarray(picture))
+    """Gaussian blur of a image (h, w, 3) or a map (h, w) in 0..1, in bytes, which is fast and exact enough."""
+    blurred = Image.fromarray(to_uint8(x)).filter(ImageFilter.GaussianBlur(radius))
+    return to_float(np.asarray(blurred))
 
 
 def outlines(scene: Scene, width: int = 1) -> NDArray[np.bool_]:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from tadp_da.mini._layout import FAR, Camera, Plan
+from tadp_da.mini._layout import FAR, Camera, ScenePlan
 
 SKY, BUILDING, ROAD, WALK, GREEN = 0, 1, 2, 3, 4
 """Idents of stuff equal the class ids; things (cars, trees, single buildings, ...) get idents from 8 on."""
@@ -22,7 +22,7 @@ def smooth_noise(rng: np.random.Generator, height: int, width: int, cells: float
     return np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC), np.float32) * np.float32(1.25)
 
 
-def draw_sky(rng: np.random.Generator, plan: Plan, height: int, width: int) -> F32:
+def draw_sky(rng: np.random.Generator, plan: ScenePlan, height: int, width: int) -> F32:
     """A gradient with soft clouds, float32 (h, w, 3) in 0..255, over the whole canvas."""
     top, low = (np.asarray(plan.tones[k], np.float32) for k in ("zenith", "haze"))
     if plan.cloud == 1.0:
@@ -59,7 +59,7 @@ def draw_sky(rng: np.random.Generator, plan: Plan, height: int, width: int) -> F
     return sky
 
 
-def _shadows(plan: Plan, height: int, width: int) -> F32:
+def _shadows(plan: ScenePlan, height: int, width: int) -> F32:
     """Light left on the ground (h, w) in 0..1: cast shadows of things, soft blobs under them."""
     quarter = 0.5  # of the canvas: shadows are soft anyway
     image = Image.new("L", (int(width * quarter), int(height * quarter)), 255)
@@ -105,7 +105,7 @@ def _blob(pen: ImageDraw.ImageDraw, cam: Camera, x: float, z: float, radius: flo
     pen.ellipse((u - r, v - r * 0.3, u + r, v + r * 0.3), fill=int(255 * light))
 
 
-def draw_ground(rng: np.random.Generator, plan: Plan, rgb: F32, ident: NDArray[np.int32]) -> None:
+def draw_ground(rng: np.random.Generator, plan: ScenePlan, rgb: F32, ident: NDArray[np.int32]) -> None:
     """Paint road, sidewalks and verges below the horizon into ``rgb`` and ``ident``, in place."""
     height, width = ident.shape
     cam = plan.camera
@@ -146,7 +146,7 @@ def draw_ground(rng: np.random.Generator, plan: Plan, rgb: F32, ident: NDArray[n
     ident[first:] = kind
 
 
-def _markings(plan: Plan, x: F32, z: F32, pixel: F32, colour: F32) -> None:
+def _markings(plan: ScenePlan, x: F32, z: F32, pixel: F32, colour: F32) -> None:
     """Lane lines and a crosswalk, painted into ``colour`` in place."""
     thick = np.maximum(0.075, pixel * 0.9)
     dash = ((z + 1) % np.float32(4.4)) < 2.3

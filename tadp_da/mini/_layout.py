@@ -1,7 +1,7 @@
-"""Where everything stands: a random street in metres, seen by a pinhole camera.
+"""The layout of a scene: a random street in metres, seen by a pinhole camera.
 
 World axes: x to the right, y up, z forward, in metres, the camera at x = 0, z = 0. A curve bends the whole street
-sideways by ``curve * z**2 / 2``. Sizes on screen are chosen for pictures of 128 pixels; people and poles are a little
+sideways by ``curve * z**2 / 2``. Sizes on screen are chosen for images of 128 pixels; people and poles are a little
 stout so that they survive the 4x smaller latent grid of a small diffusion model.
 """
 
@@ -58,7 +58,7 @@ class Camera:
         )
 
     def scaled(self, factor: float) -> Camera:
-        """The same camera for a picture ``factor`` times as large."""
+        """The same camera for a image ``factor`` times as large."""
         return Camera(self.focal * factor, self.cx * factor, self.horizon * factor, self.height, self.curve)
 
 
@@ -100,8 +100,8 @@ class Building:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """All that is decided about a scene before a pixel is drawn. ``unit`` is the canvas size relative to 128."""
+class ScenePlan:
+    """The layout of a scene before any pixel is drawn. ``unit`` is the canvas size relative to 128."""
 
     camera: Camera
     unit: float
@@ -172,8 +172,8 @@ def _between(rng: np.random.Generator, near: float, far: float) -> float:
     return float(1 / (1 / near + (1 / far - 1 / near) * rng.random() ** 1.15))
 
 
-def _candidate(rng: np.random.Generator, kind: str, plan: Plan) -> Actor:
-    """One random thing of this kind at a random place where such things stand."""
+def _candidate(rng: np.random.Generator, kind: str, plan: ScenePlan) -> Actor:
+    """One random thing of this kind at a random place where such things are found."""
     cam, side = plan.camera, (1 if rng.random() < 0.5 else -1)
     metre = cam.focal / plan.unit
     near = metre * cam.height / (128 * 0.52)
@@ -216,7 +216,7 @@ def _candidate(rng: np.random.Generator, kind: str, plan: Plan) -> Actor:
 
 
 def _fits(new: Actor, placed: list[Actor], height: int, width: int) -> bool:
-    """Whether ``new`` is well inside the frame, stands free, and hides no one (nor is hidden)."""
+    """Whether ``new`` is well inside the frame, is visible, and hides no other (nor is hidden)."""
     u0, v0, u1, v1 = new.box
     inside = (min(u1, width) - max(u0, 0)) / (u1 - u0)
     if inside < 0.8 or v1 > 0.985 * height or (new.kind != "tree" and new.kind != "pole" and v0 < 0):
@@ -239,7 +239,7 @@ def _clearance(a: Actor, b: Actor) -> float:
     return 4.4 if "car" in (a.kind, b.kind) else 0.8
 
 
-def _actors(rng: np.random.Generator, plan: Plan, height: int, width: int) -> tuple[Actor, ...]:
+def _actors(rng: np.random.Generator, plan: ScenePlan, height: int, width: int) -> tuple[Actor, ...]:
     placed: list[Actor] = []
     odds = {"car": (0.16, 0.26, 0.22, 0.2, 0.16), "person": (0.18, 0.26, 0.24, 0.18, 0.14),
             "pole": (0.16, 0.3, 0.26, 0.18, 0.1), "tree": (0.16, 0.22, 0.22, 0.2, 0.2)}  # fmt: skip
@@ -253,7 +253,7 @@ def _actors(rng: np.random.Generator, plan: Plan, height: int, width: int) -> tu
     return tuple(sorted(placed, key=lambda a: -a.z))
 
 
-def make_plan(rng: np.random.Generator, height: int, width: int) -> Plan:
+def make_plan(rng: np.random.Generator, height: int, width: int) -> ScenePlan:
     """Decide everything about a scene for a canvas of ``height`` x ``width`` pixels."""
     unit = min(height, width) / 128
     camera = _camera(rng, height, width, unit)
@@ -280,6 +280,6 @@ def make_plan(rng: np.random.Generator, height: int, width: int) -> Plan:
     near = camera.focal / unit * camera.height / (128 * 0.5)
     crosswalk = float(rng.uniform(near + 0.5, near + 4.5)) if rng.random() < 0.3 else 0.0
     sun = (float(rng.uniform(-0.9, 0.9)), float(rng.uniform(-0.25, 0.5)))
-    plan = Plan(camera, unit, road, walk, (verge[0], verge[1]), built, int(rng.integers(4)), crosswalk, cloud, sun,
+    plan = ScenePlan(camera, unit, road, walk, (verge[0], verge[1]), built, int(rng.integers(4)), crosswalk, cloud, sun,
                 float(rng.uniform(0.92, 1.06)), tones, tuple(sorted(buildings, key=lambda b: -b.z0)))  # fmt: skip
     return replace(plan, actors=_actors(rng, plan, height, width))

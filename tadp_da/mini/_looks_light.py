@@ -152,15 +152,15 @@ def fog(scene: Scene, rng: np.random.Generator) -> U8:
 
 
 def _mirror(scene: Scene, x: F32) -> F32:
-    """The picture reflected in a wet street: rows mirrored about the horizon, smeared vertically."""
+    """The image reflected in a wet street: rows mirrored about the horizon, smeared vertically."""
     height = x.shape[0]
     rows = np.arange(height)
     foot = scene.camera.horizon
     source = np.clip((2 * foot - rows).astype(np.int64), 0, height - 1)
-    picture = x[source]
-    return (picture + np.roll(picture, 2, 0) + np.roll(picture, -2, 0) + np.roll(picture, 4, 0)) * np.float32(
-        0.25
-    )
+    mirrored = x[source]
+    return (
+        mirrored + np.roll(mirrored, 2, 0) + np.roll(mirrored, -2, 0) + np.roll(mirrored, 4, 0)
+    ) * np.float32(0.25)
 
 
 def rain(scene: Scene, rng: np.random.Generator) -> U8:

@@ -18,14 +18,14 @@ from tadp_da.mini._canvas import (
     blend,
     shade,
 )  # fmt: skip
-from tadp_da.mini._layout import RGB, Actor, Building, Camera, Plan
+from tadp_da.mini._layout import RGB, Actor, Building, Camera, ScenePlan
 
 
 def _window_code(rng: np.random.Generator) -> int:
     return PART_WINDOW + int(rng.random() * (256 - PART_WINDOW))
 
 
-def draw_skyline(c: Canvas, rng: np.random.Generator, plan: Plan, idents: tuple[int, int]) -> None:
+def draw_skyline(c: Canvas, rng: np.random.Generator, plan: ScenePlan, idents: tuple[int, int]) -> None:
     """Far towers and a tree line behind the end of the street; ``idents`` = (building, vegetation)."""
     width, _ = c.rgb.size
     cam, s = plan.camera, plan.unit
@@ -59,7 +59,7 @@ def draw_skyline(c: Canvas, rng: np.random.Generator, plan: Plan, idents: tuple[
             _wood(c, rng, plan, side)
 
 
-def _wood(c: Canvas, rng: np.random.Generator, plan: Plan, side: int) -> None:
+def _wood(c: Canvas, rng: np.random.Generator, plan: ScenePlan, side: int) -> None:
     """A hedge or low wood along the far side of a park."""
     cam = plan.camera
     leaf, edge = plan.tones["leaf"], plan.road + plan.walk + float(rng.uniform(5, 9))
@@ -73,7 +73,7 @@ def _wood(c: Canvas, rng: np.random.Generator, plan: Plan, side: int) -> None:
         c.oval(u - r * 0.2 + plan.sun[0] * -r * 0.2, v - r * 0.55, r * 1.2, r * 0.55, tone, None)
 
 
-def draw_building(c: Canvas, rng: np.random.Generator, plan: Plan, b: Building) -> None:
+def draw_building(c: Canvas, rng: np.random.Generator, plan: ScenePlan, b: Building) -> None:
     """One building: the wall facing the camera, the facade along the street, roof, windows, shop front."""
     cam, side = plan.camera, b.side
     lit = 1.0 + 0.12 * plan.sun[0] * -side * (plan.cloud < 1)
@@ -159,7 +159,7 @@ def _windows(
                 c.rect(u0, v0, u1, v1, shade(glass, float(rng.uniform(0.75, 1.1))), _window_code(rng))
 
 
-def draw_car(c: Canvas, plan: Plan, a: Actor) -> None:
+def draw_car(c: Canvas, plan: ScenePlan, a: Actor) -> None:
     """A car seen from behind (``facing`` -1) or from the front (1), with the flank that the camera can see."""
     cam, half = plan.camera, a.wide / 2
     deep = 3.3
@@ -236,7 +236,7 @@ def _car_end(c: Canvas, cam: Camera, a: Actor, belt: float, half: float) -> None
     c.rect(u0 + wide * 0.38, v0 + tall * 0.54, u0 + wide * 0.62, v0 + tall * 0.66, (244, 244, 236), None)
 
 
-def draw_person(c: Canvas, plan: Plan, a: Actor) -> None:
+def draw_person(c: Canvas, plan: ScenePlan, a: Actor) -> None:
     """A walking or standing person."""
     u, v = plan.camera.at(a.x, 0, a.z)
     h = plan.camera.focal * a.tall / a.z
@@ -278,7 +278,7 @@ def draw_person(c: Canvas, plan: Plan, a: Actor) -> None:
         c.rect(u - head, v - 0.96 * h, u + head * (1 + 0.5 * f), v - 0.93 * h, shade(a.paint, 0.6), PART_NONE)
 
 
-def draw_tree(c: Canvas, rng: np.random.Generator, plan: Plan, a: Actor) -> None:
+def draw_tree(c: Canvas, rng: np.random.Generator, plan: ScenePlan, a: Actor) -> None:
     """A street tree: round crown (most), conifer or poplar."""
     cam = plan.camera
     u, v = cam.at(a.x, 0, a.z)
@@ -313,7 +313,7 @@ def draw_tree(c: Canvas, rng: np.random.Generator, plan: Plan, a: Actor) -> None
         c.oval(u + du, cv + dv, r * slim * q, rv * q, tone, None)
 
 
-def draw_pole(c: Canvas, plan: Plan, a: Actor) -> None:
+def draw_pole(c: Canvas, plan: ScenePlan, a: Actor) -> None:
     """A street lamp (variants 0-2), a traffic light (3) or a sign (4, 5)."""
     cam = plan.camera
     u, v = cam.at(a.x, 0, a.z)

@@ -1,4 +1,4 @@
-"""A picture of the drawn world: ``python -m tadp_da.mini.contact_sheet --out world.png``."""
+"""A image of the drawn world: ``python -m tadp_da.mini.contact_sheet --out world.png``."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def contact_sheet(
     height, width = size
     sheet = np.full((len(rows) * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
     for r, row in enumerate(rows):
-        for c, picture in enumerate(row):
+        for c, tile in enumerate(row):
             top, left = gap + r * (height + gap), gap + c * (width + gap)
-            sheet[top : top + height, left : left + width] = picture
+            sheet[top : top + height, left : left + width] = tile
     return sheet
 
 
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     from PIL import Image
 
     parser = argparse.ArgumentParser(description="Draw a contact sheet of the mini world.")
-    parser.add_argument("--out", required=True, help="picture file to write, for example world.png")
+    parser.add_argument("--out", required=True, help="image file to write, for example world.png")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, nargs=2, default=(128, 128), metavar=("HEIGHT", "WIDTH"))
     given = parser.parse_args(arguments)

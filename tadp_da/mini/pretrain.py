@@ -1,11 +1,11 @@
-"""Pretrain the embedded default from nothing: a small Stable Diffusion and a small BLIP-2 on the drawn world.
+"""Pretrain the embedded default from scratch: a small Stable Diffusion and a small BLIP-2 on the drawn world.
 
     python -m tadp_da.mini.pretrain --processes 2                             # all stages, about two and a half hours
     python -m tadp_da.mini.pretrain --stage unet --minutes 90 --processes 2   # one of them, for longer
     python -m tadp_da.mini.pretrain --stage export --weights tadp_da/mini/weights
     python -m tadp_da.mini.pretrain --stage import --weights tadp_da/mini/weights   # into an empty --work, to train on
 
-Everything is kept in --work. A stage that was interrupted is resumed by the same command.
+Everything is stored in --work. The same command resumes an interrupted stage.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from torch.multiprocessing.spawn import spawn
 
 from tadp_da.mini.pretrain_blip2 import LENGTH, load_captioner, train_blip2
 from tadp_da.mini.pretrain_data import (
-    Pictures,
-    Plan,
+    DataPlan,
+    TrainingImages,
     draw_all,
     emphasis,
     load,
@@ -48,7 +48,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m tadp_da.mini.pretrain", description=__doc__.split("\n")[0]
     )
     parser.add_argument(
-        "--stage", choices=tuple(STAGES), help="one of them; all but import, one after the other, if none"
+        "--stage", choices=tuple(STAGES), help="one stage; by default all but import, in order"
     )
     parser.add_argument(
         "--work", type=Path, default=Path("runs/pretrain"), help="checkpoints, caches and logs"
@@ -57,11 +57,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--weights", type=Path, help="where `export` writes and `import` reads (default: WORK/export)"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scenes", type=int, default=12_000, help="pictures to draw")
+    parser.add_argument("--scenes", type=int, default=12_000, help="images to draw")
     parser.add_argument("--size", type=int, default=128, help="their side in pixels")
     parser.add_argument("--processes", type=int, default=1, help="processes that draw or train together")
     parser.add_argument("--threads", type=int, default=1, help="threads of each training process")
-    parser.add_argument("--batch", type=int, help=f"pictures per step and process (default: {BATCH})")
+    parser.add_argument("--batch", type=int, help=f"images per step and process (default: {BATCH})")
     parser.add_argument("--lr", type=float, help="peak learning rate of the stage `unet`")
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument(
@@ -71,7 +71,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.lr is not None and options.stage != "unet":
         parser.error(
-            f"--lr is of the stage unet, found --stage {options.stage}: leave it out, or name that stage"
+            f"--lr belongs to the stage unet, found --stage {options.stage}: omit it, or choose that stage"
         )
     return options
 
@@ -86,11 +86,11 @@ def _data(options: argparse.Namespace) -> None:
     draw_all(_plan(options), options.work, options.processes)
 
 
-def _plan(options: argparse.Namespace) -> Plan:
-    return Plan(seed=options.seed, scenes=options.scenes, size=options.size)
+def _plan(options: argparse.Namespace) -> DataPlan:
+    return DataPlan(seed=options.seed, scenes=options.scenes, size=options.size)
 
 
-def _pictures(options: argparse.Namespace) -> Pictures:
+def _images(options: argparse.Namespace) -> TrainingImages:
     return load(_plan(options), options.work)
 
 
@@ -99,11 +99,11 @@ def _batch(options: argparse.Namespace) -> int:
 
 
 def _vae(options: argparse.Namespace) -> None:
-    train_vae(_pictures(options), _budget(options), options.work, options.seed, batch=_batch(options))
+    train_vae(_images(options), _budget(options), options.work, options.seed, batch=_batch(options))
 
 
 def _unet(options: argparse.Namespace) -> None:
-    latents = cached_latents(load_vae(options.work), lambda: _pictures(options), options.work)
+    latents = cached_latents(load_vae(options.work), lambda: _images(options), options.work)
     facts = load(_plan(options), options.work, images=False)
 
     def text(index: int, mirror: bool, draw: Draw) -> str:
@@ -128,7 +128,7 @@ def _unet(options: argparse.Namespace) -> None:
 def _blip2(options: argparse.Namespace) -> None:
     tokenizer = opt_tokenizer(vocabularies(options.work)[1], LENGTH)
     train_blip2(
-        _pictures(options), tokenizer, _budget(options), options.work, options.seed, batch=_batch(options)
+        _images(options), tokenizer, _budget(options), options.work, options.seed, batch=_batch(options)
     )
 
 
@@ -178,7 +178,7 @@ def _alone(options: argparse.Namespace) -> None:
 
 
 def _together(number: int, options: argparse.Namespace, meeting: str) -> None:
-    """One of several processes that train one model on different pictures and average their gradients."""
+    """One of several processes that train one model on different images and average their gradients."""
     dist.init_process_group(
         "gloo", init_method=f"file://{meeting}/store", rank=number, world_size=options.processes
     )

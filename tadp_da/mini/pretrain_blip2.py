@@ -1,9 +1,9 @@
 """The captioner: a BLIP-2 (ViT, Q-Former, OPT) small enough to train from scratch on two cores.
 
-The real BLIP-2 starts from a pretrained ViT, trains the Q-Former on tasks of its own, and only then meets a
-pretrained language model. Here all three start from nothing and together, so each of the first two has a task of its
-own during training: the ViT says for every patch what it shows and whether the middle of a countable thing lies there,
-the Q-Former says how many there are. Without these, counting has to be found through the language model alone.
+The real BLIP-2 starts from a pretrained ViT, trains the Q-Former on tasks of its own, and only then adds a
+pretrained language model. Here all three are trained from scratch together, so each of the first two has an auxiliary
+task: the ViT classifies every patch and detects the center of countable things in it, the Q-Former counts them. Without
+these, counting would have to be learned through the language model alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from transformers import (
     GPT2Tokenizer,
 )
 
-from tadp_da.mini.pretrain_data import COUNTED, PATCH, Pictures, mirrored
+from tadp_da.mini.pretrain_data import COUNTED, PATCH, TrainingImages, mirrored
 from tadp_da.mini.pretrain_loop import Budget, Draw, Schedule, Training, train
 from tadp_da.mini.pretrain_vae import recoloured
 from tadp_da.mini.word_tokens import IMAGE
@@ -36,7 +36,7 @@ WIDTH = 128
 
 
 def new_config(tokenizer: GPT2Tokenizer, size: int = 128, width: int = WIDTH) -> Blip2Config:
-    """The captioner's shape: patches of 8 pixels, because a distant person is no wider."""
+    """The captioner's architecture: patches of 8 pixels, the width of a distant person."""
     common = {"hidden_size": width, "num_attention_heads": 4, "initializer_range": 0.02}
     return Blip2Config(
         vision_config={
@@ -65,13 +65,13 @@ def new_processor(tokenizer: GPT2Tokenizer, size: int = 128) -> Blip2Processor:
     return Blip2Processor(images, tokenizer, num_query_tokens=QUERIES)
 
 
-class Captioner(nn.Module):
-    """BLIP-2 and the heads of its parts' own tasks, which are left behind after training."""
+class TrainableCaptioner(nn.Module):
+    """BLIP-2 and the heads of the auxiliary tasks, which are discarded after training."""
 
     def __init__(self, config: Blip2Config) -> None:
         super().__init__()
         self.blip2 = Blip2ForConditionalGeneration(config)
-        # transformers starts all queries at zero: equal queries get equal gradients and stay equal for ever
+        # transformers starts all queries at zero: equal queries get equal gradients and stay equal
         nn.init.normal_(self.blip2.query_tokens, std=0.5)
         self.patches = nn.Linear(config.vision_config.hidden_size, len(CLASSES) + len(COUNTED))
         self.counts = nn.Linear(QUERIES * config.qformer_config.hidden_size, len(COUNTED) * MOST)
@@ -86,8 +86,8 @@ class Captioner(nn.Module):
         return output.logits, self.patches(seen).unflatten(1, (side, side)), counts.unflatten(1, (-1, MOST))
 
 
-def spoiled(images: Tensor, draw: Draw) -> Tensor:
-    """Random brightness, contrast, colour, blur and noise (b 3 h w in -1..1): words must not hang on one look."""
+def distorted(images: Tensor, draw: Draw) -> Tensor:
+    """Random brightness, contrast, colour, blur and noise (b 3 h w in -1..1): captions must not depend on one look."""
     count = len(images)
     images = recoloured(images, draw, 0.3)
     contrast = draw.uniform(0.6, 1.3, count, 1, 1, 1)
@@ -100,17 +100,17 @@ def spoiled(images: Tensor, draw: Draw) -> Tensor:
     return (images + noise).clamp(-1, 1)
 
 
-def _batch(pictures: Pictures, draw: Draw, batch: int) -> tuple[Tensor, Tensor, list[str]]:
-    chosen = draw.indices(len(pictures), batch)
-    images = torch.from_numpy(pictures.images[chosen]).permute(0, 3, 1, 2).float() / 127.5 - 1
-    cells = torch.from_numpy(pictures.cells[chosen]).float()
+def _batch(data: TrainingImages, draw: Draw, batch: int) -> tuple[Tensor, Tensor, list[str]]:
+    chosen = draw.indices(len(data), batch)
+    images = torch.from_numpy(data.images[chosen]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    cells = torch.from_numpy(data.cells[chosen]).float()
     flip = draw.uniform(0, 1, batch, 1, 1, 1) < 0.5
     images, cells = torch.where(flip, images.flip(-1), images), torch.where(flip, cells.flip(2), cells)
     captions = [
-        mirrored(pictures.captions[index]) if mirror else pictures.captions[index]
+        mirrored(data.captions[index]) if mirror else data.captions[index]
         for index, mirror in zip(chosen, flip.flatten().tolist(), strict=True)
     ]
-    return spoiled(images, draw), cells, captions
+    return distorted(images, draw), cells, captions
 
 
 def _tokens(tokenizer: GPT2Tokenizer, captions: list[str]) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,15 +127,15 @@ def _tokens(tokenizer: GPT2Tokenizer, captions: list[str]) -> tuple[Tensor, Tens
 
 
 def _losses(
-    model: Captioner,
+    model: TrainableCaptioner,
     tokenizer: GPT2Tokenizer,
     mean: Tensor,
     std: Tensor,
-    pictures: Pictures,
+    data: TrainingImages,
     batch: int,
     draw: Draw,
 ) -> dict[str, Tensor]:
-    images, cells, captions = _batch(pictures, draw, batch)
+    images, cells, captions = _batch(data, draw, batch)
     tokens, attention, targets = _tokens(tokenizer, captions)
     with torch.autocast("cpu", torch.bfloat16):
         scores, patches, counts = model((images / 2 + 0.5 - mean) / std, tokens, attention)
@@ -143,7 +143,7 @@ def _losses(
     share = cells[..., : len(CLASSES)]
     share = share / share.sum(-1, keepdim=True).clamp(min=1)
     classes = -(share * patches[..., : len(CLASSES)].log_softmax(-1)).sum(-1).mean()
-    # a thing stands in few patches: weigh those up, or the head answers "nothing" everywhere
+    # few patches contain a thing: weight them up, or the head predicts "nothing" everywhere
     things = F.binary_cross_entropy_with_logits(
         patches[..., len(CLASSES) :], cells[..., len(CLASSES) :].clamp(max=1), pos_weight=torch.tensor(5.0)
     )
@@ -154,23 +154,23 @@ def _losses(
 
 
 def train_blip2(
-    pictures: Pictures, tokenizer: GPT2Tokenizer, budget: Budget, work: Path, seed: int,
+    data: TrainingImages, tokenizer: GPT2Tokenizer, budget: Budget, work: Path, seed: int,
     schedule: Schedule = SCHEDULE, batch: int = 32,
 ) -> nn.Module:  # fmt: skip
     """Train end to end with the language-model loss on the captions of all pretraining looks."""
     torch.manual_seed(seed)
-    model = Captioner(new_config(tokenizer, pictures.size))
-    images = new_processor(tokenizer, pictures.size).image_processor
+    model = TrainableCaptioner(new_config(tokenizer, data.size))
+    images = new_processor(tokenizer, data.size).image_processor
     mean, std = (torch.tensor(values)[:, None, None] for values in (images.image_mean, images.image_std))
     return train(
-        model, lambda draw: _losses(model, tokenizer, mean, std, pictures, batch, draw), budget, schedule,
+        model, lambda draw: _losses(model, tokenizer, mean, std, data, batch, draw), budget, schedule,
         work / "blip2", seed,
     )  # fmt: skip
 
 
 def load_captioner(tokenizer: GPT2Tokenizer, work: Path, size: int = 128) -> Blip2ForConditionalGeneration:
     """The captioner with the averaged weights of the last checkpoint, finished or not."""
-    model = Captioner(new_config(tokenizer, size))
+    model = TrainableCaptioner(new_config(tokenizer, size))
     state = Training(model, work / "blip2", SCHEDULE)
     if not state.resume():
         raise FileNotFoundError(f"{state.checkpoint} does not exist: run the stage 'blip2' first")

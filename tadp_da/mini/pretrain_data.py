@@ -1,4 +1,4 @@
-"""What the pretraining sees: scenes of the drawn world, each in one look, drawn once; and the words for them."""
+"""Data of the pretraining: scenes of the drawn world, each in one look, drawn once; and the vocabulary."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ PATCH = 8
 COUNTED = ("car", "person", "tree")
 DAY_SHARE = 0.45
 CHUNK = 250
-# what a patch full of it adds to the weight of the patch, see `emphasis`
+# added to the weight of a patch that the class fills, see `emphasis`
 EMPHASIS = {"car": 2.0, "person": 16.0}
-RARE_WORD = "sks"  # one token for a concept to take over; it is in no training text
+RARE_WORD = "sks"  # one token for a concept to use; not in any training text
 _LABELS = {CLASSES.index("car"): 0, CLASSES.index("person"): 1, CLASSES.index("vegetation"): 2}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Which pictures: `scenes` of them, `size` pixels square, from the world `seed`."""
+class DataPlan:
+    """Which images: `scenes` of them, `size` pixels square, from the world `seed`."""
 
     seed: int
     scenes: int
@@ -42,16 +42,16 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """The cache folder of these pictures."""
+        """The cache folder of these images."""
         return f"data-seed{self.seed}-{self.size}px"
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """n pictures of h = w pixels.
+class TrainingImages:
+    """n images of h = w pixels.
 
     images: uint8 (n h w 3). captions: content, no style. looks: names. cells: uint8 (n h/8 w/8 11), per patch the
-    pixels of each class (0..64), then whether the middle of a car, a person or a tree lies in it.
+    pixels of each class (0..64), then whether the middle of a car, a person or a tree is in it.
     """
 
     images: NDArray[np.uint8]
@@ -64,13 +64,13 @@ class Pictures:
 
     @property
     def size(self) -> int:
-        """Side of the pictures in pixels."""
+        """Side of the images in pixels."""
         return self.images.shape[2]
 
-    def part(self, start: int, stop: int) -> Pictures:
-        """The pictures start .. stop - 1."""
+    def part(self, start: int, stop: int) -> TrainingImages:
+        """The images start .. stop - 1."""
         cut = slice(start, stop)
-        return Pictures(self.images[cut], self.captions[cut], self.looks[cut], self.cells[cut])
+        return TrainingImages(self.images[cut], self.captions[cut], self.looks[cut], self.cells[cut])
 
 
 def trained_looks() -> list[str]:
@@ -79,14 +79,14 @@ def trained_looks() -> list[str]:
 
 
 def look_of(seed: int, index: int) -> str:
-    """The look of picture `index`: day for 45 % of them, another pretraining look for the rest."""
+    """The look of image `index`: day for 45 % of them, another pretraining look for the rest."""
     rng = np.random.default_rng([seed, index, 1])
     others = [name for name in trained_looks() if name != "day"]
     return "day" if rng.random() < DAY_SHARE else others[int(rng.integers(len(others)))]
 
 
 def cells_of(scene: Scene) -> NDArray[np.uint8]:
-    """What each patch of 8 x 8 pixels shows, (h/8 w/8 11), see `Pictures`."""
+    """What each patch of 8 x 8 pixels shows, (h/8 w/8 11), see `Images`."""
     rows, columns = (side // PATCH for side in scene.mask.shape)
     cells = np.zeros((rows, columns, len(CLASSES) + len(COUNTED)), np.uint8)
     patches = scene.mask[: rows * PATCH, : columns * PATCH].reshape(rows, PATCH, columns, PATCH)
@@ -101,7 +101,7 @@ def cells_of(scene: Scene) -> NDArray[np.uint8]:
     return cells
 
 
-def _draw_chunk(plan: Plan, folder: Path, start: int) -> None:
+def _draw_chunk(plan: DataPlan, folder: Path, start: int) -> None:
     path = folder / f"{start:06d}.npz"
     if path.exists():
         return
@@ -120,8 +120,8 @@ def _draw_chunk(plan: Plan, folder: Path, start: int) -> None:
     atomic(path, write)
 
 
-def draw_all(plan: Plan, work: Path, processes: int = 2) -> Path:
-    """Draw what is not there yet, in chunks, into `work/<plan.name>`."""
+def draw_all(plan: DataPlan, work: Path, processes: int = 2) -> Path:
+    """Draw what is missing, in chunks, into `work/<plan.name>`."""
     folder = work / plan.name
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, plan.scenes, CHUNK)
@@ -131,12 +131,12 @@ def draw_all(plan: Plan, work: Path, processes: int = 2) -> Path:
         if processes > 1:
             run = stack.enter_context(ProcessPoolExecutor(processes, mp_context=get_context("spawn"))).map
         for done, _ in enumerate(run(draw, starts), 1):
-            print(f"data {min(done * CHUNK, plan.scenes)} of {plan.scenes} pictures", flush=True)
+            print(f"data {min(done * CHUNK, plan.scenes)} of {plan.scenes} images", flush=True)
     return folder
 
 
-def load(plan: Plan, work: Path, images: bool = True) -> Pictures:
-    """The pictures that `draw_all` drew; without `images`, an empty image array saves the memory."""
+def load(plan: DataPlan, work: Path, images: bool = True) -> TrainingImages:
+    """The images that `draw_all` drew; without `images`, an empty image array saves the memory."""
     parts: dict[str, list[NDArray[Any]]] = {"images": [], "captions": [], "looks": [], "cells": []}
     for start in range(0, plan.scenes, CHUNK):
         path = work / plan.name / f"{start:06d}.npz"
@@ -151,17 +151,17 @@ def load(plan: Plan, work: Path, images: bool = True) -> Pictures:
     captions, looks = whole["captions"].tolist(), whole["looks"].tolist()
     if len(captions) < plan.scenes:
         raise ValueError(
-            f"{work / plan.name} holds {len(captions)} pictures, {plan.scenes} were asked for: remove its last "
+            f"{work / plan.name} holds {len(captions)} images, {plan.scenes} were requested: remove its last "
             f"file and run the stage 'data' again"
         )
-    return Pictures(whole["images"], captions[: plan.scenes], looks[: plan.scenes], whole["cells"])
+    return TrainingImages(whole["images"], captions[: plan.scenes], looks[: plan.scenes], whole["cells"])
 
 
 def emphasis(cells: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """How much the error in each patch counts, (... rows columns), with a mean of 1 per picture.
+    """How much the error in each patch counts, (... rows columns), with a mean of 1 per image.
 
-    A person covers one patch in a hundred: in a plain mean over the picture, a denoiser gains nearly nothing by drawing
-    them.
+    A person covers one patch in a hundred: in a plain mean over the image, a denoiser would gain almost nothing by
+    drawing them.
     """
     weight = np.ones(cells.shape[:-1], np.float32)
     for name, more in EMPHASIS.items():
@@ -176,7 +176,7 @@ def mirrored(caption: str) -> str:
 
 
 def prompt(caption: str, look: str, cells: NDArray[np.uint8], rng: np.random.Generator) -> str:
-    """A random training text for a picture: empty (10 %), its caption, part of it or names of its classes, and most
+    """A random training text for a image: empty (10 %), its caption, part of it or names of its classes, and most
     often the words of its look around that."""
     kind = rng.random()
     if kind < 0.10:
@@ -216,8 +216,8 @@ def prompt_words() -> list[str]:
 
 
 def vocabularies(work: Path) -> tuple[list[str], list[str]]:
-    """The words of prompts and of captions, fixed in `work/words.json` when first asked for: token numbers must not
-    move under half-trained weights when the world learns a word."""
+    """The words of prompts and of captions, fixed in `work/words.json` on first use: token ids must not change
+    under partially trained weights when the world gets a new word."""
     path = work / "words.json"
     if not path.exists():
         words = {"prompts": prompt_words(), "captions": caption_words()}

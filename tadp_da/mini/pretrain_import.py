@@ -23,7 +23,7 @@ from tadp_da.mini.word_tokens import clip_tokenizer, opt_tokenizer
 def import_weights(weights: Path, work: Path, size: int = 128) -> None:
     """Make `work` a folder in which every training stage is at step 0 with the weights of the folder `weights`.
 
-    `size` is the side of the pictures in pixels. Raises FileExistsError where `work` already holds a stage, and
+    `size` is the side of the images in pixels. Raises FileExistsError where `work` already holds a stage, and
     ValueError where the world's words are not those of the tokenizers.
     """
     if kept := sorted(work.glob("*/checkpoint.pt")):
@@ -49,7 +49,7 @@ def import_weights(weights: Path, work: Path, size: int = 128) -> None:
     _start(denoiser, work / "unet", pretrain_unet.SCHEDULE)
 
     torch.manual_seed(0)  # the heads
-    whole = pretrain_blip2.Captioner(pretrain_blip2.new_config(opt, size))
+    whole = pretrain_blip2.TrainableCaptioner(pretrain_blip2.new_config(opt, size))
     whole.blip2.load_state_dict(Blip2ForConditionalGeneration.from_pretrained(captioner).state_dict())
     _start(whole, work / "blip2", pretrain_blip2.SCHEDULE)
 

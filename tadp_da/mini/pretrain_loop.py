@@ -26,7 +26,7 @@ Loss = Callable[["Draw"], dict[str, Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How long a stage trains: either `minutes` of its own running time, resumed runs included, or `steps`."""
+    """Length of a training stage: either `minutes` of its own running time, resumed runs included, or `steps`."""
 
     minutes: float | None = None
     steps: int | None = None
@@ -63,7 +63,7 @@ class Schedule:
 
 
 def rank() -> tuple[int, int]:
-    """This process' number and how many train together: (0, 1) unless torch.distributed runs."""
+    """Rank of this process and number of processes: (0, 1) unless torch.distributed runs."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
@@ -86,12 +86,12 @@ class Draw:
         return low + (high - low) * torch.rand(*shape, generator=self.torch)
 
     def indices(self, count: int, batch: int) -> np.ndarray[Any, Any]:
-        """`batch` of `count` indices; every index comes once before any comes twice."""
+        """`batch` of `count` indices; every index occurs once before any occurs twice."""
         order = np.arange(self.turn * batch, (self.turn + 1) * batch)
         return np.array([_order(self.seed, count, int(i) // count)[int(i) % count] for i in order])
 
 
-@lru_cache(maxsize=2)  # a batch lies in one epoch or across the border of two
+@lru_cache(maxsize=2)  # a batch is within one epoch or crosses into the next
 def _order(seed: int, count: int, epoch: int) -> np.ndarray[Any, Any]:
     return np.random.default_rng([seed, count, epoch]).permutation(count)
 
@@ -128,7 +128,7 @@ class Training:
 
     @property
     def checkpoint(self) -> Path:
-        """Where the state is kept."""
+        """File of the state."""
         return self.folder / "checkpoint.pt"
 
     def resume(self) -> bool:
@@ -142,7 +142,7 @@ class Training:
         return True
 
     def save(self) -> None:
-        """Save the state, whole or not at all."""
+        """Save the state atomically."""
         state = {
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -193,7 +193,7 @@ def _average(gradients: list[Tensor]) -> None:
 
 
 def _agreed(seconds: float) -> float:
-    """The first process' clock, so that all stop at the same step."""
+    """The clock of the first process, so that all stop at the same step."""
     clock = torch.tensor([seconds], dtype=torch.float64)
     if rank()[1] > 1:
         dist.broadcast(clock, 0)

@@ -46,7 +46,7 @@ def new_scheduler() -> DDIMScheduler:
 
 
 def new_unet(size: int = 32, widths: tuple[int, ...] = WIDTHS) -> UNet2DConditionModel:
-    """An untrained denoiser; text attention where the picture is 1/8 and 1/16 of its pixels (and in the middle)."""
+    """An untrained denoiser; text attention where the image is 1/8 and 1/16 of its pixels (and in the middle)."""
     return UNet2DConditionModel(
         sample_size=size,
         in_channels=4,
@@ -96,7 +96,7 @@ class Denoiser(nn.Module):
 def weight(scheduler: DDIMScheduler, times: Tensor) -> Tensor:
     """Loss weights of v-prediction: (min(SNR, 5) + 1) / (SNR + 1).
 
-    Min-SNR (Hang et al., 2023) weights the clean picture's error by min(SNR, 5), which for v would give nothing to the
+    Min-SNR (Hang et al., 2023) weights the clean image's error by min(SNR, 5), which for v would give nothing to the
     pure-noise step; one more, v's own weight there, keeps that step in training.
     """
     alpha = scheduler.alphas_cumprod[times]
@@ -142,7 +142,7 @@ def weights_on_latents(weights: Emphasis, flip: NDArray[np.int64], side: int) ->
 
 
 def weights_in_noise(weights: Tensor, clean: Tensor) -> Tensor:
-    """Weights (b u v) drawn to 1 as noise hides the picture; `clean` (b) is the picture's share of the variance.
+    """Weights (b u v) drawn to 1 as noise hides the image; `clean` (b) is the image's share of the variance.
 
     Where noise hides everything, a weight on people would change how likely the denoiser finds them and not how well
     it draws them: a model trained so drew people whatever the prompt counted.
@@ -154,10 +154,10 @@ def trainable(
     latents: Tensor, emphasis: Emphasis, tokenizer: CLIPTokenizer, prompt: Prompt, budget: Budget, work: Path,
     seed: int, schedule: Schedule = SCHEDULE, batch: int = 24,
 ) -> nn.Module:  # fmt: skip
-    """Train on latents (n 2 4 u v: a picture and its mirror image).
+    """Train on latents (n 2 4 u v: a image and its mirror image).
 
-    Their errors are weighted by `emphasis` (n rows columns, of the picture, not its mirror image) as far as noise lets
-    the picture be seen; `prompt(n, mirror, draw)` is a text for picture n or its mirror image.
+    Their errors are weighted by `emphasis` (n rows columns, of the image, not its mirror image) as far as noise lets
+    the image be seen; `prompt(n, mirror, draw)` is a text for image n or its mirror image.
     """
     torch.manual_seed(seed)
     model, scheduler = Denoiser(tokenizer, latents.shape[-1]), new_scheduler()

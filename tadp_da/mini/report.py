@@ -27,7 +27,7 @@ from tadp_da.mini.pretrain_export import CAPTIONER, DIFFUSION
 from tadp_da.mini.styles import LOOKS, render
 from tadp_da.mini.world import Scene, draw_scene, parse_counts
 
-SEED = 1000  # a world that no picture of the pretraining comes from
+SEED = 1000  # a world that no image of the pretraining comes from
 PROMPT = "a city street with two cars, a person and three trees"
 COUNTED_PROMPTS = (
     "a photo of a city street",
@@ -38,7 +38,7 @@ COUNTED_PROMPTS = (
 STEPS, GUIDANCE = 30, 3.0
 NEW_TOKENS = 48
 Rows = dict[str, dict[str, float]]
-Picture = NDArray[np.uint8]
+RGBImage = NDArray[np.uint8]
 
 
 class Captions:
@@ -49,19 +49,19 @@ class Captions:
         self.processor = Blip2Processor.from_pretrained(folder)
         self.model = Blip2ForConditionalGeneration.from_pretrained(folder).eval()
 
-    def __call__(self, images: Sequence[Picture | Image.Image], batch: int = 32) -> list[str]:
+    def __call__(self, images: Sequence[RGBImage | Image.Image], batch: int = 32) -> list[str]:
         """One caption for each RGB image (h w 3)."""
-        said: list[str] = []
+        found: list[str] = []
         for start in range(0, len(images), batch):
             inputs = self.processor(images=list(images[start : start + batch]), return_tensors="pt")
             tokens = self.model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
-            said += [text.strip() for text in self.processor.batch_decode(tokens, skip_special_tokens=True)]
-        return said
+            found += [text.strip() for text in self.processor.batch_decode(tokens, skip_special_tokens=True)]
+        return found
 
 
-def agreement(said: Sequence[Mapping[str, int]], true: Sequence[Mapping[str, int]]) -> dict[str, float]:
+def agreement(found: Sequence[Mapping[str, int]], true: Sequence[Mapping[str, int]]) -> dict[str, float]:
     """Percent of pairs with the same count of each thing, and of all three."""
-    same = np.array([[a[thing] == b[thing] for thing in COUNTED] for a, b in zip(said, true, strict=True)])
+    same = np.array([[a[thing] == b[thing] for thing in COUNTED] for a, b in zip(found, true, strict=True)])
     rates = dict(zip(COUNTED, (100 * same.mean(0)).tolist(), strict=True))
     return {**rates, "all": 100 * float(same.all(1).mean())}
 
@@ -83,8 +83,8 @@ def psnr(images: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 def reconstructions(
     vae: AutoencoderKL, scenes: Sequence[Scene], seed: int, shown: int = 4
-) -> tuple[Rows, Picture]:
-    """PSNR per look through the autoencoder, and for each look a row of pictures, reconstructions to their right."""
+) -> tuple[Rows, RGBImage]:
+    """PSNR per look through the autoencoder, and for each look a row of images, reconstructions to their right."""
     rows: Rows = {}
     strips = []
     for look in LOOKS:
@@ -103,9 +103,9 @@ def _through(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
     return decoded.clamp(-1, 1)
 
 
-def sample(pipeline: StableDiffusionPipeline, prompts: Sequence[str], seeds: Sequence[int]) -> list[Picture]:
-    """One RGB picture per prompt and seed."""
-    drawn: list[Picture] = []
+def sample(pipeline: StableDiffusionPipeline, prompts: Sequence[str], seeds: Sequence[int]) -> list[RGBImage]:
+    """One RGB image per prompt and seed."""
+    drawn: list[RGBImage] = []
     for start in range(0, len(prompts), 16):
         part = slice(start, start + 16)
         noise = [torch.Generator().manual_seed(seed) for seed in seeds[part]]
@@ -117,7 +117,7 @@ def sample(pipeline: StableDiffusionPipeline, prompts: Sequence[str], seeds: Seq
     return drawn
 
 
-def sample_grid(pipeline: StableDiffusionPipeline, prompts: Sequence[str], columns: int = 8) -> Picture:
+def sample_grid(pipeline: StableDiffusionPipeline, prompts: Sequence[str], columns: int = 8) -> RGBImage:
     """One row of samples per prompt; the same noise in each column."""
     drawn = sample(
         pipeline, [text for text in prompts for _ in range(columns)], [*range(columns)] * len(prompts)
@@ -129,11 +129,11 @@ def sample_counts(pipeline: StableDiffusionPipeline, captions: Captions, scenes:
     """Whether samples hold what their prompt counts, read by the captioner; and as a control, whether they hold what
     the prompt of another sample counts."""
     prompts = [f"a photo of {scene.caption}" for scene in scenes]
-    said = [parse_counts(text) for text in captions(sample(pipeline, prompts, range(len(prompts))))]
-    asked = [parse_counts(text) for text in prompts]
+    found = [parse_counts(text) for text in captions(sample(pipeline, prompts, range(len(prompts))))]
+    expected = [parse_counts(text) for text in prompts]
     return {
-        "the prompt's own counts": agreement(said, asked),
-        "another prompt's counts (control)": agreement(said, asked[1:] + asked[:1]),
+        "the prompt's own counts": agreement(found, expected),
+        "another prompt's counts (control)": agreement(found, expected[1:] + expected[:1]),
     }
 
 
@@ -161,8 +161,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(options.weights / DIFFUSION)
     pipeline.set_progress_bar_config(disable=True)
     captions = Captions(options.weights)
-    ratios, picture = reconstructions(pipeline.vae, scenes[:32], SEED)
-    Image.fromarray(picture).save(options.out / "reconstructions.jpg", quality=88)
+    ratios, sheet = reconstructions(pipeline.vae, scenes[:32], SEED)
+    Image.fromarray(sheet).save(options.out / "reconstructions.jpg", quality=88)
     looks = [LOOKS[look].templates[0].format(caption=PROMPT) for look in trained_looks()]
     for name, prompts in (("samples", looks), ("counts", COUNTED_PROMPTS)):
         Image.fromarray(sample_grid(pipeline, prompts)).save(options.out / f"{name}.jpg", quality=88)

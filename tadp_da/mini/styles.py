@@ -23,7 +23,7 @@ Renderer = Callable[[Scene, np.random.Generator], NDArray[np.uint8]]
 class Look:
     """One look: its caption templates contain ``{caption}``; ``held_out`` looks are never seen in pretraining.
 
-    medium: what the picture is (photo, painting, ...). style: the word for the look, as it would be said.
+    medium: what the image is (photo, painting, ...). style: the word for the look in captions.
     """
 
     name: str

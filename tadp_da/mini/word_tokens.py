@@ -1,7 +1,7 @@
 """Small tokenizers in the file formats of CLIP and of OPT (GPT-2), learned from a list of words.
 
-Byte-pair encoding is trained until every given word is a single token. Merges are learned and never written by hand:
-those interact, so that one word's merge splits another word.
+Byte-pair encoding is trained until every given word is a single token. Merges are learned, because merges
+written by hand interact: one word's merge may split another word.
 Any other text is still encodable, in pieces down to single bytes.
 """
 
@@ -34,7 +34,7 @@ def _merges(words: list[str], suffix: str) -> list[tuple[str, str]]:
     """Byte-pair encoding of `words` (in byte-level letters): the merges, in order, that make one token of each.
 
     The trainer of the `tokenizers` library breaks ties in hash order, differently in each process; here the first pair
-    of the alphabet wins, so that the same words get the same numbers for ever.
+    of the alphabet wins, so that the same words always get the same ids.
     """
     split = [[*word[:-1], word[-1] + suffix] for word in words]
     merges = []
@@ -69,7 +69,7 @@ def _vocabulary(pieces: Iterable[str]) -> dict[str, int]:
 def clip_tokenizer(words: Iterable[str]) -> CLIPTokenizer:
     """A `CLIPTokenizer` (77 positions) in which each of `words` is one token.
 
-    The vocabulary is laid out as CLIP's own: bytes, bytes that end a word, merges, start and end of text.
+    The vocabulary has the layout of CLIP's: bytes, bytes that end a word, merges, start and end of text.
     """
     merges = _merges(sorted(set(words)), "</w>")
     letters = _alphabet()
@@ -81,7 +81,7 @@ def clip_tokenizer(words: Iterable[str]) -> CLIPTokenizer:
 
 def opt_tokenizer(words: Iterable[str], length: int) -> GPT2Tokenizer:
     """A `GPT2Tokenizer` with OPT's special tokens in which each of `words`, with or without a space before it, is one
-    token. A text starts with `</s>`, as OPT's do; `<image>` stands where BLIP-2 puts its queries."""
+    token. A text starts with `</s>`, as OPT's do; `<image>` marks the positions of BLIP-2's queries."""
     plain = sorted(set(words))
     merges = _merges([*plain, *(_SPACE + word for word in plain)], "")
     pieces = ["<s>", OPT_PAD, OPT_END, *_alphabet(), *("".join(pair) for pair in merges), IMAGE]

@@ -1,4 +1,4 @@
-"""Street scenes drawn by our own code: image, class mask, depth, boxes and a truthful caption.
+"""Procedurally drawn street scenes: image, class mask, depth, boxes and a truthful caption.
 
 Everything is a function of (seed, index, size). ``contact_sheet.py`` draws all looks.
 """
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tadp_da.mini._canvas import Canvas
 from tadp_da.mini._grammar import NOUNS, make_caption, parse_counts
 from tadp_da.mini._ground import SKY, draw_ground, draw_sky
-from tadp_da.mini._layout import FAR, Actor, Camera, Plan, make_plan
+from tadp_da.mini._layout import FAR, Actor, Camera, ScenePlan, make_plan
 from tadp_da.mini._things import draw_building, draw_car, draw_person, draw_pole, draw_skyline, draw_tree
 
 __all__ = ["CLASSES", "PALETTE", "SKY_DEPTH", "Box", "Camera", "Scene", "draw_scene", "parse_counts"]
@@ -25,7 +25,7 @@ PALETTE = (
     (70, 130, 180), (86, 86, 96), (128, 64, 128), (244, 35, 232), (107, 142, 35), (220, 200, 60), (0, 0, 160),
     (220, 20, 60),
 )  # fmt: skip
-"""Colours of the classes in pictures of masks."""
+"""Colours of the classes in images of masks."""
 
 SKY_DEPTH = 200.0
 """Depth of the sky in metres: further than anything else (the street ends at 80 m)."""
@@ -48,7 +48,7 @@ class Box:
 class Scene:
     """One street scene; arrays share height h and width w.
 
-    image: uint8 (h, w, 3), the plain day picture. mask: uint8 (h, w), class ids. depth: float32 (h, w), metres.
+    image: uint8 (h, w, 3), the plain day image. mask: uint8 (h, w), class ids. depth: float32 (h, w), metres.
     ident: int32 (h, w), one number per thing (below 8: stuff). part: uint8 (h, w), see ``_canvas``: lamps, windows, ...
     boxes: cars, people, poles and trees (as vegetation). counts: visible cars, people and trees, as the caption says.
     lamps: lamp heads, headlights: the fronts of oncoming cars, beams: where light cones start, all (x, y, z) in metres.
@@ -78,7 +78,9 @@ def _check(size: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def _paint(rng: np.random.Generator, plan: Plan, canvas: Canvas) -> tuple[list[int], list[tuple[Actor, int]]]:
+def _paint(
+    rng: np.random.Generator, plan: ScenePlan, canvas: Canvas
+) -> tuple[list[int], list[tuple[Actor, int]]]:
     """Paint all things far to near. Returns the class of every ident, and (actor, ident) for the countable things."""
     classes = [*range(FIRST_THING), 1, 4]
     draw_skyline(canvas, rng, plan, (FIRST_THING, FIRST_THING + 1))
@@ -102,7 +104,7 @@ def _paint(rng: np.random.Generator, plan: Plan, canvas: Canvas) -> tuple[list[i
     return classes, placed
 
 
-def _depth(plan: Plan, camera: Camera, ident: NDArray[np.int32], actors: list[tuple[Actor, int]]
+def _depth(plan: ScenePlan, camera: Camera, ident: NDArray[np.int32], actors: list[tuple[Actor, int]]
            ) -> NDArray[np.float32]:  # fmt: skip
     """Metres per pixel: the ground by its plane, things by their distance, facades between their two ends."""
     height, width = ident.shape
@@ -175,7 +177,7 @@ def draw_scene(seed: int, index: int, size: tuple[int, int] = (128, 128)) -> Sce
         boxes, counts, doubtful = _boxes(ident, actors)
         if not doubtful:
             break
-        # Rare: someone peeps out behind two others. Without them the caption is true beyond dispute.
+        # Rare: someone is barely visible behind two others. Remove them, so that the caption is unambiguous.
         plan = replace(plan, actors=tuple(a for a in plan.actors if a not in doubtful))
     mask = np.asarray(classes, np.uint8)[ident]
     camera = plan.camera.scaled(0.5)

@@ -1,11 +1,12 @@
-"""The cache of what frozen networks say: latents of pictures, embeddings of prompts, captions, shared by all runs.
+"""The cache of outputs of frozen networks: latents of images, embeddings of prompts, captions, shared by all runs.
 
-An entry is one safetensors file, found by the hash of everything that it was made from, so that nothing stale can be
-found: a change makes another key. The plain facts behind the key lie in the file, for ``tadp-da cache why``.
+An entry is one safetensors file, named by the hash of everything that it depends on, so that a stale entry cannot be
+found: any change gives another key. The facts behind the key are in the file, for ``tadp-da cache why``.
 
-A file is written aside and renamed, hence whole or absent, and read without a lock. What is missing is made under a
-lock of its own, so that runs which share the folder share the work: one makes an entry, the others wait and read it.
-The system frees the lock of a process that dies; for one that hangs others wait a while, then make the entry too.
+A file is written to a temporary name and renamed, hence complete or absent, and read without a lock. What is missing is
+created under a lock of its own, so that runs which share the folder share the work: one creates an entry, the others
+wait and read it. The system releases the lock of a process that dies; if one hangs, others stop waiting after a while
+and create the entry too.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 OFF = "off"
 MOST = "20GB"
 _LOCK = ".lock"
-_ABANDONED = 3600  # seconds after which a draft or a lock is nobody's any more
-_PATIENCE = 120.0  # seconds that one waits for another to make an entry
+_ABANDONED = 3600  # seconds after which a draft or a lock belongs to no running process
+_PATIENCE = 120.0  # seconds to wait for another process to create an entry
 _log = logging.getLogger(__name__)
 
 
@@ -42,53 +43,52 @@ def location() -> Path | None:
     """``TADP_DA_CACHE``, else ``tadp_da`` in the user's cache folder (``XDG_CACHE_HOME``); None for ``off``.
 
     Raises:
-        UsageError: when there is no home folder to put it in.
+        UsageError: if there is no home folder to put it in.
     """
-    if told := os.environ.get("TADP_DA_CACHE", ""):
-        return None if told == OFF else Path(told).expanduser().absolute()
+    if chosen := os.environ.get("TADP_DA_CACHE", ""):
+        return None if chosen == OFF else Path(chosen).expanduser().absolute()
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
         return (base if base.is_absolute() else Path.home() / ".cache") / "tadp_da"
     except RuntimeError:
-        raise UsageError(
-            "there is no home folder to keep the cache in", fix="set TADP_DA_CACHE to a folder, or to off"
-        ) from None
+        fix = "set TADP_DA_CACHE to a folder, or to off"
+        raise UsageError("there is no home folder for the cache", fix=fix) from None
 
 
 def size_of(text: str, where: str) -> int:
     """Bytes from text such as ``10GB`` or ``500 MiB``.
 
     Raises:
-        UsageError: when it is no size.
+        UsageError: if it is not a size.
     """
     from pydantic import ByteSize, TypeAdapter, ValidationError
 
     try:
         return int(TypeAdapter(ByteSize).validate_python(text))
     except ValidationError:
-        raise UsageError(f"{text!r} is no size", where=where, fix="write for example 10GB") from None
+        raise UsageError(f"{text!r} is not a size", where=where, fix="write for example 10GB") from None
 
 
 def limit() -> int:
-    """Bytes that the cache may take: ``TADP_DA_CACHE_LIMIT`` or ``MOST``.
+    """Maximum size of the cache in bytes: ``TADP_DA_CACHE_LIMIT`` or ``MOST``.
 
     Raises:
-        UsageError: when the variable is no size.
+        UsageError: if the variable is not a size.
     """
     return size_of(os.environ.get("TADP_DA_CACHE_LIMIT", MOST), "TADP_DA_CACHE_LIMIT")
 
 
-def fault(folder: Path) -> str:
-    """Why a folder, made here if it is missing, cannot be trusted or used; empty when it can. A full or
-    read-only disk is no fault: what is there is still found."""
+def folder_problem(folder: Path) -> str:
+    """Why a folder, created here if missing, cannot be trusted or used; empty if it can. A full or read-only disk is
+    not a problem: existing entries are still found."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
-        told = folder.stat()
-        # pictures cannot be checked against their latents, so nobody else may lay any
-        if os.name == "posix" and told.st_uid != os.geteuid():
-            return f"it belongs to user {told.st_uid}, not to you ({os.geteuid()})"
-        if os.name == "posix" and told.st_mode & (stat.S_IWOTH | stat.S_IWGRP):
+        status = folder.stat()
+        # latents cannot be compared with their images, so nobody else may write any
+        if os.name == "posix" and status.st_uid != os.geteuid():
+            return f"it belongs to user {status.st_uid}, not to you ({os.geteuid()})"
+        if os.name == "posix" and status.st_mode & (stat.S_IWOTH | stat.S_IWGRP):
             return "others may write to it"
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"0")
@@ -99,25 +99,29 @@ def fault(folder: Path) -> str:
 
 
 def open_cache() -> Cache:
-    """The cache of this process. Where its folder cannot be used that is said once, and nothing is kept."""
+    """The cache of this process. If its folder cannot be used, a warning is given once and nothing is stored."""
     return _opened(location(), limit())
 
 
 @functools.cache
 def _opened(folder: Path | None, most: int) -> Cache:
-    if folder is not None and (why := fault(folder)):
-        _log.warning(
-            "going on without the cache %s: %s; set TADP_DA_CACHE to a folder of your own (chmod 700), or to off",
-            folder,
-            why,
+    if folder is not None and (problem := folder_problem(folder)):
+        _warn_once(
+            f"continuing without the cache {folder}: {problem}; set TADP_DA_CACHE to a folder of your own (chmod 700), "
+            "or to off"
         )
         folder = None
     return Cache(folder, most)
 
 
+@functools.cache
+def _warn_once(message: str) -> None:
+    _log.warning("%s", message)
+
+
 @dataclass
-class Counts:
-    """What came of the questions that this process asked."""
+class CacheCounts:
+    """Number of entries that this process found, created, and found damaged."""
 
     found: int = 0
     made: int = 0
@@ -125,15 +129,8 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A file of the cache.
-
-    Attributes:
-        path: the file.
-        kind: what it holds: latents, text, captions.
-        size: bytes.
-        used: when it was last asked for, in seconds of the epoch.
-    """
+class CacheEntry:
+    """A file of the cache: its path, kind (latents, text, captions), size in bytes, and time of last use (epoch)."""
 
     path: Path
     kind: str
@@ -145,24 +142,24 @@ class Cache:
     """Entries in a folder, one file each.
 
     Args:
-        folder: where they lie; None keeps nothing.
-        limit: bytes beyond which those go that were not asked for the longest.
+        folder: the folder; None stores nothing.
+        limit: size in bytes above which the least recently used entries are removed.
     """
 
     def __init__(self, folder: Path | None, limit: int) -> None:
-        self.folder, self.limit, self.counts = folder, limit, Counts()
-        self._unseen: float = float("inf")  # bytes written since the folder was last measured
+        self.folder, self.limit, self.counts = folder, limit, CacheCounts()
+        self._unmeasured: float = float("inf")  # bytes written since the size of the folder was last measured
 
     def get_or_create(
         self, kind: str, facts: Facts, make: Callable[[], dict[str, Tensor]], *, source: Path | None = None
     ) -> dict[str, Tensor]:
-        """The tensors of an entry: read where it stands whole, made and kept otherwise.
+        """The tensors of an entry: read if it exists intact, otherwise created and stored.
 
         Args:
-            kind: what they are; a folder of the cache.
-            facts: all that they depend on.
-            make: makes them, on the CPU.
-            source: the file that ``facts["image"]`` speaks of. One that changed while the entry was made is not kept.
+            kind: what they are; a sub-folder of the cache.
+            facts: everything that they depend on.
+            make: computes them, on the CPU.
+            source: the file whose digest is ``facts["image"]``. If it changes meanwhile, the entry is not stored.
         """
         return self.get_or_create_many(kind, [facts], lambda _: [make()], sources=[source])[0]
 
@@ -174,18 +171,20 @@ class Cache:
         *,
         sources: Sequence[Path | None],
     ) -> list[dict[str, Tensor]]:
-        """The tensors of several entries, those that are missing made in one go.
+        """The tensors of several entries, the missing ones computed together.
 
         Args:
-            kind: as for ``once``.
+            kind: as for :meth:`get_or_create`.
             asked: the facts of each.
-            make: makes those of the given places in ``asked``.
-            sources: the file of each, as for ``once``.
+            make: computes those at the given indices of ``asked``.
+            sources: the file of each, as for :meth:`get_or_create`.
         """
         found = {i: self.get(kind, facts) for i, facts in enumerate(asked)}
         if missing := [i for i, tensors in found.items() if tensors is None]:
-            with self._alone(kind, [asked[i] for i in missing]):
-                found |= {i: self.get(kind, asked[i]) for i in missing}  # another process may have been at it
+            with self._locks(kind, [asked[i] for i in missing]):
+                found |= {
+                    i: self.get(kind, asked[i]) for i in missing
+                }  # another process may have created them
                 missing = [i for i in missing if found[i] is None]
                 for i, made in zip(missing, make(missing) if missing else (), strict=True):
                     self.put(kind, asked[i], made, source=sources[i])
@@ -193,25 +192,28 @@ class Cache:
         return [tensors for tensors in found.values() if tensors is not None]
 
     @contextmanager
-    def _alone(self, kind: str, asked: Iterable[Facts]) -> Iterator[None]:
-        """Hold the locks of entries while they are made. Where one cannot be had, the work may be done twice."""
+    def _locks(self, kind: str, asked: Iterable[Facts]) -> Iterator[None]:
+        """Hold the locks of entries while they are created. Without a lock, the work may be done twice."""
         with ExitStack() as held:
             if self.folder is not None:
                 until = time.monotonic() + _PATIENCE  # for all of them together
-                # everybody takes them in one order, so that no two wait for each other
+                # every process takes them in the same order, so that no two wait for each other
                 for place in sorted({self._place(kind, facts) for facts in asked}):
                     try:
-                        _make_room(self.folder, place)
+                        _make_folders(self.folder, place)
                         patience = max(0.0, until - time.monotonic())
                         held.enter_context(locked(place.with_suffix(_LOCK), patience=patience))
                     except TimeoutError:
-                        _tell_of_wait(self.folder)
+                        _warn_once(
+                            f"another process has been creating entries of the cache {self.folder} for over "
+                            f"{_PATIENCE:.0f} s; they are created here too. Check whether it hangs"
+                        )
                     except OSError as error:
-                        _warn_of_loss(self.folder, error.strerror or type(error).__name__)
+                        self._warn_of_loss(error)
             yield
 
     def get(self, kind: str, facts: Facts) -> dict[str, Tensor] | None:
-        """The tensors of an entry; None where there is none, or one that is damaged."""
+        """The tensors of an entry; None if it is missing or damaged."""
         if self.folder is None:
             return None
         place = self._place(kind, facts)
@@ -222,65 +224,70 @@ class Cache:
         except (OSError, ValueError) as error:
             if isinstance(error, ValueError):
                 with suppress(OSError):
-                    place.unlink()  # it counts as damaged once, and is missing from then on
+                    place.unlink()  # counted as damaged once, missing from then on
             self.counts.damaged += 1
             if self.counts.damaged == 1:
                 _log.warning(
-                    "a damaged entry of the cache is made again: %s (%s); `tadp-da cache verify` looks for others",
+                    "a damaged entry of the cache is created again: %s (%s); `tadp-da cache verify` finds others",
                     place,
                     error,
                 )
             return None
         with suppress(OSError):
-            os.utime(place)  # the moment of its last use; file systems seldom keep track by themselves
+            os.utime(place)  # the time of its last use; file systems rarely record it themselves
         self.counts.found += 1
         return tensors
 
     def put(
         self, kind: str, facts: Facts, tensors: Mapping[str, Tensor], *, source: Path | None = None
     ) -> None:
-        """Keep tensors; a folder that has become full or unwritable is told of once, and nothing else happens."""
+        """Store tensors; if the folder is full or not writable, warn once and continue."""
         self.counts.made += 1
-        if self.folder is None or (source is not None and not _is(source, facts["image"])):
+        if self.folder is None or (source is not None and not _has_digest(source, facts["image"])):
             return
         place = self._place(kind, facts)
         try:
-            _make_room(self.folder, place)
-            self._unseen += write(place, tensors, facts, source)
-            if self._unseen > self.limit / 16:
+            _make_folders(self.folder, place)
+            self._unmeasured += write(place, tensors, facts, source)
+            if self._unmeasured > self.limit / 16:
                 self.prune(self.limit)
         except OSError as error:
-            _warn_of_loss(self.folder, error.strerror or type(error).__name__)
+            self._warn_of_loss(error)
 
-    def entries(self) -> Iterator[Entry]:
-        """Every entry, damaged ones too, in no order."""
+    def _warn_of_loss(self, error: OSError) -> None:
+        problem = error.strerror or type(error).__name__
+        _warn_once(
+            f"the cache {self.folder} cannot be written ({problem}); continuing without it. "
+            "Free space on its disk, set TADP_DA_CACHE to another folder, or run: tadp-da cache prune --to 1GB"
+        )
+
+    def entries(self) -> Iterator[CacheEntry]:
+        """Every entry, including damaged ones, in no particular order."""
         for path in self._files(ENTRY):
-            try:
-                told = path.stat()
-            except FileNotFoundError:  # another process prunes
-                continue
-            yield Entry(path, path.parent.parent.name, told.st_size, told.st_mtime)
+            with suppress(FileNotFoundError):  # another process prunes
+                status = path.stat()
+                yield CacheEntry(path, path.parent.parent.name, status.st_size, status.st_mtime)
 
     def prune(self, to: int) -> tuple[int, int]:
-        """Remove entries until they take at most ``to`` bytes, those first that were not asked for the longest; and
-        what killed processes left behind.
+        """Remove the least recently used entries until at most ``to`` bytes are left, and files of killed processes.
 
         Returns:
-            How many entries went, and their bytes.
+            Number of entries removed, and their bytes.
         """
         for left in (*self._files(DRAFT), *self._files(_LOCK)):
-            if (found := _stamp(left)) is not None and time.time() - found > _ABANDONED:
-                left.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > _ABANDONED:
+                    left.unlink()
         known = sorted(self.entries(), key=lambda entry: entry.used)
-        total, gone = sum(entry.size for entry in known), []
+        total, removed = sum(entry.size for entry in known), []
         for entry in known:
             if total <= to:
                 break
             entry.path.unlink(missing_ok=True)
             total -= entry.size
-            gone.append(entry.size)
-        self._unseen = 0
-        return len(gone), sum(gone)
+            removed.append(entry.size)
+        self._unmeasured = 0
+        return len(removed), sum(removed)
 
     def _files(self, ending: str) -> Iterator[Path]:
         if self.folder is None:
@@ -294,40 +301,14 @@ class Cache:
         return self.folder / kind / key[:2] / f"{key}{ENTRY}"
 
 
-def _is(source: Path, content: str) -> bool:
+def _has_digest(source: Path, digest: str) -> bool:
     try:
-        return file_digest(source) == content
+        return file_digest(source) == digest
     except OSError:
         return False
 
 
-def _make_room(folder: Path, place: Path) -> None:
-    """The folders of an entry, for their owner only, whatever the umask says."""
+def _make_folders(folder: Path, place: Path) -> None:
+    """Create the folders of an entry, accessible to their owner only, whatever the umask."""
     for made in (folder, place.parent.parent, place.parent):
         made.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-@functools.cache
-def _tell_of_wait(folder: Path) -> None:
-    _log.warning(
-        "another process makes entries of the cache %s for over %.0f s; they are made here too. Look whether it hangs",
-        folder,
-        _PATIENCE,
-    )
-
-
-@functools.cache
-def _warn_of_loss(folder: Path, problem: str) -> None:
-    _log.warning(
-        "the cache %s cannot be written (%s); going on without. Free space on its disk, set TADP_DA_CACHE to another "
-        "folder, or run: tadp-da cache prune --to 1GB",
-        folder,
-        problem,
-    )
-
-
-def _stamp(path: Path) -> float | None:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return None

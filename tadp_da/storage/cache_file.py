@@ -1,4 +1,4 @@
-"""The file of one entry of the cache: tensors, what they were made from, and a digest over both."""
+"""The file of one cache entry: tensors, the facts that they depend on, and a digest of both."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Facts = Mapping[str, Any]
-"""What an entry was made from, as flat JSON values. Of a picture, ``image`` is the hash of its file's bytes."""
+"""What an entry depends on, as flat JSON values; ``image`` is the hash of an image file's bytes."""
 
 ENTRY, DRAFT = ".safetensors", ".draft"
 
 
 @dataclass(frozen=True)
-class Record:
-    """What an entry's file says of itself.
+class EntryRecord:
+    """Metadata of an entry.
 
     Attributes:
-        facts: what its tensors were made from.
-        source: the file they were made of as it was then called; for people, no part of the key.
-        made: when, in ISO 8601.
+        facts: what its tensors depend on.
+        source: path of the source file at that time; for people, not part of the key.
+        made: time of creation, in ISO 8601.
     """
 
     facts: dict[str, Any]
@@ -42,8 +42,8 @@ def read(path: Path) -> dict[str, Tensor]:
     """The tensors of an entry's file.
 
     Raises:
-        FileNotFoundError: when there is none.
-        ValueError: when it is not what was written, down to the last bit.
+        FileNotFoundError: if there is none.
+        ValueError: if it differs from what was written in any bit.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -51,58 +51,58 @@ def read(path: Path) -> dict[str, Tensor]:
     raw = path.read_bytes()
     try:
         tensors = load(raw)
-        told = _told(raw[8 : 8 + _header(raw)])
-        digest, facts = told.pop("digest"), told["facts"]
-        whole = digest == _digest(tensors, **told)
+        record = _metadata(raw[8 : 8 + _header(raw)])
+        digest, facts = record.pop("digest"), record["facts"]
+        intact = digest == _digest(tensors, **record)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"cannot be read: {error}") from error
-    if not whole or path.stem != _key(facts):
-        raise ValueError("its hash is another")
+    if not intact or path.stem != _key(facts):
+        raise ValueError("its hash differs")
     return tensors
 
 
-def glance(path: Path) -> Record:
-    """What an entry's file says of itself; its tensors are not read and nothing is checked.
+def glance(path: Path) -> EntryRecord:
+    """Metadata of an entry's file; its tensors are not read and nothing is checked.
 
     Raises:
-        OSError: when it cannot be read.
-        ValueError: when it says nothing.
+        OSError: if it cannot be read.
+        ValueError: if it has no metadata.
     """
     with path.open("rb") as file:
-        told = _told(file.read(min(_header(file.read(8)), 2**20)))
+        record = _metadata(file.read(min(_header(file.read(8)), 2**20)))
     try:
-        return Record(json.loads(told["facts"]), told["source"], told["made"])
+        return EntryRecord(json.loads(record["facts"]), record["source"], record["made"])
     except KeyError as error:
-        raise ValueError(f"it does not tell its {error}") from None
+        raise ValueError(f"it lacks its {error}") from None
 
 
 def _header(raw: bytes) -> int:
-    """Length of a safetensors file's header, which follows behind the first eight bytes."""
+    """Length of a safetensors file's header, which follows the first eight bytes."""
     return int.from_bytes(raw[:8], "little")
 
 
-def _told(header: bytes) -> dict[str, str]:
+def _metadata(header: bytes) -> dict[str, str]:
     found = json.loads(header)
-    if not isinstance(found, dict) or not isinstance(told := found.get("__metadata__"), dict):
-        raise ValueError("it tells nothing of itself")
-    return told
+    if not isinstance(found, dict) or not isinstance(record := found.get("__metadata__"), dict):
+        raise ValueError("it has no metadata")
+    return record
 
 
 def write(place: Path, tensors: Mapping[str, Tensor], facts: Facts, source: Path | None) -> int:
-    """Write an entry aside and rename it; its bytes.
+    """Write an entry atomically; returns its size in bytes.
 
-    Not forced to disk: an entry that a power cut tore is found damaged and made again, for less than it would cost to
-    wait for the disk at every one of a hundred thousand.
+    Not flushed to disk: an entry that was torn by a power failure is detected and created again, which costs less than
+    waiting for the disk at each of a hundred thousand entries.
     """
     from safetensors.torch import save
 
-    told = {
+    record = {
         "facts": _plain(facts),
         "source": "" if source is None else os.path.abspath(source),
         "made": datetime.now(UTC).isoformat(timespec="microseconds"),
     }
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    raw = save(kept, metadata=told | {"digest": _digest(kept, **told)})
+    raw = save(kept, metadata=record | {"digest": _digest(kept, **record)})
     # readable by its owner only
     handle, name = tempfile.mkstemp(dir=place.parent, prefix=f"{os.getpid()}-", suffix=DRAFT)
     draft = Path(name)
@@ -120,7 +120,7 @@ def _plain(facts: Facts) -> str:
 
 
 def key_of(facts: Facts) -> str:
-    """The name of the entry that is made from these facts."""
+    """The name of the entry with these facts."""
     return _key(_plain(facts))
 
 

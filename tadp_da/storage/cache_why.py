@@ -1,4 +1,4 @@
-"""Why an entry of the cache was made: in what it differs from those that stood already."""
+"""Why an entry of the cache was created: how it differs from older ones."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from pathlib import Path
 from typing import Any
 
 from tadp_da.storage.cache import Cache
-from tadp_da.storage.cache_file import Facts, Record, glance
+from tadp_da.storage.cache_file import EntryRecord, Facts, glance
 from tadp_da.storage.files import file_digest
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Why an entry was made, where older ones stood already.
+class Explanation:
+    """Why an entry was created.
 
     Attributes:
         entry: the file.
         kind: what it holds.
-        record: what it was made from, and when.
-        instead: when the nearest older entry of the same file or prompt was made; None when there was none.
-        changed: facts that keep the two apart: there, and here.
+        record: its facts, and when it was created.
+        instead: creation time of the nearest older entry of the same file or prompt; None if there was none.
+        changed: facts that differ between the two: older, and this one.
     """
 
     entry: Path
     kind: str
-    record: Record
+    record: EntryRecord
     instead: str | None
     changed: Mapping[str, tuple[Any, Any]]
 
 
-def why(cache: Cache, *, source: Path | None = None, prompt: str | None = None) -> list[Answer]:
-    """Every entry of a file, or of a prompt, oldest first, each with what it differs in from the nearest older one.
+def why(cache: Cache, *, source: Path | None = None, prompt: str | None = None) -> list[Explanation]:
+    """Every entry of a file, or of a prompt, oldest first, each with its differences from the nearest older one.
 
-    An entry belongs to a file that has its content, or that was called the same when it was made. Entries that
-    tell nothing are left out.
+    An entry belongs to a file that has its content, or had the same path when it was created. Entries without metadata
+    are left out.
     """
     content, name = ("", "") if source is None else (file_digest(source), os.path.abspath(source))
 
-    def concerns(record: Record) -> bool:
+    def concerns(record: EntryRecord) -> bool:
         if prompt is not None:
             return record.facts.get("prompt") == prompt
         return record.source == name or record.facts.get("image") == content
@@ -51,22 +51,22 @@ def why(cache: Cache, *, source: Path | None = None, prompt: str | None = None) 
         if (record := _readable(entry.path)) is not None and concerns(record)
     ]
     known.sort(key=lambda pair: pair[1].made)
-    answers: list[Answer] = []
+    answers: list[Explanation] = []
     for entry, record in known:
         older = [answer for answer in answers if answer.kind == entry.kind]
         changes = [(differences(answer.record.facts, record.facts), answer.record.made) for answer in older]
         changed, made = min(reversed(changes), key=lambda pair: len(pair[0]), default=({}, None))
-        answers.append(Answer(entry.path, entry.kind, record, made, changed))
+        answers.append(Explanation(entry.path, entry.kind, record, made, changed))
     return answers
 
 
 def differences(there: Facts, here: Facts) -> dict[str, tuple[Any, Any]]:
-    """Facts that two entries do not share, by name; None where one has no such fact."""
+    """Facts that differ between two entries, by name; None for a missing fact."""
     names = sorted(there.keys() | here.keys())
     return {name: (there.get(name), here.get(name)) for name in names if there.get(name) != here.get(name)}
 
 
-def _readable(path: Path) -> Record | None:
+def _readable(path: Path) -> EntryRecord | None:
     try:
         return glance(path)
     except (OSError, ValueError):

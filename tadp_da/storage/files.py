@@ -1,4 +1,4 @@
-"""What keeps files whole: locks, flushing, and errors of the disk that say what to do."""
+"""Atomic writes, locks, flushing, and disk errors with advice."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from tadp_da.errors import EnvironmentSetupError, UsageError
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _IN_THE_WAY = {errno.EEXIST, errno.ENOTDIR}
-_LEFT = re.compile(r"^\..+\.(?P<process>\d+)$")  # half-written, named after the process
+_LEFT = re.compile(r"^\..+\.(?P<process>\d+)$")  # partially written, named after the process
 
 
 @contextmanager
 def storing(where: object) -> Iterator[None]:
-    """Tell a full disk and a folder that may not be written to as what they are.
+    """Report a full disk and a folder without write permission with their path and fix.
 
     Raises:
-        EnvironmentSetupError: naming the path, and the mend.
-        UsageError: when a file is where a folder should be.
+        EnvironmentSetupError: naming the path and the fix.
+        UsageError: if a file is where a folder should be.
     """
     try:
         yield
@@ -39,19 +39,19 @@ def storing(where: object) -> Iterator[None]:
         place = getattr(error, "filename", None) or where
         if number in _FULL:
             raise EnvironmentSetupError(
-                f"no room to write: {os.strerror(number)}",
+                f"no space to write: {os.strerror(number)}",
                 where=place,
-                fix="free some space or choose a folder on another disk; the same command goes on from what is saved",
+                fix="free some space or choose a folder on another disk; the same command resumes from what is saved",
             ) from error
         if number in _CLOSED:
             raise EnvironmentSetupError(
-                f"no right to write or read: {os.strerror(number)}",
+                f"no permission to write or read: {os.strerror(number)}",
                 where=place,
-                fix="choose a folder that you may write to, or correct its rights",
+                fix="choose a writable folder, or correct its permissions",
             ) from error
         if number in _IN_THE_WAY:
             raise UsageError(
-                "a file stands where a folder is needed",
+                "a file is in the place of a folder",
                 where=place,
                 fix="choose another --out, or move that file",
             ) from error
@@ -59,24 +59,24 @@ def storing(where: object) -> Iterator[None]:
 
 
 def _number(error: Exception) -> int:
-    """The system's error number; libraries in Rust give it in words only."""
+    """The system's error number; libraries in Rust only mention it in the message."""
     if isinstance(error, OSError):
         return error.errno or 0
-    told = re.search(r"\(os error (\d+)\)", str(error))
-    return int(told[1]) if told else 0
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else 0
 
 
 @contextmanager
 def locked(path: Path, what: str = "", *, patience: float = -1) -> Iterator[None]:
-    """Hold a lock file for the block; it is free again when its holder dies, however it dies.
+    """Hold a lock file for the block; the system releases it when its holder dies.
 
     Args:
-        path: the file; it is made, and gone afterwards.
-        what: what a process that has to wait says, once, that it waits for; nothing is said without.
-        patience: seconds that it waits at most; for ever below 0.
+        path: the file, which is created, and removed afterwards.
+        what: what a process that has to wait reports to be waiting for; silent if empty.
+        patience: maximum seconds to wait; negative for no limit.
 
     Raises:
-        TimeoutError: when somebody else held it all that time.
+        TimeoutError: if another process held it all that time.
     """
     from filelock import FileLock, Timeout
 
@@ -91,18 +91,18 @@ def locked(path: Path, what: str = "", *, patience: float = -1) -> Iterator[None
         yield
     finally:
         with suppress(OSError):
-            path.unlink()  # while it is held: who waits for it looks for a new one
+            path.unlink()  # while it is held: waiting processes then open a new one
         lock.release()
 
 
 def flush(folder: Path) -> None:
-    """Bring every file below a folder, and the names in it, to the disk."""
+    """Flush every file below a folder, and the folder entries, to disk."""
     for path in (*sorted(folder.rglob("*")), folder):
         flush_one(path)
 
 
 def flush_one(path: Path) -> None:
-    """Bring one file, or the names in one folder, to the disk."""
+    """Flush one file, or the entries of one folder, to disk."""
     if path.is_dir() and os.name != "posix":
         return  # other systems cannot open a folder
     handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
@@ -113,10 +113,10 @@ def flush_one(path: Path) -> None:
 
 
 def sweep(paths: Iterator[Path]) -> None:
-    """Remove what processes that are no more left half-written among these paths; this process must be writing none."""
+    """Remove partially written paths of processes that have ended; this process must not be writing any."""
     for path in list(paths):
         left = _LEFT.match(path.name)
-        # in a container numbers repeat: what bears ours was left by one that was killed
+        # in a container process ids repeat: one with our id was left by a killed process
         if left and (int(left["process"]) == os.getpid() or not psutil.pid_exists(int(left["process"]))):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
@@ -140,12 +140,12 @@ def folder_digest(*folders: Path) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that the file is the old one or the new one, never half."""
+    """Write JSON atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 so that the file is the old one or the new one, never half."""
+    """Write UTF-8 text atomically: the file is the old or the new one, never partial."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with fresh.open("w", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Reading tensors that somebody gave us: safetensors only. A pickle can run any code while it is read, so none is."""
+"""Reading tensors from outside: safetensors only, because a pickle can run any code while it is read."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ PICKLES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl"})
 
 
 def refuse_pickle(path: Path, example: str = "learned_embeds.safetensors") -> None:
-    """Refuse what is a pickle by its name, unread.
+    """Refuse a pickle by its suffix, without reading it.
 
     Raises:
-        ArtifactError: naming the kind of file to take instead (``example``), and how to convert.
+        ArtifactError: naming the kind of file to use instead (``example``), and how to convert.
     """
     if path.suffix.lower() in PICKLES:
         raise ArtifactError(
             f"{path.name} is a pickle, which can run any code when it is read",
             where=path,
-            fix=f"take its .safetensors file (such as {example}), or where you trust the file convert it: "
+            fix=f"use its .safetensors file (such as {example}), or convert the file if you trust it: "
             "safetensors.torch.save_file of the tensors in torch.load(FILE, weights_only=True)",
         )
 
@@ -30,13 +30,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file by name.
 
     Raises:
-        ArtifactError: when it is a pickle, missing, cut off or damaged, holds nothing, or a number is not finite.
+        ArtifactError: if it is a pickle, missing, truncated, damaged or empty, or a value is not finite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     refuse_pickle(path)
-    fix = "fetch or make the file again; only safetensors are read, never pickles"
+    fix = "fetch or create the file again; only safetensors are read, never pickles"
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, OverflowError, RuntimeError) as error:
@@ -46,8 +46,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ArtifactError("the file holds no tensor", where=path, fix=fix)
     if wrong := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
         raise ArtifactError(
-            f"{len(wrong)} of {len(tensors)} tensors hold numbers that are not finite, first {wrong[0]!r}",
+            f"{len(wrong)} of {len(tensors)} tensors hold values that are not finite, first {wrong[0]!r}",
             where=path,
-            fix="fetch it again; if that is how it was learned, learn it again with a lower learning rate",
+            fix="fetch it again; if training produced it, train again with a lower learning rate",
         )
     return tensors

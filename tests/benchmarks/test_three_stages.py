@@ -84,7 +84,7 @@ def scored(toys: Path, model: Path, images: Path, out: Path, *, allow: bool = Fa
     return found
 
 
-def test_row_17_what_three_commands_learned_from_is_not_scored_on(
+def test_what_three_commands_learned_from_is_not_scored_on(
     command: Callable[..., int],
     toys: Path,
     tiny_pipeline: Path,
@@ -123,7 +123,7 @@ def test_row_17_what_three_commands_learned_from_is_not_scored_on(
     assert "does not say which images it has learned from" in caplog.text
 
 
-def test_row_42_artefacts_keep_the_commit_of_the_base_model(
+def test_artefacts_keep_the_commit_of_the_base_model(
     toys: Path, tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))

@@ -96,7 +96,7 @@ def test_one_image_trains_every_parameter(head: Any, kind: Kind) -> None:
     assert still == []
 
 
-def test_row_65_one_tiny_image_is_enough_to_train_on(head: Any, kind: Kind) -> None:
+def test_one_tiny_image_is_enough_to_train_on(head: Any, kind: Kind) -> None:
     head.train()
     size = (32, 32)
     total = loss(head, head(pyramid(size, batch=1), size), batch(head, [kind.label(size)], size))

@@ -28,7 +28,7 @@ def _pixels(height: int, width: int) -> torch.Tensor:
     return torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-def test_row_60_beside_an_unusable_xformers_training_runs_on_sdpa_with_one_warning(
+def test_beside_an_unusable_xformers_training_runs_on_sdpa_with_one_warning(
     backbone: StableDiffusion, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def never(*arguments: object, **options: object) -> None:
@@ -50,7 +50,7 @@ def test_row_60_beside_an_unusable_xformers_training_runs_on_sdpa_with_one_warni
 
 
 @pytest.mark.parametrize("layers", ["all", "one"])
-def test_row_61_attention_that_was_swapped_is_noticed(backbone: StableDiffusion, layers: str) -> None:
+def test_attention_that_was_swapped_is_noticed(backbone: StableDiffusion, layers: str) -> None:
     if layers == "all":
         backbone.unet.set_attn_processor(AttnProcessor2_0())
     else:
@@ -61,14 +61,14 @@ def test_row_61_attention_that_was_swapped_is_noticed(backbone: StableDiffusion,
     assert "load the backbone afresh" in caught.value.fix
 
 
-def test_row_62_eight_bit_states_train_on_a_cpu(tmp_path: Path) -> None:
+def test_eight_bit_states_train_on_a_cpu(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
     start, trained = weights(Line(width=4096)), Line(width=4096)
     assert len(train(tmp_path, trained, optimizer="adamw8bit")) == 7
     assert any(not torch.equal(value, start[name]) for name, value in weights(trained).items())
 
 
-def test_row_62_eight_bit_states_without_bitsandbytes_name_the_extra(
+def test_eight_bit_states_without_bitsandbytes_name_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
@@ -80,7 +80,7 @@ def test_row_62_eight_bit_states_without_bitsandbytes_name_the_extra(
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s[0]}x{s[1]}")
-def test_row_64_every_size_gives_the_pyramid_that_the_spec_promises(
+def test_every_size_gives_the_pyramid_that_the_spec_promises(
     backbone: StableDiffusion, size: tuple[int, int]
 ) -> None:
     with torch.no_grad():
@@ -96,7 +96,7 @@ def test_row_64_every_size_gives_the_pyramid_that_the_spec_promises(
     assert {s: x.shape[1] for s, x in pyramid.levels().items()} == backbone.spec.widths()
 
 
-def test_row_64_padding_repeats_the_border_and_leaves_the_image_where_it_was(
+def test_padding_repeats_the_border_and_leaves_the_image_where_it_was(
     backbone: StableDiffusion,
 ) -> None:
     text = backbone.encode_text(PROMPTS)
@@ -108,7 +108,7 @@ def test_row_64_padding_repeats_the_border_and_leaves_the_image_where_it_was(
         assert torch.equal(levels, large.levels()[stride][:, :, : math.ceil(40 / stride)])
 
 
-def test_row_64_a_decision_has_the_size_of_its_image(backbone: StableDiffusion) -> None:
+def test_a_decision_has_the_size_of_its_image(backbone: StableDiffusion) -> None:
     labels = LabelSpace("segmentation", ("road", "sky"))
     model = PerceptionModel.assemble(backbone, "semantic-fpn", labels, width=16)
     for height, width in SIZES:

@@ -16,7 +16,7 @@ def other_pixels(pixels: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", ["as_for_imagenet", "_encode"])
-def test_row_54_latents_of_training_depend_on_the_code_that_makes_pixels(
+def test_latents_of_training_depend_on_the_code_that_makes_pixels(
     backbone: Any, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     before = _examples.SourceDataset._facts(backbone)

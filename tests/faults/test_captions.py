@@ -43,7 +43,7 @@ def some_of(tmp_path: Path) -> Path:
     return path
 
 
-def test_row_26_one_caption_that_lacks_is_an_error_with_its_coverage_and_both_ways_out(
+def test_one_caption_that_lacks_is_an_error_with_its_coverage_and_both_ways_out(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(
@@ -55,7 +55,7 @@ def test_row_26_one_caption_that_lacks_is_an_error_with_its_coverage_and_both_wa
     assert caught.value.exit_code == 3
 
 
-def test_row_26_class_names_stand_in_where_that_is_asked_for_and_only_there(tmp_path: Path) -> None:
+def test_class_names_stand_in_where_that_is_asked_for_and_only_there(tmp_path: Path) -> None:
     run = Run(folder=tmp_path, device="cpu", quiet=True)
     wanted = images("i/1.png", "i/2.png", "i/3.png")
     found = CaptionProvider(files={ANY: some_of(tmp_path)}, fallback="class-names", classes=("sky", "road"))(
@@ -66,27 +66,27 @@ def test_row_26_class_names_stand_in_where_that_is_asked_for_and_only_there(tmp_
         CaptionProvider(files={ANY: some_of(tmp_path)})(wanted, "train", run)
 
 
-def test_row_26_other_fallbacks_and_no_classes_are_refused() -> None:
+def test_other_fallbacks_and_no_classes_are_refused() -> None:
     assert fallback_caption("", ()) is None
     with pytest.raises(UsageError, match="unknown caption fallback 'class-name', did you mean 'class-names'"):
         fallback_caption("class-name", ("sky",))
-    with pytest.raises(UsageError, match="has no class names to say"):
+    with pytest.raises(UsageError, match="needs class names, and there are none"):
         fallback_caption("class-names", ())
 
 
 @pytest.mark.parametrize("caption", HOSTILE)
-def test_row_27_odd_captions_are_flagged(caption: str) -> None:
+def test_odd_captions_are_flagged(caption: str) -> None:
     assert HOSTILE[caption] in flags(caption)
 
 
 @pytest.mark.parametrize(
     "caption", ["a car", "a <night> street", "5 < 6 & 7 > 3", "a {style} photo %s", "ein grünes Auto 街"]
 )
-def test_row_27_usual_captions_are_not(caption: str) -> None:
+def test_usual_captions_are_not(caption: str) -> None:
     assert flags(caption) == ()
 
 
-def test_row_27_flags_are_counted_and_told_when_a_file_is_used(
+def test_flags_are_counted_and_told_when_a_file_is_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert notes({"1": "", "2": "a car", "3": ""}) == ["2 of 3 captions are empty, e.g. 1"]
@@ -96,11 +96,11 @@ def test_row_27_flags_are_counted_and_told_when_a_file_is_used(
 
 
 @pytest.mark.parametrize("caption", HOSTILE)
-def test_row_27_no_control_character_survives_cleaning(caption: str) -> None:
+def test_no_control_character_survives_cleaning(caption: str) -> None:
     assert clean(caption).isprintable()
 
 
-def test_row_27_what_a_long_caption_loses_is_reported() -> None:
+def test_what_a_long_caption_loses_is_reported() -> None:
     long = " ".join(f"thing{i}" for i in range(90))
     prompts, report = fit_all(
         Rewrite(strategy="simple", target_description=DomainDescription(style="dark")).target,
@@ -112,7 +112,7 @@ def test_row_27_what_a_long_caption_loses_is_reported() -> None:
     assert "1 of 2 captions were shortened to fit 75 tokens; the first, 1.png, lost" in report.summary()
 
 
-def test_row_27_a_caption_is_text_and_no_template() -> None:
+def test_a_caption_is_text_and_no_template() -> None:
     rewrite = Rewrite(
         strategy="a {style} photo of {caption}", target_description=DomainDescription(style="dark")
     )

@@ -20,7 +20,7 @@ from tadp_da import cli
 from tadp_da.errors import EnvironmentSetupError
 from tadp_da.run import Run
 from tadp_da.storage.artifacts import MANIFEST, verify
-from tadp_da.storage.cache import Cache, fault
+from tadp_da.storage.cache import Cache, folder_problem
 from tests.faults.victims import Line, begin, learn, limited, read, train, until
 
 
@@ -35,7 +35,7 @@ def complete(folder: Path) -> list[int]:
 
 
 @pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.slow)])
-def test_row_44_kills_at_random_moments_lose_at_most_a_step(tmp_path: Path, kills: int) -> None:
+def test_kills_at_random_moments_lose_at_most_a_step(tmp_path: Path, kills: int) -> None:
     steps = 3 * kills
     learn(str(tmp_path / "whole"), steps, 0.0)
     begun = time.monotonic()
@@ -74,7 +74,7 @@ def nothing_partial(folder: Path) -> None:
     assert not [name for name in names if name.startswith((".step-", ".metrics"))]
 
 
-def test_row_45_no_room_for_a_larger_file_ends_with_advice_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+def test_no_room_for_a_larger_file_ends_with_advice_and_keeps_the_checkpoint(tmp_path: Path) -> None:
     begin(learn, str(tmp_path), 2, 0.0).join(120)  # this width fits
     (done,) = tmp_path.glob("line-*")
     victim = begin(limited, str(tmp_path / "small"), 2000)
@@ -96,7 +96,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", place], check=True)
 
 
-def test_row_45_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on(small_disk: Path) -> None:
+def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on(small_disk: Path) -> None:
     filler = small_disk / "filler"
 
     def fill(step: int) -> None:
@@ -107,7 +107,7 @@ def test_row_45_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on(small_
 
     calls = itertools.count()
     folder = small_disk / "run"
-    with pytest.raises(EnvironmentSetupError, match="no room to write") as caught:
+    with pytest.raises(EnvironmentSetupError, match="no space to write") as caught:
         train(folder, Line(lambda: fill(next(calls) / 2)))
     assert str(folder) in str(caught.value.where)
     assert "free some space" in caught.value.fix
@@ -122,37 +122,37 @@ def test_row_45_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on(small_
     assert (folder / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
 
 
-def test_row_45_an_artefact_that_finds_no_room_leaves_the_old_ones(small_disk: Path) -> None:
+def test_an_artefact_that_finds_no_room_leaves_the_old_ones(small_disk: Path) -> None:
     run = Run(folder=small_disk)
     run.get_or_create("thing", {"a": 1}, lambda f: (f / "text").write_text("old"), read)
-    with pytest.raises(EnvironmentSetupError, match="no room to write"):
+    with pytest.raises(EnvironmentSetupError, match="no space to write"):
         run.get_or_create("thing", {"a": 2}, lambda f: (f / "text").write_text("x" * 2**20), read)
     assert run.get_or_create("thing", {"a": 1}, lambda f: pytest.fail("made again"), read) == "old"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_row_45_a_folder_that_may_not_be_written_to_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_may_not_be_written_to_is_told(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(EnvironmentSetupError, match="no right to write") as caught:
+    with pytest.raises(EnvironmentSetupError, match="no permission to write") as caught:
         Run(folder=tmp_path / "x").get_or_create("thing", {}, lambda f: None, read)
     tmp_path.chmod(0o700)
-    assert "choose a folder that you may write to" in caught.value.fix
+    assert "choose a writable folder" in caught.value.fix
 
 
-def test_row_45_a_read_only_disk_is_told(small_disk: Path) -> None:
+def test_a_read_only_disk_is_told(small_disk: Path) -> None:
     run = Run(folder=small_disk)
     run.get_or_create("thing", {}, lambda f: (f / "text").write_text("old"), read)
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    with pytest.raises(EnvironmentSetupError, match="no right to write") as caught:
+    with pytest.raises(EnvironmentSetupError, match="no permission to write") as caught:
         run.get_or_create("other", {}, lambda f: None, read)
-    assert "choose a folder that you may write to" in caught.value.fix
+    assert "choose a writable folder" in caught.value.fix
     assert str(small_disk) in str(caught.value.where)
     assert run.get_or_create("thing", {}, lambda f: None, read) == "old"
 
 
 def cached(folder: Path, image: str) -> int:
     """Ask a cache that is opened anew; how often the entry was made."""
-    assert not fault(folder)
+    assert not folder_problem(folder)
     cache = Cache(folder, 10**9)
     made = cache.get_or_create("latents", {"image": image}, lambda: {"mean": torch.ones(20_000)})
     assert bool((made["mean"] == 1).all())
@@ -160,7 +160,7 @@ def cached(folder: Path, image: str) -> int:
     return cache.counts.made
 
 
-def test_row_45_what_is_cached_is_found_on_a_full_disk_and_can_be_pruned(
+def test_what_is_cached_is_found_on_a_full_disk_and_can_be_pruned(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = small_disk / "cache"
@@ -180,7 +180,7 @@ def test_row_45_what_is_cached_is_found_on_a_full_disk_and_can_be_pruned(
     assert not list(Cache(folder, 10**9).entries())
 
 
-def test_row_45_what_is_cached_is_found_on_a_disk_that_became_read_only(small_disk: Path) -> None:
+def test_what_is_cached_is_found_on_a_disk_that_became_read_only(small_disk: Path) -> None:
     folder = small_disk / "cache"
     cached(folder, "old")
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)

@@ -16,14 +16,14 @@ def own(tmp_path: Path) -> Path:
     return four_pictures(tmp_path)
 
 
-def test_row_08_colours_where_ids_are_expected_are_answered_with_the_option(own: Path) -> None:
+def test_colours_where_ids_are_expected_are_answered_with_the_option(own: Path) -> None:
     trees.picture(own / "m/0.png")
     finding = only(check(own))
-    assert "RGB picture, expected one channel" in finding.what
+    assert "RGB image, expected one channel" in finding.what
     assert "folder_domain(colours=" in finding.fix
 
 
-def test_row_10_cityscapes_label_ids_are_recognized(tmp_path: Path) -> None:
+def test_cityscapes_label_ids_are_recognized(tmp_path: Path) -> None:
     trees.cityscapes(tmp_path, kind="labelTrainIds", values=(7, 26, 33))
     report = check_data("cityscapes", tmp_path, partial=True, splits=["train"])
     (error,) = [f for f in report.all_findings if f.level == "error"]
@@ -31,7 +31,7 @@ def test_row_10_cityscapes_label_ids_are_recognized(tmp_path: Path) -> None:
     assert "labelIds" in error.fix
 
 
-def test_row_11_a_value_that_is_no_class_is_named_with_its_count(own: Path) -> None:
+def test_a_value_that_is_no_class_is_named_with_its_count(own: Path) -> None:
     for number in (1, 3):
         trees.mask(own / f"m/{number}.png", [9] * number + [0])
     finding = only(check(own))
@@ -40,22 +40,22 @@ def test_row_11_a_value_that_is_no_class_is_named_with_its_count(own: Path) -> N
     assert finding.where == (str(own / "m/1.png"), str(own / "m/3.png"))
 
 
-def test_row_12_masks_of_ignored_pixels_only_are_warned_of(own: Path) -> None:
+def test_masks_of_ignored_pixels_only_are_warned_of(own: Path) -> None:
     trees.mask(own / "m/2.png", 255)
     finding = only(check(own), "warning")
     assert "ignored pixels only" in finding.what
     assert finding.where == (str(own / "i/2.png"),)
-    assert check(own).lines()[-1] == "good to use; 1 warnings"
+    assert check(own).lines()[-1] == "ready to use; 1 warnings"
 
 
-def test_row_13_sizes_must_agree(own: Path) -> None:
+def test_sizes_must_agree(own: Path) -> None:
     trees.mask(own / "m/1.png", size=(20, 15))
     finding = only(check(own))
     assert "a mask is 20x15 pixels, its image 40x30" in finding.what
     assert "nearest-neighbour" in finding.fix
 
 
-def test_row_19_20_21_22_23_25_are_listed_with_the_first_offenders(tmp_path: Path) -> None:
+def test_are_listed_with_the_first_offenders(tmp_path: Path) -> None:
     things: dict[str, list[trees.Thing | str]] = {
         "a": [("dog", 1, 1, 1, 1)],
         "b": [("dog", 0, 1, 90, 9)],
@@ -72,7 +72,7 @@ def test_row_19_20_21_22_23_25_are_listed_with_the_first_offenders(tmp_path: Pat
     report = check_data("comic2k", tmp_path, partial=True)
     kinds = {finding.what: (finding.level, finding.count) for finding in report.all_findings}
     assert not report.ok
-    assert kinds.pop("found 6 images, the data set has 1000: numbers cannot be compared with others") == (
+    assert kinds.pop("found 6 images, the data set has 1000: results are not comparable with others") == (
         "warning",
         1,
     )

@@ -22,7 +22,7 @@ from tadp_da.captions.captioner import Captioner
 from tadp_da.captions.rewrite import Rewrite, fit
 from tadp_da.concept import LORA, ROWS, Concept
 from tadp_da.errors import ArtifactError, DataError, EnvironmentSetupError, UsageError
-from tadp_da.exchange import adopt, read_embedding, read_lora, write_kohya
+from tadp_da.exchange import import_concept, read_embedding, read_lora, write_kohya
 from tadp_da.storage.tensors import read_tensors
 from tadp_da.training.checkpoint import Checkpoints
 from tests.tadp_da.domains.checks.checked import command
@@ -54,7 +54,7 @@ def predict(backbone: Any, text: str = "a night street") -> torch.Tensor:
 # -- words
 
 
-def test_row_28_a_learned_word_at_the_end_survives_a_caption_that_is_too_long(backbone: Any) -> None:
+def test_a_learned_word_at_the_end_survives_a_caption_that_is_too_long(backbone: Any) -> None:
     word = "<dusk>"
     backbone.load_concept(concept_of(backbone, rows=rows(3)))
     names = f"{word} {word}_1 {word}_2"
@@ -67,20 +67,18 @@ def test_row_28_a_learned_word_at_the_end_survives_a_caption_that_is_too_long(ba
         backbone.encode_text([rewrite.target("a car on a street " * 40)])
 
 
-def test_row_29_an_adopted_word_of_the_vocabulary_is_refused(backbone: Any, tmp_path: Path) -> None:
+def test_an_imported_word_of_the_vocabulary_is_refused(backbone: Any, tmp_path: Path) -> None:
     file = saved(tmp_path / "night.safetensors", {"night": rows()})
     with pytest.raises(UsageError, match="'night' is in the vocabulary already") as caught:
-        adopt(backbone, embedding=file)
+        import_concept(backbone, embedding=file)
     assert "choose a new word" in caught.value.fix
 
 
 @pytest.mark.parametrize(("width", "name"), [(768, "Stable Diffusion 1.x"), (1024, "Stable Diffusion 2.x")])
-def test_row_30_rows_of_another_width_name_both_models(
-    backbone: Any, tmp_path: Path, width: int, name: str
-) -> None:
+def test_rows_of_another_width_name_both_models(backbone: Any, tmp_path: Path, width: int, name: str) -> None:
     file = saved(tmp_path / "x.safetensors", {"<x>": rows(2, width)})
     with pytest.raises(ArtifactError) as caught:
-        adopt(backbone, embedding=file)
+        import_concept(backbone, embedding=file)
     assert (
         f"those of {name} with text of width {width}; this is a model with text of width 32"
         in caught.value.what
@@ -89,7 +87,7 @@ def test_row_30_rows_of_another_width_name_both_models(
     assert caught.value.exit_code == 6
 
 
-def test_row_31_one_of_several_embeddings_is_taken_by_name_only(tmp_path: Path) -> None:
+def test_one_of_several_embeddings_is_taken_by_name_only(tmp_path: Path) -> None:
     two = saved(tmp_path / "two.safetensors", {"<a>": rows()[0], "<b>": rows(2)})
     with pytest.raises(ArtifactError, match="holds 2 embeddings: <a>, <b>") as caught:
         read_embedding(two)
@@ -103,7 +101,7 @@ def test_row_31_one_of_several_embeddings_is_taken_by_name_only(tmp_path: Path) 
         read_embedding(one, "<b>")
 
 
-def test_row_31_an_embedding_without_a_name_needs_one(tmp_path: Path) -> None:
+def test_an_embedding_without_a_name_needs_one(tmp_path: Path) -> None:
     file = saved(tmp_path / "x.safetensors", {"emb_params": rows(2)})
     with pytest.raises(UsageError, match="does not say its word") as caught:
         read_embedding(file)
@@ -134,7 +132,7 @@ READERS: dict[str, Callable[[Path, Any], object]] = {
 
 @pytest.mark.parametrize("what", READERS)
 @pytest.mark.parametrize("name", ["x.pt", "x.bin", "x.CKPT", "x.pkl", ROWS])
-def test_row_34_a_pickle_is_refused_and_its_payload_never_runs(
+def test_a_pickle_is_refused_and_its_payload_never_runs(
     backbone: Any, tmp_path: Path, what: str, name: str
 ) -> None:
     path, witness = tmp_path / name, tmp_path / "ran"
@@ -152,7 +150,7 @@ def test_row_34_a_pickle_is_refused_and_its_payload_never_runs(
     assert witness.exists()  # it would have
 
 
-def test_row_34_advice_for_pickles_says_how_to_convert(tmp_path: Path) -> None:
+def test_advice_for_pickles_says_how_to_convert(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="is a pickle, which can run any code") as caught:
         read_tensors(tmp_path / "x.pt")
     assert "safetensors.torch.save_file" in caught.value.fix
@@ -171,16 +169,16 @@ def test_row_34_advice_for_pickles_says_how_to_convert(tmp_path: Path) -> None:
         b"PK\x03\x04" * 9,
     ],
 )
-def test_row_35_what_is_no_safetensors_is_named(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_safetensors_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
     with pytest.raises(ArtifactError) as caught:
         read_tensors(path)
     assert caught.value.where == str(path)
-    assert "fetch or make the file again" in caught.value.fix
+    assert "fetch or create the file again" in caught.value.fix
 
 
-def test_row_35_a_file_that_is_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "x.safetensors", {"<x>": rows(2), "<y>": rows(3)})
     whole = path.read_bytes()
     for length in range(0, len(whole), 7):
@@ -189,7 +187,7 @@ def test_row_35_a_file_that_is_cut_off_anywhere_is_refused(tmp_path: Path) -> No
             read_tensors(path)
 
 
-def test_row_35_where_the_newest_checkpoint_is_damaged_an_older_one_is_offered(tmp_path: Path) -> None:
+def test_where_the_newest_checkpoint_is_damaged_an_older_one_is_offered(tmp_path: Path) -> None:
     line = torch.nn.Linear(2, 1)
     kept = Checkpoints(
         tmp_path, line, list(line.parameters()), torch.optim.AdamW(line.parameters()), None, None
@@ -211,16 +209,16 @@ def test_row_35_where_the_newest_checkpoint_is_damaged_an_older_one_is_offered(t
     assert kept.restore() == 1
 
 
-def test_row_36_numbers_that_are_none_are_refused_with_the_tensors_name(tmp_path: Path) -> None:
+def test_numbers_that_are_none_are_refused_with_the_tensors_name(tmp_path: Path) -> None:
     for value in ("nan", "inf", "-inf"):
         path = saved(tmp_path / "x.safetensors", {"<x>": rows(), "<y>": torch.full((1, 4), float(value))})
         with pytest.raises(
-            ArtifactError, match="1 of 2 tensors hold numbers that are not finite, first '<y>'"
+            ArtifactError, match="1 of 2 tensors hold values that are not finite, first '<y>'"
         ):
             read_tensors(path)
 
 
-def test_row_36_shapes_that_are_no_rows_are_refused(tmp_path: Path) -> None:
+def test_shapes_that_are_no_rows_are_refused(tmp_path: Path) -> None:
     for shape in ((2, 3, 4), (0, 32), ()):
         path = saved(tmp_path / "x.safetensors", {"<x>": torch.zeros(shape)})
         with pytest.raises(ArtifactError, match="expected rows"):
@@ -230,7 +228,7 @@ def test_row_36_shapes_that_are_no_rows_are_refused(tmp_path: Path) -> None:
 # -- code beside models
 
 
-def test_row_40_code_of_a_model_is_never_run(tiny_pipeline: Path, tmp_path: Path) -> None:
+def test_code_of_a_model_is_never_run(tiny_pipeline: Path, tmp_path: Path) -> None:
     folder = tmp_path / "sd"
     folder.mkdir()
     for part in tiny_pipeline.iterdir():
@@ -244,20 +242,20 @@ def test_row_40_code_of_a_model_is_never_run(tiny_pipeline: Path, tmp_path: Path
     assert not (tmp_path / "ran").exists()
 
 
-def test_row_40_code_of_a_captioner_is_never_run(tmp_path: Path) -> None:
+def test_code_of_a_captioner_is_never_run(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     auto = {"AutoConfig": "mine.C", "AutoModelForImageTextToText": "mine.M", "AutoProcessor": "mine.P"}
     config = json.dumps({"model_type": "mine", "auto_map": auto})
     for name in ("config.json", "preprocessor_config.json", "processor_config.json"):
         (tmp_path / name).write_text(config)
     saved(tmp_path / "model.safetensors", {"x": rows()})
-    with pytest.raises(EnvironmentSetupError, match="cannot open the captioner") as caught:
+    with pytest.raises(EnvironmentSetupError, match="cannot load the captioner") as caught:
         Captioner.from_pretrained(tmp_path)
     assert not (tmp_path / "ran").exists()
     assert "Salesforce/blip2-opt-2.7b" in caught.value.fix
 
 
-def test_row_40_no_recipe_can_ask_for_code(tmp_path: Path) -> None:
+def test_no_recipe_can_ask_for_code(tmp_path: Path) -> None:
     pair = {"source": "mini-day", "target": "mini-fog"}
     for place in ({}, {"captions": {}}, {"backbone": {}}):
         fields = {name: {"trust_remote_code": True} for name in place} or {"trust_remote_code": True}
@@ -265,7 +263,7 @@ def test_row_40_no_recipe_can_ask_for_code(tmp_path: Path) -> None:
             Recipe.from_mapping(pair | fields)
 
 
-def test_row_73_every_module_imports_without_extras_and_without_a_network() -> None:
+def test_every_module_imports_without_extras_and_without_a_network() -> None:
     code = """
 import importlib, importlib.machinery, pkgutil, socket, sys
 def refuse(*a, **k): raise AssertionError("network")
@@ -295,7 +293,7 @@ def learned(backbone: Any) -> Concept:
 
 
 @pytest.mark.parametrize("alpha", [None, 1.0, 8.0])
-def test_row_76_a_kohya_file_is_the_same_change_for_every_alpha(
+def test_a_kohya_file_is_the_same_change_for_every_alpha(
     backbone: Any, learned: Concept, tiny_pipeline: Path, tmp_path: Path, alpha: float | None
 ) -> None:
     from diffusers import StableDiffusionPipeline
@@ -307,7 +305,7 @@ def test_row_76_a_kohya_file_is_the_same_change_for_every_alpha(
     stored = load_file(file)
     assert {float(v) for k, v in stored.items() if k.endswith(".alpha")} == {alpha or 2.0}
     again = copy.deepcopy(backbone)
-    assert adopt(again, lora=file, word="sks").prompt_word == "sks"
+    assert import_concept(again, lora=file, word="sks").prompt_word == "sks"
     torch.testing.assert_close(predict(again), expected, rtol=1e-4, atol=1e-5)
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_pipeline)
     pipeline.load_lora_weights(file)
@@ -319,9 +317,7 @@ def test_row_76_a_kohya_file_is_the_same_change_for_every_alpha(
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_row_76_files_of_diffusers_and_peft_are_adopted(
-    backbone: Any, learned: Concept, tmp_path: Path
-) -> None:
+def test_files_of_diffusers_and_peft_are_imported(backbone: Any, learned: Concept, tmp_path: Path) -> None:
     expected = predict(copy.deepcopy(backbone).load_concept(learned))
     learned.save(tmp_path)
     peft = {
@@ -330,13 +326,11 @@ def test_row_76_files_of_diffusers_and_peft_are_adopted(
     }
     for file in (tmp_path / LORA, saved(tmp_path / "peft.safetensors", peft)):
         again = copy.deepcopy(backbone)
-        adopt(again, lora=file)
+        import_concept(again, lora=file)
         torch.testing.assert_close(predict(again), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_row_76_layers_that_a_concept_cannot_hold_are_told(
-    backbone: Any, learned: Concept, tmp_path: Path
-) -> None:
+def test_layers_that_a_concept_cannot_hold_are_told(backbone: Any, learned: Concept, tmp_path: Path) -> None:
     file = tmp_path / "kohya.safetensors"
     write_kohya(learned, file)
     stored = load_file(file)
@@ -354,9 +348,7 @@ def test_row_76_layers_that_a_concept_cannot_hold_are_told(
         read_lora(file, backbone.unet)
 
 
-def test_row_76_a_concept_without_layers_has_no_such_file(
-    backbone: Any, learned: Concept, tmp_path: Path
-) -> None:
+def test_a_concept_without_layers_has_no_such_file(backbone: Any, learned: Concept, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no low-rank layers"):
         write_kohya(concept_of(backbone, rows=rows()), tmp_path / "x.safetensors")
     for alpha in (0.0, -1.0, float("nan"), float("inf")):
@@ -364,7 +356,7 @@ def test_row_76_a_concept_without_layers_has_no_such_file(
             write_kohya(learned, tmp_path / "x.safetensors", alpha=alpha)
 
 
-def test_row_76_from_the_front_door_and_back(
+def test_from_the_front_door_and_back(
     tiny_pipeline: Path, backbone: Any, learned: Concept, tmp_path: Path
 ) -> None:
     learned.save(tmp_path / "ours")
@@ -373,11 +365,11 @@ def test_row_76_from_the_front_door_and_back(
         command("concept", "export", tmp_path / "ours", "--out", tmp_path / "k.safetensors", "--alpha", 1)
         == 0
     )
-    words = ["concept", "adopt", "--lora", tmp_path / "k.safetensors", "--embedding", embedding]
+    words = ["concept", "import", "--lora", tmp_path / "k.safetensors", "--embedding", embedding]
     assert command(*words, "--model", tiny_pipeline, "--out", tmp_path / "theirs") == 0
     found = Concept.load(tmp_path / "theirs")
     assert found.prompt_word == "<dusk> <dusk>_1"
     for name, value in learned.lora.items():
         torch.testing.assert_close(found.lora[name], value, rtol=1e-5, atol=1e-6)
     assert command("concept", "export", tmp_path / "ours", "--out", tmp_path / "k.safetensors") == 2
-    assert command("concept", "adopt", "--out", tmp_path / "none", "--model", tiny_pipeline) == 2
+    assert command("concept", "import", "--out", tmp_path / "none", "--model", tiny_pipeline) == 2

@@ -88,7 +88,7 @@ def zipped(files: Files, place: Path) -> Path:
 
 
 @pytest.mark.parametrize("form", MASK_ZIPS)
-def test_row_70_our_submission_passes_its_check(
+def test_our_submission_passes_its_check(
     servers: dict[str, tuple[Unlabeled, Path]], form: str, tmp_path: Path
 ) -> None:
     images, place = servers[form]
@@ -103,7 +103,7 @@ def test_row_70_our_submission_passes_its_check(
 
 @pytest.mark.parametrize("form", MASK_ZIPS)
 @pytest.mark.parametrize("what", WRONG)
-def test_row_70_a_corrupted_submission_is_refused_with_its_own_message(
+def test_a_corrupted_submission_is_refused_with_its_own_message(
     servers: dict[str, tuple[Unlabeled, Path]], form: str, what: str, tmp_path: Path
 ) -> None:
     images, place = servers[form]
@@ -117,7 +117,7 @@ def test_row_70_a_corrupted_submission_is_refused_with_its_own_message(
 
 
 @pytest.mark.parametrize(("form", "other"), [("cityscapes", "train ids"), ("dark-zurich", "label ids")])
-def test_row_70_the_other_numbering_is_recognized(
+def test_the_other_numbering_is_recognized(
     servers: dict[str, tuple[Unlabeled, Path]], form: str, other: str, tmp_path: Path
 ) -> None:
     images, place = servers[form]
@@ -127,7 +127,7 @@ def test_row_70_the_other_numbering_is_recognized(
         MASK_ZIPS[form].check(zipped(files, tmp_path / "x.zip"), images)
 
 
-def test_row_70_a_damaged_zip_is_refused(servers: dict[str, tuple[Unlabeled, Path]], tmp_path: Path) -> None:
+def test_a_damaged_zip_is_refused(servers: dict[str, tuple[Unlabeled, Path]], tmp_path: Path) -> None:
     images, place = servers["cityscapes"]
     content = bytearray(place.read_bytes())
     for name, spoil, advice in (
@@ -151,7 +151,7 @@ THINGS = LabelSpace("detection", ("car", "person", "dog"))
 KITS = ("VOC07", "VOC10", "COCO")
 
 
-def test_row_66_masks_are_scored_on_shared_classes_and_the_others_named(tmp_path: Path) -> None:
+def test_masks_are_scored_on_shared_classes_and_the_others_named(tmp_path: Path) -> None:
     image, mask = trees.picture(tmp_path / "i/a.png"), np.full((30, 40), 3, np.uint8)
     mask[:10], mask[10:20] = 0, 1  # fence, Car, sky
     trees.mask(tmp_path / "m/a.png", mask)
@@ -178,7 +178,7 @@ def test_row_66_masks_are_scored_on_shared_classes_and_the_others_named(tmp_path
         tasks["segmentation"].shared(theirs.labels, LabelSpace("segmentation", ("moon", "sun")))
 
 
-def test_row_66_equal_lists_are_left_alone() -> None:
+def test_equal_lists_are_left_alone() -> None:
     night = domains["mini-night"].labels
     assert night is not None
     shared = tasks["segmentation"].shared(night, night)
@@ -187,7 +187,7 @@ def test_row_66_equal_lists_are_left_alone() -> None:
     assert (turned.labels, turned.left_out) == (night, "")
 
 
-def test_row_67_a_class_that_is_nowhere_is_a_dash_and_not_in_the_mean() -> None:
+def test_a_class_that_is_nowhere_is_a_dash_and_not_in_the_mean() -> None:
     score = MeanIoU(SPACE)
     score.update(np.array([[0, 0], [1, 1]]), np.array([[0, 0], [1, 0]]))
     main = score.compute()[0]
@@ -209,7 +209,7 @@ def two_cars() -> tuple[Detections, Boxes]:
     return Detections(truth.xyxy, truth.labels, np.array([0.9, 0.8], np.float32)), truth
 
 
-def test_row_68_perfect_masks_score_a_hundred_wrong_ones_nothing_shuffled_ones_chance() -> None:
+def test_perfect_masks_score_a_hundred_wrong_ones_nothing_shuffled_ones_chance() -> None:
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 4, (200, 200))
     for decision, expected, close in (
@@ -235,9 +235,7 @@ def scattered(count: int, seed: int) -> list[Boxes]:
 @pytest.mark.parametrize(
     ("kind", "low", "high"), [("perfect", 100, 100), ("empty", 0, 0), ("shuffled", 0, 3)]
 )
-def test_row_68_perfect_empty_and_shuffled_boxes_by_all_three_kits(
-    kind: str, low: float, high: float
-) -> None:
+def test_perfect_empty_and_shuffled_boxes_by_all_three_kits(kind: str, low: float, high: float) -> None:
     truths, strange = scattered(20, 0), scattered(20, 1)
     score = AveragePrecision(THINGS)
     for truth, other in zip(truths, strange, strict=True):
@@ -262,7 +260,7 @@ def ap50(found: Detections, truth: Boxes) -> dict[str, float | None]:
     return {kit: values[f"AP50 ({kit})"] for kit in KITS}
 
 
-def test_row_69_a_second_find_is_false_and_difficult_objects_count_nowhere() -> None:
+def test_a_second_find_is_false_and_difficult_objects_count_nowhere() -> None:
     found, truth = two_cars()
     twice = Detections(found.xyxy[[0, 0, 1]], found.labels[[0, 0, 1]], np.array([0.9, 0.8, 0.7], np.float32))
     # recall 0.5 at precision 1, recall 1 at precision 2/3
@@ -275,7 +273,7 @@ def test_row_69_a_second_find_is_false_and_difficult_objects_count_nowhere() -> 
         )
 
 
-def test_row_69_ties_keep_the_order_of_the_file() -> None:
+def test_ties_keep_the_order_of_the_file() -> None:
     _, truth = two_cars()
     strange = np.array([[50, 50, 60, 60]], np.float32)
     right_first = Detections(
@@ -288,7 +286,7 @@ def test_row_69_ties_keep_the_order_of_the_file() -> None:
     assert ap50(wrong_first, truth)["VOC10"] == pytest.approx(100 * 2 / 3)
 
 
-def test_row_74_secrets_of_the_environment_are_in_no_file_of_a_run(
+def test_secrets_of_the_environment_are_in_no_file_of_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = "hf_" + "s3cr3t" * 5
@@ -310,7 +308,7 @@ def test_row_74_secrets_of_the_environment_are_in_no_file_of_a_run(
     assert secret not in str(refused.value), "there is no setting for one, and it is not repeated"
 
 
-def test_row_75_hostile_names_and_captions_are_shown_as_text(tmp_path: Path) -> None:
+def test_hostile_names_and_captions_are_shown_as_text(tmp_path: Path) -> None:
     hostile = "<img src=http://x onerror=alert(1)> [a](http://x) ![b](http://y) `c` | $d$ =1+1"
     labels = LabelSpace("segmentation", (hostile, "car"))
     saved = SavedImage(stem="00", key=f"{hostile}.png", prompt=hostile, score=1.0, classes=(hostile,))

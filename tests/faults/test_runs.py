@@ -54,7 +54,7 @@ def pictures(tmp_path: Path) -> Unlabeled:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_row_43_the_front_door_stops_at_once_where_nothing_is_held(
+def test_the_front_door_stops_at_once_where_nothing_is_held(
     command: Callable[..., int],
     monkeypatch: pytest.MonkeyPatch,
     number: signal.Signals,
@@ -67,7 +67,7 @@ def test_row_43_the_front_door_stops_at_once_where_nothing_is_held(
     assert signal.getsignal(number) is before
 
 
-def test_row_43_a_signal_waits_where_it_is_held_and_is_not_forgotten() -> None:
+def test_a_signal_waits_where_it_is_held_and_is_not_forgotten() -> None:
     done = []
 
     def step() -> None:
@@ -85,7 +85,7 @@ def test_row_43_a_signal_waits_where_it_is_held_and_is_not_forgotten() -> None:
         stop()
 
 
-def test_row_43_during_a_save_the_save_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_during_a_save_the_save_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write, calls = Checkpoints._write, itertools.count(1)
 
     def interrupted(self: Any, *given: Any) -> None:
@@ -101,7 +101,7 @@ def test_row_43_during_a_save_the_save_is_finished(tmp_path: Path, monkeypatch: 
     verify(kept)
 
 
-def test_row_43_after_the_last_step_nothing_of_a_training_is_lost(
+def test_after_the_last_step_nothing_of_a_training_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     look, whole, again = TrainingMonitor.check, Line(), Line()
@@ -121,7 +121,7 @@ def test_row_43_after_the_last_step_nothing_of_a_training_is_lost(
     assert all(torch.equal(value, weights(whole)[name]) for name, value in weights(again).items())
 
 
-def test_row_43_captioning_saves_the_batch_and_goes_on(
+def test_captioning_saves_the_batch_and_goes_on(
     tmp_path: Path, pictures: Unlabeled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, settings = write_blip2(tmp_path / "blip2"), CaptionerSettings(batch=1, max_new_tokens=4)
@@ -157,9 +157,7 @@ def interruptible(labels: LabelSpace, rule: Callable[[int], Any], *, stops: bool
 
 
 @pytest.mark.parametrize("task", ["segmentation", "detection"])
-def test_row_43_scoring_goes_on_and_ends_at_the_same_report(
-    task: str, pictures: Unlabeled, tmp_path: Path
-) -> None:
+def test_scoring_goes_on_and_ends_at_the_same_report(task: str, pictures: Unlabeled, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     masks = rng.integers(0, 2, (COUNT, 32, 48), np.uint8)
     boxes = np.array([[2, 3, 20, 20], [5, 5, 30, 31]], np.float32)
@@ -189,7 +187,7 @@ def test_row_43_scoring_goes_on_and_ends_at_the_same_report(
     assert len(rest.prompts) == COUNT - 1
 
 
-def test_row_43_a_second_signal_ends_at_once_and_the_checkpoint_stands(tmp_path: Path) -> None:
+def test_a_second_signal_ends_at_once_and_the_checkpoint_stands(tmp_path: Path) -> None:
     victim = begin(stuck, str(tmp_path))
     until((tmp_path / "stuck").exists)
     os.kill(victim.pid, signal.SIGTERM)
@@ -208,7 +206,7 @@ def test_row_43_a_second_signal_ends_at_once_and_the_checkpoint_stands(tmp_path:
 # -- the same folder again
 
 
-def test_row_48_a_run_that_was_begun_otherwise_is_refused_with_what_differs(
+def test_a_run_that_was_begun_otherwise_is_refused_with_what_differs(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     place, settings = tmp_path / "out", {"steps": 5, "lr": 0.1, "workers": 0, "checkpoint_every": 9}
@@ -238,7 +236,7 @@ def test_row_48_a_run_that_was_begun_otherwise_is_refused_with_what_differs(
         get_or_create(place, {"settings": settings}, rest, read, may_change=("settings.steps",))
 
 
-def test_row_48_49_a_command_into_its_finished_folder(
+def test_a_command_into_its_finished_folder(
     command: Callable[..., int],
     pictures: Unlabeled,
     tiny_pipeline: Path,
@@ -262,7 +260,7 @@ def test_row_48_49_a_command_into_its_finished_folder(
     assert (out / MANIFEST).stat().st_mtime_ns == stood
 
 
-def test_row_43_49_the_whole_figure_is_stopped_in_training_and_run_again(
+def test_the_whole_figure_is_stopped_in_training_and_run_again(
     command: Callable[..., int], tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toys, out = draw_pair(tmp_path / "toys"), tmp_path / "out"
@@ -299,7 +297,7 @@ def test_row_43_49_the_whole_figure_is_stopped_in_training_and_run_again(
     assert not list(out.rglob(".*"))
 
 
-def test_row_58_two_runs_never_make_the_same_twice_nor_write_into_each_others_folder(tmp_path: Path) -> None:
+def test_two_runs_never_make_the_same_twice_nor_write_into_each_others_folder(tmp_path: Path) -> None:
     place, log = str(tmp_path / "out"), tmp_path / "log"
     first = begin(share, place, {"lr": 0.1}, str(log))
     until(lambda: log.exists() and log.read_text().strip())
@@ -317,7 +315,7 @@ def test_row_58_two_runs_never_make_the_same_twice_nor_write_into_each_others_fo
     assert not list(tmp_path.glob(".out.*"))
 
 
-def test_row_58_a_lock_dies_with_its_holder(tmp_path: Path) -> None:
+def test_a_lock_dies_with_its_holder(tmp_path: Path) -> None:
     place, log = str(tmp_path / "out"), tmp_path / "log"
     first = begin(share, place, {}, str(log))
     until(lambda: log.exists() and log.read_text().strip())

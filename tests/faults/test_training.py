@@ -51,9 +51,7 @@ def last_state(folder: Path) -> dict[str, bytes]:
         pytest.param([2, 2, 1], id="three times in one epoch"),
     ],
 )
-def test_row_46_47_63_a_resumed_training_ends_in_the_same_bits(
-    tmp_path: Path, stops: list[int], optimizer: str
-) -> None:
+def test_a_resumed_training_ends_in_the_same_bits(tmp_path: Path, stops: list[int], optimizer: str) -> None:
     if optimizer == "adamw8bit":
         pytest.importorskip("bitsandbytes")
     settings = {"ema": 0.6, "optimizer": optimizer, "checkpoint_every": 100}
@@ -75,14 +73,14 @@ def test_row_46_47_63_a_resumed_training_ends_in_the_same_bits(
         assert b"U8" in last_state(tmp_path / "cut")["optimizer.safetensors"]
 
 
-def test_row_48_more_steps_go_on_and_fewer_than_were_taken_are_refused(tmp_path: Path) -> None:
+def test_more_steps_go_on_and_fewer_than_were_taken_are_refused(tmp_path: Path) -> None:
     train(tmp_path, steps=3)
     assert [step.index for step in train(tmp_path, steps=5)] == [4, 5]
     with pytest.raises(UsageError, match="set steps to 5 or more"):
         train(tmp_path, steps=4)
 
 
-def test_row_49_a_finished_training_takes_no_further_step(tmp_path: Path) -> None:
+def test_a_finished_training_takes_no_further_step(tmp_path: Path) -> None:
     first, again = Line(), Line()
     train(tmp_path, first, ema=0.5)
     assert train(tmp_path, again, ema=0.5) == []
@@ -106,7 +104,7 @@ def nan_in_gradient(step: int) -> Line:
 
 
 @pytest.mark.parametrize("fault", ["loss", "gradient", "one pixel"])
-def test_row_50_what_is_not_finite_stops_names_the_batch_and_keeps_the_last_good_checkpoint(
+def test_what_is_not_finite_stops_names_the_batch_and_keeps_the_last_good_checkpoint(
     tmp_path: Path, fault: str
 ) -> None:
     line, examples = Line(), Points()
@@ -131,7 +129,7 @@ def test_row_50_what_is_not_finite_stops_names_the_batch_and_keeps_the_last_good
     assert all(value.isfinite().all() for value in weights(rest).values())
 
 
-def test_row_51_a_loss_that_explodes_is_warned_of_before_it_ends_the_run(
+def test_a_loss_that_explodes_is_warned_of_before_it_ends_the_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     line, calls = Line(), itertools.count(1)
@@ -143,22 +141,20 @@ def test_row_51_a_loss_that_explodes_is_warned_of_before_it_ends_the_run(
     assert "lower the learning rate" in warned[0]
 
 
-def test_row_51_a_loss_that_wanders_is_not_warned_of(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_loss_that_wanders_is_not_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         train(tmp_path, steps=30)
     assert caplog.records == []
 
 
-def test_row_52_nothing_that_could_move_is_refused(tmp_path: Path) -> None:
+def test_nothing_that_could_move_is_refused(tmp_path: Path) -> None:
     line, run = Line(), Run(folder=tmp_path, device="cpu")
     with pytest.raises(UsageError, match="train a head"):
         next(fit(line, [], {"source": Points()}, LoopSettings(steps=1, batch=1), run))
 
 
 @pytest.mark.parametrize("reason", ["no gradient", "rate 0"])
-def test_row_52_parameters_that_never_move_end_the_run(tmp_path: Path, reason: str) -> None:
+def test_parameters_that_never_move_end_the_run(tmp_path: Path, reason: str) -> None:
     line = Line()
     if reason == "no gradient":
         for parameter in line.layer.parameters():
@@ -171,7 +167,7 @@ def test_row_52_parameters_that_never_move_end_the_run(tmp_path: Path, reason: s
     assert advice[reason] in caught.value.fix
 
 
-def test_row_52_the_end_of_a_schedule_is_no_standstill(tmp_path: Path) -> None:
+def test_the_end_of_a_schedule_is_no_standstill(tmp_path: Path) -> None:
     line, run = Line(), Run(folder=tmp_path, device="cpu")
     groups = [{"params": list(line.layer.parameters()), "lr": 0.01}]
 
@@ -187,7 +183,7 @@ def test_row_52_the_end_of_a_schedule_is_no_standstill(tmp_path: Path) -> None:
     assert steps(None) == list(range(7, 13))
 
 
-def test_row_12_a_mask_of_ignored_pixels_only_gives_a_loss_and_gradients_of_zero() -> None:
+def test_a_mask_of_ignored_pixels_only_gives_a_loss_and_gradients_of_zero() -> None:
     head = SemanticFPN(
         FeatureSpec({4: 8}, {}), LabelSpace("segmentation", ("a", "b")), SemanticFPNSettings(width=8)
     )
@@ -199,7 +195,7 @@ def test_row_12_a_mask_of_ignored_pixels_only_gives_a_loss_and_gradients_of_zero
     assert not logits.grad.any()
 
 
-def test_row_33_text_that_tells_nothing_is_warned_of_and_an_error_where_strict(
+def test_text_that_tells_nothing_is_warned_of_and_an_error_where_strict(
     backbone: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     prompts = ("a car on a street", "a dark night")
@@ -227,7 +223,7 @@ def test_row_33_text_that_tells_nothing_is_warned_of_and_an_error_where_strict(
         assert caught.value.exit_code == 5
 
 
-def test_row_59_memory_that_does_not_suffice_is_told_with_settings_that_do(tmp_path: Path) -> None:
+def test_memory_that_does_not_suffice_is_told_with_settings_that_do(tmp_path: Path) -> None:
     line = Line(lambda: torch.empty(2**60, dtype=torch.uint8))  # more than any machine has
     with pytest.raises(EnvironmentSetupError, match="does not fit into the memory of cpu") as caught:
         train(tmp_path, line)
@@ -236,7 +232,7 @@ def test_row_59_memory_that_does_not_suffice_is_told_with_settings_that_do(tmp_p
     assert "allocate" in str(caught.value.where)
 
 
-def test_row_77_the_seed_decides_and_the_number_of_workers_does_not(tmp_path: Path) -> None:
+def test_the_seed_decides_and_the_number_of_workers_does_not(tmp_path: Path) -> None:
     ends = []
     for name, workers in (("alone", 0), ("one", 1), ("two", 2), ("again", 0)):
         line = Line()
@@ -248,7 +244,7 @@ def test_row_77_the_seed_decides_and_the_number_of_workers_does_not(tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_row_72_spawned_workers_no_terminal_and_no_input_change_nothing(tmp_path: Path, workers: int) -> None:
+def test_spawned_workers_no_terminal_and_no_input_change_nothing(tmp_path: Path, workers: int) -> None:
     train(tmp_path / "here")
     code = (
         "import multiprocessing, pathlib\n"

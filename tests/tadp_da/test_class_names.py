@@ -18,7 +18,7 @@ OTHERWISE = {
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_row_25_every_class_of_voc_is_known_as_coco_spells_it(name: str) -> None:
+def test_every_class_of_voc_is_known_as_coco_spells_it(name: str) -> None:
     for spelled in (name, OTHERWISE.get(name, name), name.upper(), f" {name}", f"{name[:2]}_{name[2:]}"):
         assert CLASSES[class_id(spelled, CLASSES, "x")] == name
 

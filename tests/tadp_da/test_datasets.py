@@ -52,8 +52,8 @@ def test_a_legend_of_colours_gives_the_palette_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "advice"),
     [
-        ("7: road\n1 2 3: car\n", "values or of colours"),
-        ("# 808080: road\n{}\n", "values or of colours"),
+        ("7: road\n1 2 3: car\n", "values or colours"),
+        ("# 808080: road\n{}\n", "values or colours"),
         ("7: rod\n", "did you mean 'road'"),
         ("1 2 300: road\n", "colours as 128 64 128: road"),
         ("road: 7\n", "write values as 7: road"),
@@ -116,7 +116,7 @@ def test_there_is_a_preset_with_boxes_for_every_one_with_masks() -> None:
     assert {f"{name}-boxes" for name in plain} == {*shipped("presets")} - plain
 
 
-def test_row_66_a_stranger_with_boxes_is_scored_on_the_classes_that_both_sides_have(
+def test_a_stranger_with_boxes_is_scored_on_the_classes_that_both_sides_have(
     tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for index in range(3):

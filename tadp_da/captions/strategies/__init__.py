@@ -1,6 +1,7 @@
 """Caption strategies: pure functions from a caption and its context to a prompt. One file per kind of strategy.
 
-A strategy sees no model, no file and no training flag.
+A plug-in registers a :class:`CaptionStrategy`, usually made by :func:`templated`. A strategy has no access to models,
+files or the training mode.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tadp_da.registry import Registry, nearest
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionStrategy:
-    """A named way to write prompts.
+    """A named way to turn captions into prompts.
 
     Attributes:
         rewrite: ``(caption, context) -> prompt``, pure.
@@ -34,18 +35,22 @@ class CaptionStrategy:
 
 
 strategies: Registry[CaptionStrategy] = Registry("caption strategy", "tadp_da.captions.strategies")
+"""All strategies by name. The contract tests require that a member has a summary, uses the concept's word exactly if it
+needs one, never doubles an article, leaves nothing dangling for an empty caption, and uses the template of the domain
+unless it is a baseline.
+"""
 
 
 def templated(
     name: str, default: str, *, summary: str, holds: tuple[str, ...] = ("caption",)
 ) -> CaptionStrategy:
-    """A strategy that fills a template: the target's own (``DomainDescription.templates[name]``) where it has one.
+    """A strategy that fills a template: that of the target (``DomainDescription.templates[name]``) if it has one.
 
     Args:
         name: name of the strategy.
-        default: template for domains that have none of their own.
+        default: template for domains without one.
         summary: one line for listings.
-        holds: fields that every template of this strategy must have, the domain's own too.
+        holds: fields that every template of this strategy must have, including those of domains.
     """
     fallback = parse(default, holds=holds)
 
@@ -65,10 +70,10 @@ def _needing(
 
 
 def find(name_or_template: str) -> CaptionStrategy:
-    """The strategy of that name, or one made of a template such as ``"a {style} photo of {caption}"``.
+    """A registered strategy, or one from a template such as ``"a {style} photo of {caption}"``.
 
     Raises:
-        UsageError: for an unknown name or a template that cannot be used; the message names the nearest match.
+        UsageError: for an unknown name or an invalid template; the message names the nearest match.
     """
     if "{" in name_or_template or "}" in name_or_template:
         template = parse(name_or_template)

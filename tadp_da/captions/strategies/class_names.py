@@ -1,7 +1,4 @@
-"""Prompts that list what the task asks for instead of what an image shows.
-
-TADP compares them with captions in its table 1: class names as one string.
-"""
+"""Prompts that list all classes of the task instead of a caption; TADP compares the two in table 1."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Prompts that hold the word of a learned concept.
+"""Prompts with the word of a learned concept.
 
-Each kind of concept has its own strategy because the word reads differently: a textual inversion is an adjective
-that was learned, DreamBooth's rare token names a style.
+Each kind of concept has a strategy of its own because the word is used differently: a textual inversion is a learned
+adjective, DreamBooth's rare token names a style.
 """
 
 from __future__ import annotations

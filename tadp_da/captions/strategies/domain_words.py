@@ -1,6 +1,6 @@
-"""Prompts that name a domain in everyday words: the target's own, one near it, and one that is wrong.
+"""Prompts that name a domain in plain words: the target, a nearby one, and an unrelated one.
 
-The second and third are TADP's controls: is it the right word that helps, or any word?
+The second and third are the controls of TADP, which show whether the right word helps or any word.
 """
 
 from __future__ import annotations

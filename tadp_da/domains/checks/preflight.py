@@ -1,7 +1,7 @@
-"""Before hours are spent: every picture that a run will use is decoded and every label read, once.
+"""Before a run: every image that it will use is decoded and every label read, once.
 
-What cannot be used ends the run with the first offenders and the mend; with ``Run.skip_bad`` it is left out, and
-``skipped-<domain>.json`` in the run's folder lists it. Files are never moved or changed.
+A file that cannot be used ends the run with the first places and the fix; with ``Run.skip_bad`` it is left out and
+listed in ``skipped-<domain>.json`` in the run's folder. Files are never moved or changed.
 """
 
 from __future__ import annotations
@@ -13,37 +13,38 @@ from pathlib import Path
 from typing import Any
 
 from tadp_da.domains import Domain
-from tadp_da.domains.checks.validate import CheckReport, check_data
+from tadp_da.domains.checks.report import CheckReport
+from tadp_da.domains.checks.validate import check_data
 from tadp_da.errors import DataError
 from tadp_da.run import Run
 from tadp_da.storage.files import write_json
 
 _log = logging.getLogger(__name__)
-_SEEN: dict[Any, CheckReport] = {}
+_REPORTS: dict[Any, CheckReport] = {}
 
 
 def preflight(domain: Domain, root: Path, splits: Sequence[str], run: Run) -> Domain:
-    """The domain as a run may use it.
+    """The domain without images that cannot be used.
 
-    A check is not repeated while the process lives and no picture's size or time stamp has changed: all rows of a table
-    ask for the same folders. Labels of test splits are only found readable; nothing is chosen by what they say.
+    A check is not repeated within a process unless the size or time stamp of an image changes: all rows of a table use
+    the same folders. Labels of test splits are only checked to be readable.
 
     Args:
-        domain: what to look at.
-        root: as the domain wants it.
+        domain: what to check.
+        root: data root of the domain.
         splits: those that the run will use.
-        run: whether bad pictures are left out and overlaps allowed, where the list goes, progress bars.
+        run: ``skip_bad``, ``allow_overlap``, the folder of the list, and progress bars.
 
     Raises:
-        DataError: when a picture or label cannot be used, files do not pair, a split is empty or only bad, or test
-            pictures are also learned from.
+        DataError: if an image or label cannot be used, files do not pair, a split is empty or entirely unusable, or
+            test images are among those that are learned from.
     """
     report = _report(domain, root, splits, run)
     if errors := [finding for finding in report.all_findings if finding.level == "error"]:
         first, bad = errors[0], sum(len(split.bad) for split in report.splits)
         total = sum(split.images for split in report.splits)
-        count = f"{bad} of {total} pictures of {domain.name!r} cannot be used: " if bad else ""
-        skip = "; or go on without them: --skip-bad" if 0 < bad < total and not run.skip_bad else ""
+        count = f"{bad} of {total} images of {domain.name!r} cannot be used: " if bad else ""
+        skip = "; or continue without them: --skip-bad" if 0 < bad < total and not run.skip_bad else ""
         raise DataError(
             f"{count}{first.what}", where=", ".join(first.where) or root, fix=f"{first.fix}{skip}"
         )
@@ -53,7 +54,7 @@ def preflight(domain: Domain, root: Path, splits: Sequence[str], run: Run) -> Do
 def _report(domain: Domain, root: Path, splits: Sequence[str], run: Run) -> CheckReport:
     key: Any = (domain.name, domain.labels, root, tuple(splits), run.skip_bad, run.allow_overlap)
     key += tuple(_stamps(domain, root, split) for split in splits)
-    if key not in _SEEN:
+    if key not in _REPORTS:
 
         def tracked(items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
             with run.progress(total, f"checking {what}") as advance:
@@ -61,7 +62,7 @@ def _report(domain: Domain, root: Path, splits: Sequence[str], run: Run) -> Chec
                     yield item
                     advance("")
 
-        _SEEN[key] = check_data(
+        _REPORTS[key] = check_data(
             domain,
             root,
             splits=splits,
@@ -70,31 +71,28 @@ def _report(domain: Domain, root: Path, splits: Sequence[str], run: Run) -> Chec
             allow_overlap=run.allow_overlap,
             tracked=tracked,
         )
-    return _SEEN[key]
+    return _REPORTS[key]
 
 
 def _stamps(domain: Domain, root: Path, split: str) -> tuple[Any, ...]:
     try:
         states = [(path, path.stat()) for path in domain.unlabeled(root, split).paths]
     except OSError as error:
-        raise DataError(
-            f"cannot look at a picture: {error.strerror}", where=error.filename, fix="check its rights"
-        ) from None
+        what = f"cannot access an image: {error.strerror}"
+        raise DataError(what, where=error.filename, fix="check its permissions") from None
     return tuple((path, state.st_mtime_ns, state.st_size) for path, state in states)
 
 
 def _without(domain: Domain, bad: Mapping[str, Mapping[str, str]], run: Run) -> Domain:
     place = run.folder / f"skipped-{domain.name.replace('/', '-')}.json"
     if not bad:
-        place.unlink(missing_ok=True)  # of an earlier run, before the files were mended
+        place.unlink(missing_ok=True)  # of an earlier run, before the files were fixed
         return domain
     run.folder.mkdir(parents=True, exist_ok=True)
     write_json(place, bad)
+    count = sum(map(len, bad.values()))
     _log.warning(
-        "%s: %s pictures cannot be used and are left out; they are listed in %s",
-        domain.name,
-        sum(map(len, bad.values())),
-        place,
+        "%s: %s images cannot be used and are left out; they are listed in %s", domain.name, count, place
     )
 
     def images(root: Path, split: str) -> tuple[Path, ...]:

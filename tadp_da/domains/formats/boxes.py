@@ -1,29 +1,28 @@
-"""Boxes as files tell them, made into :class:`Boxes`: checked, clipped to the picture, numbered by class."""
+"""Objects as label files state them, converted to :class:`Boxes`: checked, clipped to the image, class ids assigned."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tadp_da.class_names import canonical, class_id
-from tadp_da.domains.formats.files import stored_size
 from tadp_da.errors import DataError
-from tadp_da.images import displayed_size
+from tadp_da.images import displayed_size, opened
 from tadp_da.types import Boxes
 
 
 @dataclass(frozen=True)
-class Found:
-    """One object as a label file tells it.
+class RawObject:
+    """One object as stated by a label file.
 
     Attributes:
-        name: its class as the file spells it.
+        name: its class as spelled in the file.
         xyxy: left, top, right, bottom in pixels, half-open.
-        difficult: whether neither finding nor missing it counts.
+        difficult: whether it counts neither as found nor as missed.
         where: file and line or number, for messages.
     """
 
@@ -34,33 +33,45 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Annotation:
-    """Boxes of one image, and what had to be mended to get them."""
+class BoxAnnotation:
+    """Boxes of one image, and what had to be corrected to get them."""
 
     boxes: Boxes
     remarks: tuple[str, ...]
 
 
-def settle(
-    found: Sequence[Found], size: tuple[int, int], classes: Sequence[str], *, drop: Collection[str] = ()
-) -> Annotation:
-    """Make boxes of what a file tells of an image of ``size`` (h, w).
+def readers(
+    read: Callable[[Path], BoxAnnotation],
+) -> tuple[Callable[[Path], Boxes], Callable[[Path], tuple[str, ...]]]:
+    """``Domain.label`` and ``Domain.remarks`` from a function that reads the annotation of an image."""
+    return lambda image: read(image).boxes, lambda image: read(image).remarks
 
-    Boxes are clipped to the picture, those without area dropped, both with a remark.
+
+def to_boxes(
+    objects: Sequence[RawObject],
+    size: tuple[int, int],
+    classes: Sequence[str],
+    *,
+    drop: Collection[str] = (),
+) -> BoxAnnotation:
+    """Boxes of an image from the objects that a file states.
+
+    Boxes are clipped to the image and those without area dropped, both with a remark.
 
     Args:
-        found: the objects in the file's order.
-        size: height and width of the displayed picture.
+        objects: in the file's order.
+        size: height and width of the displayed image.
         classes: names in the order of their ids.
-        drop: names of objects that are left out on purpose, in any spelling.
+        drop: names of objects to leave out, in any spelling.
 
     Raises:
-        DataError: for a number that is none, swapped corners, a box wholly outside the picture, an unknown class.
+        DataError: for a coordinate that is not finite, swapped corners, a box entirely outside the image, or an
+            unknown class.
     """
     height, width = size
     left_out = {canonical(name) for name in drop}
     kept, empty, clipped = [], 0, 0
-    for thing in found:
+    for thing in objects:
         if canonical(thing.name) in left_out:
             continue
         _check(thing, size)
@@ -73,20 +84,20 @@ def settle(
         clipped += inside != thing.xyxy
         kept.append((inside, number, thing.difficult))
     remarks = [f"{empty} boxes without area dropped"] * bool(empty)
-    remarks += [f"{clipped} boxes reach outside the picture and were clipped"] * bool(clipped)
+    remarks += [f"{clipped} boxes reach outside the image and were clipped"] * bool(clipped)
     boxes = Boxes(
         xyxy=np.array([box for box, _, _ in kept], dtype=np.float32).reshape(-1, 4),
         labels=np.array([number for _, number, _ in kept], dtype=np.int64),
         difficult=np.array([difficult for _, _, difficult in kept], dtype=np.bool_),
     )
-    return Annotation(boxes, tuple(remarks))
+    return BoxAnnotation(boxes, tuple(remarks))
 
 
-def _check(thing: Found, size: tuple[int, int]) -> None:
+def _check(thing: RawObject, size: tuple[int, int]) -> None:
     x1, y1, x2, y2 = thing.xyxy
     if not all(map(math.isfinite, thing.xyxy)):
         raise DataError(
-            f"a box of {thing.name!r} has a coordinate that is no number",
+            f"a box of {thing.name!r} has a coordinate that is not a number",
             where=thing.where,
             fix="correct or remove the object",
         )
@@ -98,33 +109,35 @@ def _check(thing: Found, size: tuple[int, int]) -> None:
         )
     if x2 <= 0 or y2 <= 0 or x1 >= size[1] or y1 >= size[0]:
         raise DataError(
-            f"a box of {thing.name!r} lies outside its {size[1]}x{size[0]} picture: "
+            f"a box of {thing.name!r} is outside its {size[1]}x{size[0]} image: "
             f"x {x1:g} to {x2:g}, y {y1:g} to {y2:g}",
             where=thing.where,
-            fix="check that the label belongs to this picture and was not made for another size; "
-            "else remove the object",
+            fix="check that the label belongs to this image and was not made for another size; "
+            "otherwise remove the object",
         )
 
 
-def agreed_size(stated: tuple[int, int] | None, image: Path, where: object) -> tuple[int, int]:
-    """(height, width) of the displayed picture, which a label file must state too if it states any.
+def check_size(stated: tuple[int, int] | None, image: Path, where: object) -> tuple[int, int]:
+    """(height, width) of the displayed image; a label file that states a size must state this one.
 
     Raises:
-        DataError: when they differ: boxes made for one size say nothing about another.
+        DataError: if they differ: boxes made for one size cannot be used with another.
     """
     shown = displayed_size(image)
     if stated is None or stated == shown:
         return shown
-    what = f"boxes were made for {stated[1]}x{stated[0]} pixels, the picture shows {shown[1]}x{shown[0]}"
-    if stated == stored_size(image):
+    what = f"boxes were made for {stated[1]}x{stated[0]} pixels, the image is {shown[1]}x{shown[0]}"
+    with opened(image) as file:
+        stored = file.height, file.width
+    if stated == stored:
         raise DataError(
-            f"{what}: it is turned by its EXIF tag, the boxes are not",
+            f"{what}: it is rotated by its EXIF tag, the boxes are not",
             where=f"{where} and {image}",
-            fix="if the boxes fit the unturned picture, remove its tag (exiftool -Orientation= FILE); "
-            "else turn the boxes",
+            fix="if the boxes fit the unrotated image, remove its tag (exiftool -Orientation= FILE); "
+            "otherwise rotate the boxes",
         )
     raise DataError(
         what,
         where=f"{where} and {image}",
-        fix="put back the picture that was annotated, or scale boxes and stated size to this one",
+        fix="restore the image that was annotated, or scale boxes and stated size to this one",
     )

@@ -1,26 +1,14 @@
-"""Bring your own: a domain of folders of pictures and, where there are labels, parallel folders of index masks."""
+"""Your own data: a domain of folders of images and, where there are labels, parallel folders of index masks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from tadp_da.domains import Domain
-from tadp_da.domains.formats.files import (
-    SUFFIXES,
-    Folders,
-    by_split,
-    check_pairs,
-    inner,
-    partner,
-    pictures,
-    stem,
-    under_root,
-    whole,
-)
+from tadp_da.domains.formats.files import SUFFIXES, Folders, PairedFolders, absolute, by_split
 from tadp_da.domains.formats.masks import Colour, Mask, read_mask
-from tadp_da.errors import DataError, UsageError
+from tadp_da.errors import UsageError
 from tadp_da.types import DomainDescription, LabelSpace
 
 
@@ -36,86 +24,55 @@ def folder_domain(
     colours: Mapping[Colour, int] | None = None,
     description: DomainDescription | None = None,
 ) -> Domain:
-    """A domain of your own pictures (jpg, jpeg, png, webp, bmp in either case, sub-folders too).
+    """A domain of your own images (jpg, jpeg, png, webp, bmp in either case, sub-folders included).
 
-    The folders are given as they lie on disk; the ``root`` that is later given to :meth:`Domain.unlabeled` must hold
-    them, because the keys of caption files are paths relative to it.
+    The ``root`` that is later given to :meth:`Domain.unlabeled` must contain the folders, because the keys of caption
+    files are paths relative to it.
 
     Args:
         name: for messages and records.
         images: one folder per split; a single folder is the split ``train`` with masks, ``unlabeled`` without.
-        masks: folders of the splits that have labels. A mask belongs to the picture of the same relative path, endings
-            left out: ``a/b.JPG`` goes with ``a/b.png``.
-        classes: class names in the order of their ids; needed with masks.
-        palette: a colour per class for pictures of masks, or none.
+        masks: folders of the splits that have labels. A mask belongs to the image of the same relative path, suffixes
+            aside: ``a/b.JPG`` goes with ``a/b.png``.
+        classes: class names in the order of their ids; required with masks.
+        palette: one colour per class for rendered masks, or none.
         ignore: id of pixels that count neither in training nor in a score.
-        mapping: stored value to class id, for masks that number otherwise.
+        mapping: stored value to class id, for masks with another numbering.
         colours: RGB colour to class id, for masks that paint classes in colours.
-        words: how captions may speak of the domain.
+        description: how captions may describe the domain.
 
     Raises:
-        UsageError: when the settings contradict each other.
+        UsageError: if the settings contradict each other.
     """
-    image_folders = by_split(images, "train" if masks else "unlabeled")
-    mask_folders = by_split(masks) if masks else {}
     labels = LabelSpace(task="segmentation", classes=tuple(classes), ignore=ignore, palette=tuple(palette))
-    _check_settings(name, image_folders, mask_folders, labels)
-    own = _Folders(
-        images=image_folders,
-        masks=mask_folders,
-        labels=labels,
-        mapping=mapping,
-        colours=colours,
+    pairs = PairedFolders(
+        domain=name,
+        images=by_split(images, "train" if masks else "unlabeled"),
+        labels=by_split(masks) if masks else {},
+        suffixes=(".png", *SUFFIXES),
+        what="mask",
     )
+    _check_labels(name, labels, bool(masks))
+
+    def read(image: Path) -> Mask:
+        image = absolute(image)
+        return read_mask(pairs.label_file(image), labels, image=image, mapping=mapping, colours=colours)
+
     return Domain(
         name=name,
         description=description or DomainDescription(),
-        splits=tuple(image_folders),
-        images=own.list_images,
-        labels=labels if mask_folders else None,
-        labelled=tuple(mask_folders),
-        label=own.read_label if mask_folders else None,
-        fetch=f"put pictures ({', '.join(s[1:] for s in SUFFIXES)}) into "
-        + ", ".join(f"{path} ({split})" for split, path in image_folders.items()),
+        splits=tuple(pairs.images),
+        images=pairs.list_images,
+        labels=labels if masks else None,
+        labelled=tuple(pairs.labels),
+        label=read if masks else None,
+        fetch=pairs.fetch,
     )
 
 
-@dataclass(frozen=True)
-class _Folders:
-    images: Mapping[str, Path]
-    masks: Mapping[str, Path]
-    labels: LabelSpace
-    mapping: Mapping[int, int] | None
-    colours: Mapping[Colour, int] | None
-
-    def list_images(self, root: Path, split: str) -> tuple[Path, ...]:
-        folder = self.images[split]
-        found = pictures(folder)
-        if found and split in self.masks:
-            check_pairs(folder, found, self.masks[split], pictures(self.masks[split]), "mask")
-        return under_root(found, folder, root, split)
-
-    def read_label(self, image: Path) -> Mask:
-        image = whole(image)
-        split = inner(image, {s: self.images[s] for s in self.masks})
-        name = stem(image, self.images[split])
-        path = partner(self.masks[split], name, (".png", *SUFFIXES))
-        if path is None:
-            usual = self.masks[split] / f"{name}.png"
-            raise DataError("an image has no mask", where=image, fix=f"add {usual} or remove the image")
-        return read_mask(path, self.labels, image=image, mapping=self.mapping, colours=self.colours)
-
-
-def _check_settings(
-    name: str, images: Mapping[str, Path], masks: Mapping[str, Path], labels: LabelSpace
-) -> None:
-    if unknown := sorted(masks.keys() - images.keys()):
-        raise UsageError(
-            f"domain {name!r} has masks for {', '.join(unknown)} but no images",
-            fix=f"give masks for: {', '.join(images)}",
-        )
+def _check_labels(name: str, labels: LabelSpace, has_masks: bool) -> None:
     count = len(labels.classes)
-    if masks and not 2 <= count <= 255:
+    if has_masks and not 2 <= count <= 255:
         raise UsageError(
             f"domain {name!r} has masks and {count} class names",
             fix="name 2 to 255 classes in the order of their ids in the masks",
@@ -124,7 +81,7 @@ def _check_settings(
         raise UsageError(f"domain {name!r} names a class twice", fix="give every class a name of its own")
     if not count <= labels.ignore <= 255 and count:
         raise UsageError(
-            f"the ignore id {labels.ignore} of domain {name!r} is a class or no byte",
+            f"the ignore id {labels.ignore} of domain {name!r} is a class id or above 255",
             fix=f"choose one from {count} to 255",
         )
     if labels.palette and len(labels.palette) != count:

@@ -1,4 +1,4 @@
-"""Legends: what the values or colours of masks mean, as a YAML file."""
+"""Legends: the classes of the values or colours of masks, as a YAML file."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _IGNORE = "ignore"
 
 @dataclass(frozen=True, kw_only=True)
 class Legend:
-    """What the values or colours of masks mean.
+    """The classes of the values or colours of masks.
 
     Attributes:
         classes: names in the order of their ids.
-        values: stored value to class id, or None where they are the same or colours tell.
+        values: stored value to class id; None if they are equal or colours are given.
         colours: RGB colour to class id, or None.
-        palette: a colour of each class, where colours tell.
+        palette: one colour per class, if colours are given.
     """
 
     classes: tuple[str, ...]
@@ -33,19 +33,19 @@ class Legend:
 
 
 def read_legend(file: Path, classes: tuple[str, ...] = (), ignore: int = 255) -> Legend:
-    """A YAML file with a line for every value or every colour that the masks hold::
+    """Read a YAML file with a line for every value or every colour in the masks::
 
         7: road                     128 64 128: road
         26: car                     0 0 142: car
         0: ignore                   0 0 0: ignore
 
     Args:
-        file: values or colours to class names; several may mean the same class.
-        classes: the order of the class ids; that of the file when none is given.
-        ignore: id of what counts nowhere, said ``ignore`` in the file.
+        file: values or colours to class names; several may map to the same class.
+        classes: class names in the order of their ids; by default the order of the file.
+        ignore: id of ignored pixels, named ``ignore`` in the file.
 
     Raises:
-        UsageError: when it is no such file, mixes values and colours, or names a class that is not in ``classes``.
+        UsageError: if the file is not a legend, mixes values and colours, or names a class that is not in ``classes``.
     """
     try:
         entries = parse_yaml(file.read_text(encoding="utf-8"), where=str(file))
@@ -57,7 +57,7 @@ def read_legend(file: Path, classes: tuple[str, ...] = (), ignore: int = 255) ->
     names = [str(name) for name in entries.values()]
     if len({type(key) for key in keys}) != 1:
         raise UsageError(
-            "a legend is of values or of colours, and not empty",
+            "a legend must map either values or colours, and must not be empty",
             where=file,
             fix="write 7: road or 128 64 128: road",
         )

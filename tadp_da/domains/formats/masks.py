@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,9 @@ from numpy.typing import NDArray
 from tadp_da.errors import DataError
 from tadp_da.images import displayed_size, opened
 from tadp_da.types import LabelSpace
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Mask = NDArray[np.uint8]
 Values = NDArray[np.uint8 | np.uint16]
@@ -31,21 +36,19 @@ def read_mask(
 ) -> Mask:
     """The class ids of one mask file, ``uint8 (h, w)``.
 
-    A palette file ("P") gives its indices: its colours say nothing. EXIF turns are not applied to masks, they
-    are to be stored as the picture is displayed.
+    Of a palette file ("P") the indices are read, not the colours. EXIF rotation is not applied to masks: they must be
+    stored as the image is displayed.
 
     Args:
-        path: a one-channel picture, best a PNG.
+        path: a one-channel image file, preferably PNG.
         labels: classes and the ignore id; any other value is refused.
-        image: the picture that the mask belongs to; its displayed size must be the mask's.
-        mapping: stored value to class id (or ignore id), for files that number otherwise; values that it does
-            not name are refused.
-        colours: RGB colour to class id (or ignore id), for files that paint classes in colours; other colours are
-            refused.
-        watch: told the file and how many pixels hold each stored value, before any of them is refused.
+        image: the image that the mask belongs to; its displayed size must be the mask's.
+        mapping: stored value to class id (or ignore id), for files with another numbering; unlisted values are refused.
+        colours: RGB colour to class id (or ignore id), for files that paint classes in colours; others are refused.
+        watch: called with the file and the number of pixels of each stored value, before any value is refused.
 
     Raises:
-        DataError: the file is missing or no index mask, a value is no class, or the sizes differ.
+        DataError: the file is missing or not an index mask, a value is not a class, or the sizes differ.
     """
     values = _indices(path) if colours is None else _painted(path, colours)
     if image is not None:
@@ -59,24 +62,34 @@ def read_mask(
     return values.astype(np.uint8)
 
 
-def _indices(path: Path) -> Values:
-    _check_form(path)
+@contextmanager
+def _opened(path: Path) -> Iterator[Image]:
+    if not path.is_file():
+        fix = "give every labelled image a mask of the same name"
+        raise DataError("a mask is missing", where=path, fix=fix)
     with opened(path, "a mask") as image:
+        if image.format == "JPEG":
+            fix = "export masks as 8-bit PNG"
+            raise DataError("a mask is a JPEG, which changes ids", where=path, fix=fix)
+        yield image
+
+
+def _indices(path: Path) -> Values:
+    with _opened(path) as image:
         if image.mode not in _INDEX_MODES:
             raise DataError(
-                f"a mask is a {image.mode} picture, expected one channel of class ids",
+                f"a mask is a {image.mode} image, expected one channel of class ids",
                 where=path,
-                fix="save class ids instead of colours: an 8-bit grey or palette PNG, one value per class; or say "
+                fix="save class ids instead of colours: an 8-bit grayscale or palette PNG, one value per class; or say "
                 "which colour is which class: folder_domain(colours={(128, 64, 128): 0, ...})",
             )
         stored = np.asarray(image)
-    # Mode "1" gives booleans, "I" 32 bits; what is no 16-bit number is no class id either and ends as 65535.
+    # Mode "1" gives booleans, "I" 32 bits; what does not fit 16 bits is not a class id either and becomes 65535.
     return stored if stored.dtype == np.uint8 else np.clip(stored, -1, 2**16 - 1).astype(np.uint16)
 
 
 def _painted(path: Path, colours: Mapping[Colour, int]) -> Values:
-    _check_form(path)
-    with opened(path, "a mask") as image:
+    with _opened(path) as image:
         channels = np.asarray(image.convert("RGB")).astype(np.uint32)
     stored = channels[..., 0] << 16 | channels[..., 1] << 8 | channels[..., 2]
     found, places, counts = np.unique(stored, return_inverse=True, return_counts=True)
@@ -90,18 +103,6 @@ def _painted(path: Path, colours: Mapping[Colour, int]) -> Values:
             fix="add the colour to `colours`; colours in between come from resizing or from JPEG, neither suits masks",
         )
     return np.array([known[int(value)] for value in found], dtype=np.uint16)[places].reshape(stored.shape)
-
-
-def _check_form(path: Path) -> None:
-    if not path.is_file():
-        raise DataError(
-            "a mask is missing", where=path, fix="give every labelled image a mask of the same name"
-        )
-    with opened(path, "a mask") as image:
-        if image.format == "JPEG":
-            raise DataError(
-                "a mask is a JPEG, which changes ids", where=path, fix="export masks as 8-bit PNG"
-            )
 
 
 def _check_size(path: Path, shape: tuple[int, ...], image: Path) -> None:
@@ -118,9 +119,9 @@ def _mapped(path: Path, values: Values, counts: Counts, mapping: Mapping[int, in
     found = np.flatnonzero(counts)
     if unknown := [int(v) for v in found if int(v) not in mapping]:
         raise DataError(
-            f"a mask holds {_counted(counts, unknown)}, which the mapping does not name",
+            f"a mask holds {_counted(counts, unknown)}, which the mapping does not list",
             where=path,
-            fix="add the value to the mapping, with the class id or the ignore id it stands for",
+            fix="add the value to the mapping, with its class id or the ignore id",
         )
     table = np.zeros(len(counts), dtype=np.uint16)
     table[found] = [mapping[int(v)] for v in found]

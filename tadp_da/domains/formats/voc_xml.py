@@ -1,7 +1,7 @@
 """Annotations in the XML of Pascal VOC (Everingham et al., development kit, 2007-2012).
 
-The kit counts pixels from 1 and means both ends: ``xmin = xmax = 1`` is the first pixel column. :class:`Boxes` counts
-from 0 and is half-open, so ``x1 = xmin - 1`` and ``x2 = xmax``. It happens here and nowhere else.
+The kit counts pixels from 1 and includes both ends: ``xmin = xmax = 1`` is the first pixel column. :class:`Boxes`
+counts from 0 and is half-open, so ``x1 = xmin - 1`` and ``x2 = xmax``. The conversion happens here and nowhere else.
 """
 
 from __future__ import annotations
@@ -11,50 +11,52 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from tadp_da.domains.formats.boxes import Annotation, Found, agreed_size, settle
+from tadp_da.domains.formats.boxes import BoxAnnotation, RawObject, check_size, to_boxes
 from tadp_da.errors import DataError
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _DUMMY = (0.0, 0.0, 1.0, 1.0)
-"""What ``(1, 1, 1, 1)`` is here: a placeholder where only the classes of an image are known."""
+"""``(1, 1, 1, 1)`` after conversion: a placeholder where only the classes of an image are known."""
 
 
 def read_annotation(
     path: Path, image: Path, classes: Sequence[str], *, drop: Collection[str] = ()
-) -> Annotation:
+) -> BoxAnnotation:
     """The objects of one image.
 
-    ``difficult`` is 0 when it is not said, the size is the picture's when it is not said or 0. Boxes may hold
-    fractions; parts of objects are not objects.
+    ``difficult`` defaults to 0, the size to that of the image if it is missing or 0. Coordinates may be fractions;
+    parts of objects are not objects.
 
     Args:
         path: the XML file.
-        image: the picture that it speaks of.
+        image: the image that it describes.
         classes: names in the order of their ids, in any spelling.
-        drop: names of objects that are left out on purpose.
+        drop: names of objects to leave out.
 
     Raises:
         DataError: naming file and line: XML that is broken or declares a document type (entities hide attacks), a
-            missing or senseless field, dummy boxes only, another picture size, an unknown class.
+            missing or invalid field, dummy boxes only, another image size, an unknown class.
     """
     content, root = _parse(path)
-    found = []
+    objects = []
     for thing, line in zip(root.findall("object"), _lines(content, root), strict=True):
         where = f"{path}:{line}"
-        found.append(Found(_name(thing, where), _corners(thing, where), _difficult(thing, where), where))
-    dummies = [thing for thing in found if thing.xyxy == _DUMMY]
-    if dummies and len(dummies) == len(found):
-        raise DataError(
-            f"all {len(found)} boxes are dummies (1, 1, 1, 1): only the classes of this image are known",
-            where=dummies[0].where,
-            fix="do not train or test boxes on this split (`extra` of Watercolor2K and Comic2K is one such); "
-            "it serves as unlabelled images",
+        objects.append(
+            RawObject(_name(thing, where), _corners(thing, where), _difficult(thing, where), where)
         )
-    size = agreed_size(_size(root, path), image, path)
-    known = [thing for thing in found if thing.xyxy != _DUMMY]
-    settled = settle(known, size, classes, drop=drop)
-    remarks = (f"{len(dummies)} dummy boxes (1, 1, 1, 1) dropped",) * bool(dummies)
-    return Annotation(settled.boxes, remarks + settled.remarks)
+    known = [thing for thing in objects if thing.xyxy != _DUMMY]
+    dummies = len(objects) - len(known)
+    if dummies and not known:
+        raise DataError(
+            f"all {dummies} boxes are dummies (1, 1, 1, 1): only the classes of this image are known",
+            where=objects[0].where,
+            fix="do not train or test boxes on this split (`extra` of Watercolor2K and Comic2K is one such); "
+            "use it as unlabelled images",
+        )
+    found = to_boxes(known, check_size(_size(root, path), image, path), classes, drop=drop)
+    return BoxAnnotation(
+        found.boxes, (f"{dummies} dummy boxes (1, 1, 1, 1) dropped",) * bool(dummies) + found.remarks
+    )
 
 
 def _parse(path: Path) -> tuple[bytes, Any]:
@@ -64,11 +66,8 @@ def _parse(path: Path) -> tuple[bytes, Any]:
         content = path.read_bytes()
         root = ElementTree.fromstring(content, forbid_dtd=True)
     except FileNotFoundError:
-        raise DataError(
-            "an annotation is missing",
-            where=path,
-            fix="give every labelled image an XML file of the same name",
-        ) from None
+        fix = "give every labelled image an XML file of the same name"
+        raise DataError("an annotation is missing", where=path, fix=fix) from None
     except DefusedXmlException:
         raise DataError(
             "an annotation declares a document type or entities, which VOC never does",
@@ -76,9 +75,8 @@ def _parse(path: Path) -> tuple[bytes, Any]:
             fix="remove the <!DOCTYPE ...> block; do not use files from a source that you do not trust",
         ) from None
     except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
-        raise DataError(
-            f"an annotation is no XML: {error}", where=path, fix="export it again or remove it and its image"
-        ) from None
+        fix = "export it again, or remove it and its image"
+        raise DataError(f"an annotation is not valid XML: {error}", where=path, fix=fix) from None
     if root.tag != "annotation":
         raise DataError(
             f"an annotation begins with <{root.tag}>, expected <annotation>",
@@ -115,9 +113,9 @@ def _corners(thing: Any, where: str) -> tuple[float, float, float, float]:
             values.append(float(text))
         except ValueError:
             raise DataError(
-                f"a box has no {corner}"
-                if not text
-                else f"a box has the {corner} {text!r}, which is no number",
+                f"a box has the {corner} {text!r}, which is not a number"
+                if text
+                else f"a box has no {corner}",
                 where=where,
                 fix=f"write <{corner}> as a number of pixels, counted from 1",
             ) from None
@@ -132,16 +130,13 @@ def _difficult(thing: Any, where: str) -> bool:
 
 
 def _size(root: Any, path: Path) -> tuple[int, int] | None:
-    """(height, width) as stated, None when it is not."""
+    """(height, width) as stated; None if missing or 0."""
     size = root.find("size")
     if size is None:
         return None
     try:
         height, width = (int(float(size.findtext(side) or "0")) for side in ("height", "width"))
     except (ValueError, OverflowError):
-        raise DataError(
-            "an annotation states a size that is no number",
-            where=path,
-            fix="write width and height in pixels",
-        ) from None
+        fix = "write width and height in pixels"
+        raise DataError("an annotation states a size that is not a number", where=path, fix=fix) from None
     return (height, width) if height and width else None

@@ -1,13 +1,13 @@
-"""What the driving data sets share: the 19 classes of Cityscapes, its two numberings, and Dark Zurich's nights.
+"""Common parts of the driving data sets: the 19 classes of Cityscapes, its two numberings, and Dark Zurich's nights.
 
-Cityscapes (Cordts et al., CVPR 2016) stores *label ids* 0..33; of these 19 are trained and scored under *train ids*
-0..18. Official files are ``*_labelIds.png``; its scripts, and those of other data sets, make ``*_labelTrainIds.png``.
-Either will do: label ids are renumbered on load.
+Cityscapes (Cordts et al., CVPR 2016) stores *label ids* 0..33; 19 of them are trained and scored under *train ids*
+0..18. Official files are ``*_labelIds.png``; its scripts, and those of other data sets, write ``*_labelTrainIds.png``.
+Both are accepted: label ids are converted on load.
 
-A file's name says which of the two it holds. Values that only one of them has (19 to 33; 255) give a wrong name away in
-the file itself, which is refused; where a file holds neither, the histogram of all files of a split tells, in ``data
-check`` and before every run (:func:`misnamed`). Nothing is renumbered against its name: the files of the same set that
-hold no such value could not be told apart one by one, and would be read wrongly.
+The file name says which numbering a file uses. Values that only one numbering has (19 to 33; 255) reveal a wrong name
+in the file itself, which is refused; where a file holds neither, the histogram over all files of a split decides, in
+``data check`` and before every run (:func:`misnamed`). Nothing is converted against its name: files of the same set
+without such a value could not be told apart one by one, and would be read wrongly.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tadp_da.domains.formats.files import home, pictures
+from tadp_da.domains.formats.files import dataset_folder, image_files
 from tadp_da.domains.formats.masks import Counts, Mask, read_mask
 from tadp_da.errors import DataError
 from tadp_da.types import LabelSpace
@@ -40,72 +40,72 @@ LABELS = LabelSpace(
 
 _TRAINED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 LABEL_IDS = dict.fromkeys(range(34), LABELS.ignore) | {label: train for train, label in enumerate(_TRAINED)}
-"""Label id to train id; the ids that are not trained are ignored."""
+"""Label id to train id; ids that are not trained are ignored."""
 
 _TRAIN, _LABEL = "labelTrainIds", "labelIds"
-"""Endings of the files of either numbering."""
+"""Endings of the file names of the two numberings."""
 _ROAD = {_TRAIN: 0, _LABEL: 7}
-"""What the road is in each: in the other, 0 is unlabelled and 7 a traffic sign, both rare."""
+"""The id of road in each: in the other numbering, 0 is unlabelled and 7 a traffic sign, both rare."""
 _NAMES = {_TRAIN: "train ids", _LABEL: "label ids"}
-Heard = list[tuple[Path, Counts]]
-_HEARD: ContextVar[Heard | None] = ContextVar("_HEARD", default=None)
+Histograms = list[tuple[Path, Counts]]
+_RECORDED: ContextVar[Histograms | None] = ContextVar("_RECORDED", default=None)
 
 DARK_ZURICH = ("dark_zurich", "Dark_Zurich", "dark-zurich")
-"""Usual names of its folder."""
+"""Usual names of the folder of Dark Zurich."""
 
 
 def read_ids(image: Path, prefix: Path) -> Mask:
     """The train ids of an image, from ``<prefix>_labelTrainIds.png`` or else from ``<prefix>_labelIds.png``.
 
     Raises:
-        DataError: when there is neither, or a file's values are of the other numbering than its name says.
+        DataError: if there is neither, or the values of a file contradict its name.
     """
     train_ids, label_ids = (prefix.with_name(f"{prefix.name}_{kind}.png") for kind in (_TRAIN, _LABEL))
     if train_ids.is_file() or not label_ids.is_file():
-        return read_mask(train_ids, LABELS, image=image, watch=_hear)
+        return read_mask(train_ids, LABELS, image=image, watch=_record)
     try:
-        return read_mask(label_ids, LABELS, image=image, mapping=LABEL_IDS, watch=_hear)
+        return read_mask(label_ids, LABELS, image=image, mapping=LABEL_IDS, watch=_record)
     except DataError as error:
         if f"value {LABELS.ignore} in" not in error.what:
             raise
         raise DataError(
-            f"{error.what}; it looks like train ids, of which {LABELS.ignore} is the ignored one",
+            f"{error.what}; it looks like train ids, where {LABELS.ignore} is ignored",
             where=error.where,
             fix=f"rename it to {train_ids.name}, or fetch the label ids again",
         ) from None
 
 
-def _hear(path: Path, counts: Counts) -> None:
-    if (heard := _HEARD.get()) is not None:
-        heard.append((path, counts))
+def _record(path: Path, counts: Counts) -> None:
+    if (recorded := _RECORDED.get()) is not None:
+        recorded.append((path, counts))
 
 
 @contextmanager
-def hearing() -> Iterator[Heard]:
-    """The files that :func:`read_ids` reads inside, in this thread, with how many pixels hold each stored value."""
-    heard: Heard = []
-    token = _HEARD.set(heard)
+def recording_histograms() -> Iterator[Histograms]:
+    """The files that :func:`read_ids` reads within the block, in this thread, with the pixels of each stored value."""
+    recorded: Histograms = []
+    token = _RECORDED.set(recorded)
     try:
-        yield heard
+        yield recorded
     finally:
-        _HEARD.reset(token)
+        _RECORDED.reset(token)
 
 
-def misnamed(heard: Iterable[tuple[Path, Counts]]) -> list[tuple[str, tuple[Path, ...], str]]:
-    """What is wrong, the files that it is wrong with, and the mend, where all files of a split together are of the
-    other numbering than their names say. Files whose own values give them away are left out: they are refused one by
-    one.
+def misnamed(histograms: Iterable[tuple[Path, Counts]]) -> list[tuple[str, tuple[Path, ...], str]]:
+    """Files of a split that together use the other numbering than their names say, as (problem, files, fix).
+
+    Files whose own values reveal the numbering are left out: they are refused one by one.
     """
     found = []
-    files = list(heard)
+    files = list(histograms)
     for kind, other in ((_TRAIN, _LABEL), (_LABEL, _TRAIN)):
         named = [(path, counts) for path, counts in files if path.stem.endswith(f"_{kind}")]
         if not named or _numbering(_sum(counts for _, counts in named)) != other:
             continue
         if silent := tuple(path for path, counts in named if _decisive(counts) != {other}):
             what = (
-                f"files named *_{kind}.png hold {_NAMES[other]}, as the histogram of all {len(named)} of the split "
-                "says: they would be read as wrong classes"
+                f"files named *_{kind}.png hold {_NAMES[other]} according to the histogram of all {len(named)} of the "
+                "split: they would be read as wrong classes"
             )
             fix = f"rename all of them to *_{other}.png, or fetch the {_NAMES[kind]} again"
             found.append((what, silent, fix))
@@ -113,12 +113,12 @@ def misnamed(heard: Iterable[tuple[Path, Counts]]) -> list[tuple[str, tuple[Path
 
 
 def _numbering(counts: Counts) -> str | None:
-    """The ending that files with these values should have; None where they do not tell, or tell both."""
+    """The ending that files with these values should have; None if the values are ambiguous or contradictory."""
     decisive = _decisive(counts)
     if decisive:
         return decisive.pop() if len(decisive) == 1 else None
-    # All values are 0 to 18, which both have. No view from a car is without road: it must be a twentieth of the pixels,
-    # and ten times as many as the road of the other numbering.
+    # All values are 0 to 18, which both have. No view from a car is without road: require a twentieth of the pixels,
+    # and ten times as many as under the road id of the other numbering.
     pixels = {kind: int(counts[road : road + 1].sum()) for kind, road in _ROAD.items()}
     most, least = sorted(pixels, key=pixels.__getitem__, reverse=True)
     clear = pixels[most] >= max(10 * pixels[least], counts.sum() / 20, 1)
@@ -126,7 +126,7 @@ def _numbering(counts: Counts) -> str | None:
 
 
 def _decisive(counts: Counts) -> set[str]:
-    """The numberings that have a value which the other has not: 19 to 33 are label ids, 255 is a train id."""
+    """The numberings proved by a value that only they have: 19 to 33 are label ids, 255 is a train id."""
     trained = len(LABELS.classes)
     label = counts[trained : max(LABEL_IDS) + 1].any()
     train = counts[LABELS.ignore : LABELS.ignore + 1].any()
@@ -143,4 +143,4 @@ def _sum(histograms: Iterable[Counts]) -> Counts:
 
 def dark_zurich_images(root: Path, split: str, time: str = "night") -> tuple[Path, ...]:
     """Images of a split (train, val, test) of Dark Zurich at one time of day."""
-    return pictures(home(root, DARK_ZURICH, "rgb_anon") / "rgb_anon" / split / time)
+    return image_files(dataset_folder(root, DARK_ZURICH, "rgb_anon") / "rgb_anon" / split / time)

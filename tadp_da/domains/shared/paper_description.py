@@ -1,7 +1,7 @@
-"""The words of the TADP paper for its four target domains (arXiv 2310.00031, appendix D and the published code).
+"""How the TADP paper describes its four target domains (arXiv 2310.00031, appendix D and the published code).
 
 The published code put ``a`` before captions of which nine in ten begin with ``a``, so its prompts read ``of a a car``.
-``articles="keep"`` reproduces that to the letter; ``articles="fix"`` says the same in English.
+``articles="keep"`` reproduces that exactly; ``articles="fix"`` corrects the English.
 """
 
 from __future__ import annotations
@@ -44,10 +44,13 @@ def _in_english(template: str) -> str:
 
 
 PAPER_TEMPLATES: Mapping[str, Templates] = MappingProxyType(
-    {domain: {name: _in_english(t) for name, t in said.items()} for domain, said in AS_PUBLISHED.items()}
+    {
+        domain: {name: _in_english(t) for name, t in published.items()}
+        for domain, published in AS_PUBLISHED.items()
+    }
 )
 
-_SPOKEN = {
+_DESCRIBED = {
     "dark-zurich": ("photo", "dark night", "a foggy photo", "a watercolor painting"),
     "nighttime-driving": ("photo", "dark night", "a foggy photo", "a watercolor painting"),
     "watercolor2k": ("painting", "watercolor", "a constructivism painting", "a dashcam photo"),
@@ -56,17 +59,17 @@ _SPOKEN = {
 
 
 def paper_description(domain: str, articles: Literal["keep", "fix"] = "fix") -> DomainDescription:
-    """A domain's words as the paper has them.
+    """The description of a domain in the paper.
 
     Raises:
-        UsageError: when the paper has no such domain.
+        UsageError: if the paper has no such domain.
     """
-    if domain not in _SPOKEN:
+    if domain not in _DESCRIBED:
         raise UsageError(
-            f"the paper has no target domain {domain!r}{nearest(domain, list(_SPOKEN))}",
-            fix=f"choose one of: {', '.join(_SPOKEN)}",
+            f"the paper has no target domain {domain!r}{nearest(domain, list(_DESCRIBED))}",
+            fix=f"choose one of: {', '.join(_DESCRIBED)}",
         )
-    medium, style, nearby, unrelated = _SPOKEN[domain]
+    medium, style, nearby, unrelated = _DESCRIBED[domain]
     templates = AS_PUBLISHED if articles == "keep" else PAPER_TEMPLATES
     return DomainDescription(
         medium=medium, style=style, nearby=nearby, unrelated=unrelated, templates=templates[domain]

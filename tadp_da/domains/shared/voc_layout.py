@@ -1,31 +1,32 @@
-"""Folders in the form of Pascal VOC: ``JPEGImages``, ``Annotations``, ``SegmentationClass``, and lists of ids that make
-up the splits, ``ImageSets/Main/<list>.txt``."""
+"""Folders in the layout of Pascal VOC: ``JPEGImages``, ``Annotations``, ``SegmentationClass``, and lists of image ids
+that define the splits, ``ImageSets/Main/<list>.txt``."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tadp_da.domains.formats.boxes import Annotation
+from tadp_da.domains.formats.boxes import BoxAnnotation, readers
 from tadp_da.domains.formats.files import some
 from tadp_da.domains.formats.voc_xml import read_annotation
 from tadp_da.errors import DataError
+from tadp_da.types import Boxes
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-"""The twenty of VOC, in the order and spelling of the development kit."""
+"""The twenty classes of VOC, in the order and spelling of the development kit."""
 
 
 def listed_images(folder: Path, names: str, *, kind: str = "Main") -> tuple[Path, ...]:
-    """The pictures of a list, in the list's order; none when there is no such list.
+    """The images of a list, in the list's order; empty if there is no such list.
 
-    A line holds an id, and in lists of one class a second column that is not looked at.
+    A line holds an id and, in lists of one class, a second column that is ignored.
 
     Raises:
-        DataError: when a listed picture is missing, or listed twice.
+        DataError: if a listed image is missing, or listed twice.
     """
     file = folder / "ImageSets" / kind / f"{names}.txt"
     if not file.is_file():
@@ -48,11 +49,13 @@ def listed_images(folder: Path, names: str, *, kind: str = "Main") -> tuple[Path
     return tuple(place / f"{name}.jpg" for name in ids)
 
 
-def annotation(image: Path, classes: Sequence[str]) -> Annotation:
-    """The boxes of an image that lies in ``JPEGImages``.
+def box_readers(
+    classes: Sequence[str],
+) -> tuple[Callable[[Path], Boxes], Callable[[Path], tuple[str, ...]]]:
+    """``Domain.label`` and ``Domain.remarks`` for images in ``JPEGImages``."""
 
-    Raises:
-        DataError: as :func:`read_annotation` does.
-    """
-    path = image.parent.parent / "Annotations" / f"{image.stem}.xml"
-    return read_annotation(path, image, classes)
+    def read(image: Path) -> BoxAnnotation:
+        path = image.parent.parent / "Annotations" / f"{image.stem}.xml"
+        return read_annotation(path, image, classes)
+
+    return readers(read)

@@ -39,7 +39,7 @@ def _table(backbone: Any) -> torch.Tensor:
     return backbone.text_encoder.get_input_embeddings().weight.detach()
 
 
-def test_row_32_all_other_rows_stay_bit_for_bit(learned: Any) -> None:
+def test_all_other_rows_stay_bit_for_bit(learned: Any) -> None:
     trained = learned("rows")
     count = len(trained.rows_before)
     assert trained.settings.weight_decay > 0, "decay is what moves untouched rows elsewhere"
@@ -126,7 +126,7 @@ def test_other_images_start_anew(fresh: Any, images: Unlabeled, tmp_path: Path) 
     assert len(list((tmp_path / "unfinished").iterdir())) == 2
 
 
-def test_row_29_a_word_of_the_vocabulary_is_refused(backbone: Any, images: Unlabeled, tmp_path: Path) -> None:
+def test_a_word_of_the_vocabulary_is_refused(backbone: Any, images: Unlabeled, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="choose a new word"):
         dataclasses.replace(SHORT, word="street")(backbone, images, Run(folder=tmp_path, device="cpu"))
 

@@ -80,7 +80,7 @@ def other_tidying(captioner: Captioner) -> None:
 
 
 @pytest.mark.parametrize("change", [last_weight, other_words, other_decoder, other_tidying])
-def test_row_54_captions_of_another_model_or_tokenizer_are_not_found(
+def test_captions_of_another_model_or_tokenizer_are_not_found(
     pictures: Unlabeled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Captioner], None]
 ) -> None:
     monkeypatch.setenv("TADP_DA_CACHE", str(tmp_path / "cache"))

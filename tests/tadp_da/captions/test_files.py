@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tadp_da.captions.files import CaptionFile, Entry
+from tadp_da.captions.files import CaptionEntry, CaptionFile
 from tadp_da.errors import DataError, UsageError
 from tadp_da.types import Unlabeled
 
@@ -32,7 +32,7 @@ def images(*names: str) -> Unlabeled:
 
 def test_reads_the_published_form_as_it_is(tmp_path: Path) -> None:
     file = CaptionFile.read(given_file(tmp_path, PUBLISHED))
-    assert file.entries["79182947"] == Entry(("- a depiction of a car ",), {"class_label": 15})
+    assert file.entries["79182947"] == CaptionEntry(("- a depiction of a car ",), {"class_label": 15})
     assert file.entries["2008_000002"].caption == "a tv on a desk"
 
 
@@ -43,7 +43,7 @@ def test_a_caption_may_come_as_a_string_or_a_list(tmp_path: Path, entry: object)
 
 _CAPTION = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
 _ENTRY = st.builds(
-    Entry,
+    CaptionEntry,
     st.lists(_CAPTION, min_size=1, max_size=3).map(tuple),
     st.dictionaries(st.just("class_label"), st.integers(0, 20)),
 )
@@ -51,7 +51,7 @@ _ENTRY = st.builds(
 
 @given(entries=st.dictionaries(_CAPTION, _ENTRY, max_size=5))
 def test_writing_and_reading_is_the_identity(
-    tmp_path_factory: pytest.TempPathFactory, entries: dict[str, Entry]
+    tmp_path_factory: pytest.TempPathFactory, entries: dict[str, CaptionEntry]
 ) -> None:
     path = tmp_path_factory.mktemp("captions") / "c.json"
     CaptionFile(path, entries).write()
@@ -60,7 +60,7 @@ def test_writing_and_reading_is_the_identity(
 
 def test_a_written_file_is_sorted_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "c.json"
-    CaptionFile(path, {"b": Entry(("ä bus",)), "a": Entry(("a car",))}).write()
+    CaptionFile(path, {"b": CaptionEntry(("ä bus",)), "a": CaptionEntry(("a car",))}).write()
     assert path.read_text(encoding="utf-8").index('"a"') < path.read_text(encoding="utf-8").index('"b"')
     assert "ä bus" in path.read_text(encoding="utf-8")
     assert os.listdir(path.parent) == ["c.json"]
@@ -69,7 +69,7 @@ def test_a_written_file_is_sorted_and_leaves_nothing_beside_it(tmp_path: Path) -
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     path = given_file(tmp_path, PUBLISHED)
     with pytest.raises(TypeError):
-        CaptionFile(path, {"x": Entry(("a",), {"class_label": object()})}).write()
+        CaptionFile(path, {"x": CaptionEntry(("a",), {"class_label": object()})}).write()
     assert json.loads(path.read_text(encoding="utf-8")) == PUBLISHED
 
 
@@ -82,7 +82,7 @@ def test_a_place_that_cannot_be_written_is_an_error_with_advice(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ('{"x": {"captions": [NaN]}}', "NaN is no JSON value"),
+        ('{"x": {"captions": [NaN]}}', "NaN is not a JSON value"),
         ('{"x": {"captions": [3]}}', "'x' holds 3, a int"),
         ('{"x": {"captions": [null]}}', "'x' holds None, a NoneType"),
         ('{"x": {"captions": []}}', "'x' holds []"),
@@ -92,11 +92,11 @@ def test_a_place_that_cannot_be_written_is_an_error_with_advice(tmp_path: Path) 
         ('{"x": {"captions": ["a"], "class_label": "car"}}', "'x' has the class_label 'car'"),
         ('{"x": {"captions": ["a"], "class_label": true}}', "'x' has the class_label True"),
         ('{"x": {"captions": ["\\ud83d"]}}', "'x' holds half of a character"),
-        ('{"x": {"captions": ["a"]}, "x": {"captions": ["b"]}}', "the key 'x' comes twice"),
+        ('{"x": {"captions": ["a"]}, "x": {"captions": ["b"]}}', "the key 'x' is repeated"),
         ('["a"]', "holds a list"),
-        ('{"x": ', "no valid JSON"),
-        ("", "no valid JSON"),
-        ("[" * 100_000, "no valid JSON"),
+        ('{"x": ', "not valid JSON"),
+        ("", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
     ],
 )
 def test_a_broken_file_is_refused_by_name_and_key(tmp_path: Path, text: str, what: str) -> None:
@@ -109,7 +109,7 @@ def test_a_broken_file_is_refused_by_name_and_key(tmp_path: Path, text: str, wha
     assert '{"captions": ["a car on a street"]}' in caught.value.fix
 
 
-def test_row_27_a_file_in_another_encoding_is_refused_with_the_command_that_converts_it(
+def test_a_file_in_another_encoding_is_refused_with_the_command_that_converts_it(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "captions.json"
@@ -166,7 +166,7 @@ def test_images_that_share_a_stem_are_refused_in_a_file_of_stems(tmp_path: Path)
     assert "key the file by relative paths" in caught.value.fix
 
 
-def test_row_26_missing_captions_are_answered_with_coverage_and_the_command_that_makes_them(
+def test_missing_captions_are_answered_with_coverage_and_the_command_that_makes_them(
     tmp_path: Path,
 ) -> None:
     file = CaptionFile.read(given_file(tmp_path, {"night/1.png": "one"}))

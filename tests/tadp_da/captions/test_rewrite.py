@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tadp_da.captions.rewrite import Rewrite, _tell, fit, fit_all, fit_and_tell, rewrite_rows
+from tadp_da.captions.rewrite import Rewrite, _warn_shortened, fit, fit_all, fit_and_tell, rewrite_rows
 from tadp_da.captions.strategies import strategies
 from tadp_da.errors import DataError, UsageError
 from tadp_da.types import DomainDescription
@@ -86,7 +86,9 @@ def test_a_long_caption_gives_way_to_the_word_behind_it() -> None:
 
 def test_only_the_caption_is_shortened_or_it_is_an_error() -> None:
     rewrite = Rewrite(strategy="class-names", classes=("building", "vegetation", "sidewalk"))
-    with pytest.raises(UsageError, match="8 tokens without any caption, and the tokenizer takes 5") as caught:
+    with pytest.raises(
+        UsageError, match="8 tokens without any caption, and the limit of the tokenizer is 5"
+    ) as caught:
         fit(rewrite.target, "a car", count, 5)
     assert "name fewer classes" in caught.value.fix
 
@@ -116,7 +118,7 @@ _WORDS = st.sampled_from(["a", "the", "car", "building", "and", "of", "illuminat
     ),
     word=st.sampled_from(["sks", "<n> <n_1>"]),
 )
-def test_row_28_a_fitted_prompt_is_within_the_limit_and_keeps_the_word(
+def test_a_fitted_prompt_is_within_the_limit_and_keeps_the_word(
     caption: str, limit: int, strategy: str, word: str
 ) -> None:
     fitted = fit(
@@ -162,7 +164,7 @@ def test_a_chosen_strategy_that_cannot_be_written_is_an_error() -> None:
 
 
 def test_no_caption_is_an_error() -> None:
-    with pytest.raises(DataError, match="give some"):
+    with pytest.raises(DataError, match="give captions"):
         rewrite_rows([], NIGHT)
 
 
@@ -175,7 +177,7 @@ def test_captions_of_art_lose_their_style_phrases_before_the_strategy_says_it() 
 
 
 def test_that_captions_lose_their_end_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    _tell.cache_clear()
+    _warn_shortened.cache_clear()
     for caption in ("a street", "a street with cars and trees", "a street with cars and people"):
         assert fit_and_tell(str, caption, lambda text: len(text.split()), 4).startswith("a street")
     (said,) = [record.getMessage() for record in caplog.records]

@@ -136,8 +136,8 @@ def test_stage_by_stage(command: Command, toys: Path, tiny_pipeline: Path, tmp_p
         (["benchmark", "run", "mini-night", "--seeds", "0,0"], 2, "--seeds 0,1,2"),
         (["benchmark", "run", "mini-night", "--rows", "nul"], 2, "did you mean 'null'"),
         (["rewrite", "a car", "--strategy", "simpel"], 2, "did you mean 'simple'"),
-        (["rewrite"], 3, "give some"),
-        (["personalize", "{tmp}", "--out", "{tmp}/x"], 3, "put pictures"),
+        (["rewrite"], 3, "give captions"),
+        (["personalize", "{tmp}", "--out", "{tmp}/x"], 3, "put images"),
         (
             ["personalize", "{tmp}", "--method", "dreamboth", "--out", "{tmp}/x"],
             2,
@@ -204,7 +204,7 @@ def test_every_command_has_help_with_an_example() -> None:
         assert f"tadp-da {name}" in (command.help or ""), f"{name} shows no example"
 
 
-def test_row_73_import_is_quick_light_and_touches_no_network() -> None:
+def test_import_is_quick_light_and_touches_no_network() -> None:
     code = (
         "import socket, sys, time\n"
         "def refuse(*a, **k): raise AssertionError('network')\n"

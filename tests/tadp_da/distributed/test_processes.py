@@ -263,18 +263,18 @@ time.sleep(60)
         (("hurried", "hurried"), 128 + signal.SIGTERM),
     ],
 )
-def test_row_43_only_what_was_interrupted_is_told_as_such(
+def test_only_what_was_interrupted_is_told_as_such(
     tmp_path: Path, answers: tuple[object, object], code: int
 ) -> None:
     assert launch([sys.executable, "-c", ANSWERING, str(tmp_path), *map(str, answers)], 2) == code
 
 
-def test_row_43_one_that_the_system_killed_after_a_signal_was_not_interrupted(tmp_path: Path) -> None:
+def test_one_that_the_system_killed_after_a_signal_was_not_interrupted(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentSetupError, match="process 1 of 2 was ended by signal 9"):
         launch([sys.executable, "-c", ANSWERING, str(tmp_path), "75", "killed"], 2)
 
 
-def test_row_43_a_signal_between_two_starts_reaches_both(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_between_two_starts_reaches_both(monkeypatch: pytest.MonkeyPatch) -> None:
     class Signalled(subprocess.Popen):  # type: ignore[type-arg]
         def __init__(self, *given: Any, **more: Any) -> None:
             super().__init__(*given, **more)

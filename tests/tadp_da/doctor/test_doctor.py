@@ -19,7 +19,7 @@ from tadp_da.doctor.environment import folder_probe, places
 from tadp_da.doctor.finding import Finding, Probe, clean
 from tadp_da.doctor.isolated import run_apart
 from tadp_da.doctor.kernels import KERNELS
-from tadp_da.doctor.report import Report, examine
+from tadp_da.doctor.report import DoctorReport, examine
 from tadp_da.errors import EnvironmentSetupError, UsageError
 
 TOKEN, API_KEY = "hf_NotARealTokenButInItsForm", "0123456789abcdef-not-a-key"
@@ -84,7 +84,7 @@ def test_here_the_core_works_and_the_exit_code_says_so(visit: dict[str, Any]) ->
     assert set(visit["found"]) >= set(PROBES), "every probe leaves a finding"
 
 
-def test_row_60_an_unusable_xformers_is_red_and_training_goes_on(visit: dict[str, Any]) -> None:
+def test_an_unusable_xformers_is_red_and_training_goes_on(visit: dict[str, Any]) -> None:
     found = visit["found"]["attention: xformers"]
     assert found["state"] == "red"
     assert not found["core"]
@@ -96,13 +96,13 @@ def test_row_60_an_unusable_xformers_is_red_and_training_goes_on(visit: dict[str
 
 
 @pytest.mark.parametrize("name", ["8-bit AdamW", "8-bit linear", "4-bit linear"])
-def test_row_62_eight_bits_are_tried_where_they_are_installed(visit: dict[str, Any], name: str) -> None:
+def test_eight_bits_are_tried_where_they_are_installed(visit: dict[str, Any], name: str) -> None:
     if importlib.util.find_spec("bitsandbytes") is None:
         pytest.skip("bitsandbytes is not installed")
     assert visit["found"][name]["state"] == "ok", visit["found"][name]
 
 
-def test_row_62_without_bitsandbytes_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_bitsandbytes_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for name in ("8-bit AdamW", "8-bit linear", "4-bit linear"):
         found = PROBES[name]()
@@ -111,7 +111,7 @@ def test_row_62_without_bitsandbytes_the_extra_is_named(monkeypatch: pytest.Monk
     assert PROBES["attention: xformers"]().state == "off"
 
 
-def test_row_74_the_bundle_holds_no_secret_and_no_home(visit: dict[str, Any]) -> None:
+def test_the_bundle_holds_no_secret_and_no_home(visit: dict[str, Any]) -> None:
     with zipfile.ZipFile(visit["home"] / "bug.zip") as archive:
         texts = {name: archive.read(name).decode() for name in archive.namelist()}
     assert set(texts) == {"report.txt", "report.json", "packages.txt"}
@@ -267,9 +267,9 @@ def test_whatever_a_probe_raises_is_a_finding() -> None:
 
 
 def test_a_bundle_is_a_zip_in_a_place_that_can_be_written(tmp_path: Path) -> None:
-    report = Report(findings=(Finding(name="x", state="ok", says=""),), core=frozenset())
+    report = DoctorReport(findings=(Finding(name="x", state="ok", says=""),), core=frozenset())
     with pytest.raises(UsageError, match=r"ends in \.zip"):
         report.bundle(tmp_path / "bug.tar")
     (tmp_path / "file").touch()
-    with pytest.raises(EnvironmentSetupError, match="that you may write to"):
+    with pytest.raises(EnvironmentSetupError, match="in a writable folder"):
         report.bundle(tmp_path / "file" / "bug.zip")

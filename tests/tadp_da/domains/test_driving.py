@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tadp_da.domains import domains
-from tadp_da.domains.checks.validate import Finding, check_data
+from tadp_da.domains.checks.report import DataFinding
+from tadp_da.domains.checks.validate import check_data
 from tadp_da.domains.shared.driving import LABEL_IDS, LABELS
 from tadp_da.errors import DataError, UsageError
 from tests.tadp_da.domains import trees
@@ -56,7 +57,7 @@ def test_the_server_has_no_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_row_15_label_ids_are_renumbered_on_load(tmp_path: Path, split: str) -> None:
+def test_label_ids_are_renumbered_on_load(tmp_path: Path, split: str) -> None:
     assert target(trees.cityscapes(tmp_path), "cityscapes", split) == [0, 13, 255]
 
 
@@ -82,7 +83,7 @@ def test_the_19_trained_ids_are_the_classes_and_all_others_are_ignored() -> None
     assert LABELS.classes == tuple(LABEL_ID_OF)
 
 
-def test_row_10_label_ids_under_the_name_of_train_ids_are_refused(tmp_path: Path) -> None:
+def test_label_ids_under_the_name_of_train_ids_are_refused(tmp_path: Path) -> None:
     trees.cityscapes(tmp_path, kind="labelTrainIds", values=(7, 26, 33))
     with pytest.raises(DataError, match="value 26 in") as caught:
         target(tmp_path, "cityscapes", "train")
@@ -97,7 +98,7 @@ def test_train_ids_under_the_name_of_label_ids_are_refused(tmp_path: Path) -> No
     assert "rename it to aachen_000000_000019_gtFine_labelTrainIds.png" in caught.value.fix
 
 
-def misnamed(root: Path, split: str = "train") -> list[Finding]:
+def misnamed(root: Path, split: str = "train") -> list[DataFinding]:
     report = check_data("cityscapes", root, splits=[split], partial=True)
     return [f for f in report.all_findings if f.level == "error"]
 
@@ -109,7 +110,7 @@ def misnamed(root: Path, split: str = "train") -> list[Finding]:
         ("labelTrainIds", (7, 11, 8), "label ids"),  # would be sign, person and vegetation
     ],
 )
-def test_row_10_ids_of_the_other_numbering_are_told_by_the_histogram_of_the_split(
+def test_ids_of_the_other_numbering_are_told_by_the_histogram_of_the_split(
     tmp_path: Path, kind: str, values: tuple[int, ...], told: str
 ) -> None:
     trees.cityscapes(tmp_path, kind=kind, values=values)
@@ -172,7 +173,7 @@ def test_of_dark_zurich_the_night_is_learned_and_val_scored(tmp_path: Path) -> N
     assert target(tmp_path, "dark-zurich", "test") == [0, 13, 255]
 
 
-def test_row_16_a_target_needs_no_labels_of_its_training_images(tmp_path: Path) -> None:
+def test_a_target_needs_no_labels_of_its_training_images(tmp_path: Path) -> None:
     trees.dark_zurich(tmp_path)
     assert not (tmp_path / "dark_zurich/gt/train").exists()
     images = domains["dark-zurich"].unlabeled(tmp_path)

@@ -168,4 +168,4 @@ def test_boxes_lie_beside_pictures_that_both_domains_share(tmp_path: Path) -> No
     (tmp_path / "mini-day/val/boxes/00001.json").write_text('[{"class": "cow", "xyxy": [0, 0, 1, 1]}]')
     with pytest.raises(DataError, match="cannot be read") as caught:
         boxed.label(images.paths[1])
-    assert "it will be written anew" in caught.value.fix
+    assert "it will be written again" in caught.value.fix

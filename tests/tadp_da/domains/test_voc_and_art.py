@@ -54,7 +54,7 @@ def test_one_year_alone_is_refused(tmp_path: Path) -> None:
     assert "VOCtrainval_11-May-2012.tar" in caught.value.fix
 
 
-def test_row_14_a_listed_image_that_is_missing_or_listed_twice_is_refused(kit: Path) -> None:
+def test_a_listed_image_that_is_missing_or_listed_twice_is_refused(kit: Path) -> None:
     (kit / "VOCdevkit/VOC2007/JPEGImages/000007.jpg").unlink()
     with pytest.raises(DataError, match="1 of 2 listed images are missing: 000007") as caught:
         stems(kit, "voc-detection", "train")
@@ -64,7 +64,7 @@ def test_row_14_a_listed_image_that_is_missing_or_listed_twice_is_refused(kit: P
         stems(kit, "voc-detection", "test")
 
 
-def test_row_05_palette_masks_of_voc_keep_their_indices_and_their_border(tmp_path: Path) -> None:
+def test_palette_masks_of_voc_keep_their_indices_and_their_border(tmp_path: Path) -> None:
     folder = tmp_path / "VOCdevkit/VOC2012"
     (folder / "ImageSets/Segmentation").mkdir(parents=True)
     for name, number in (("train", "2007_000032"), ("val", "2007_000033")):
@@ -90,7 +90,7 @@ def test_drawn_sets_are_learned_from_train_and_scored_on_test(tmp_path: Path, na
     assert classes == SIX or len(classes) == 20
 
 
-def test_row_22_the_extra_split_is_images_only(tmp_path: Path) -> None:
+def test_the_extra_split_is_images_only(tmp_path: Path) -> None:
     folder = tmp_path / "watercolor"
     trees.voc(folder, {"train": ["1"], "test": ["2"], "extra": ["9"]}, things=[("dog", 1, 1, 1, 1)])
     images = domains["watercolor2k"].unlabeled(tmp_path, "extra")

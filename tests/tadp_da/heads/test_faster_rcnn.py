@@ -148,7 +148,7 @@ def targets(*labels: Boxes, size: tuple[int, int] = (64, 64)) -> list[dict[str, 
     return [annotation(label, size).tensors() for label in labels]
 
 
-def test_row_24_images_without_objects_give_a_finite_loss() -> None:
+def test_images_without_objects_give_a_finite_loss() -> None:
     made = head().train()
     outputs = made(pyramid((64, 64), batch=2), (64, 64))
     for batch in (targets(boxes(), boxes()), targets(boxes(), boxes((5, 5, 40, 40)))):

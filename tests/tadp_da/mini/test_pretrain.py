@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from transformers import Blip2ForConditionalGeneration, Blip2Processor, CLIPTokenizer, GPT2Tokenizer
 
 from tadp_da.mini import WEIGHTS, pretrain
-from tadp_da.mini.pretrain_blip2 import LENGTH, Captioner, new_config
+from tadp_da.mini.pretrain_blip2 import LENGTH, TrainableCaptioner, new_config
 from tadp_da.mini.pretrain_data import (
     RARE_WORD,
-    Pictures,
-    Plan,
+    DataPlan,
+    TrainingImages,
     caption_words,
     cells_of,
     emphasis,
@@ -104,7 +104,7 @@ class TestStages:
 
     def test_missing_pictures_say_what_to_run(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="run the stage 'data'"):
-            load(Plan(seed=0, scenes=3, size=64), tmp_path)
+            load(DataPlan(seed=0, scenes=3, size=64), tmp_path)
 
     def test_missing_checkpoint_says_what_to_run(self, work: Path, tmp_path: Path) -> None:
         (tmp_path / "vae").mkdir()
@@ -300,13 +300,13 @@ class TestModels:
         torch.manual_seed(0)
         vae = new_vae(size=64).eval().requires_grad_(False)
         drawn = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), np.uint8)
-        pictures = Pictures(drawn, [""] * 4, ["day"] * 4, drawn)
+        data = TrainingImages(drawn, [""] * 4, ["day"] * 4, drawn)
         images = torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 127.5 - 1
         before, spread = (
             vae.decode(vae.encode(images).latent_dist.mode()).sample,
             vae.encode(images).latent_dist.std,
         )
-        latents = encode(vae, pictures).float()
+        latents = encode(vae, data).float()
         mean, std = latents.mean((0, 1, 3, 4)), latents.std((0, 1, 3, 4))
         fold(vae, mean, std)
         after = vae.encode(images).latent_dist
@@ -322,7 +322,7 @@ class TestModels:
         assert weights.isfinite().all()
 
     def test_queries_differ_from_the_start(self) -> None:
-        queries = Captioner(new_config(opt_tokenizer(["a"], LENGTH), 64)).blip2.query_tokens[0]
+        queries = TrainableCaptioner(new_config(opt_tokenizer(["a"], LENGTH), 64)).blip2.query_tokens[0]
         assert (torch.cdist(queries, queries) + torch.eye(len(queries)) > 0.5).all()
 
 

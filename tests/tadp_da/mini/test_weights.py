@@ -29,13 +29,13 @@ def pipeline() -> StableDiffusionPipeline:
     return found
 
 
-def pictures(scenes: list[Scene], look: str) -> list[np.ndarray]:
+def data(scenes: list[Scene], look: str) -> list[np.ndarray]:
     return [render(scene, look, SEED, index) for index, scene in enumerate(scenes)]
 
 
 def test_captions_count_by_day(scenes: list[Scene]) -> None:
     true = [scene.counts for scene in scenes]
-    said = [parse_counts(text) for text in Captions(WEIGHTS)(pictures(scenes, "day"))]
+    said = [parse_counts(text) for text in Captions(WEIGHTS)(data(scenes, "day"))]
     right = agreement(said, true)
     for thing in COUNTED:
         counts = np.bincount([scene[thing] for scene in true])
@@ -47,7 +47,7 @@ def test_captions_count_by_day(scenes: list[Scene]) -> None:
 def test_the_autoencoder_keeps_looks_it_saw_and_looks_it_did_not(
     scenes: list[Scene], pipeline: StableDiffusionPipeline, look: str
 ) -> None:
-    images = torch.from_numpy(np.stack(pictures(scenes[:8], look))).permute(0, 3, 1, 2) / 127.5 - 1
+    images = torch.from_numpy(np.stack(data(scenes[:8], look))).permute(0, 3, 1, 2) / 127.5 - 1
     with torch.inference_mode():
         back = pipeline.vae.decode(pipeline.vae.encode(images).latent_dist.mode()).sample.clamp(-1, 1)
     flat = images.mean((2, 3), keepdim=True).expand_as(images)

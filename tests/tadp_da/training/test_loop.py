@@ -140,7 +140,7 @@ def test_a_gradient_that_never_arrives_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_row_18_fewer_samples_than_a_batch_still_make_whole_steps(tmp_path: Path, size: int) -> None:
+def test_fewer_samples_than_a_batch_still_make_whole_steps(tmp_path: Path, size: int) -> None:
     line, settings = Line(), LoopSettings(steps=3, batch=5, accumulate=2)
     groups = [{"params": list(line.layer.parameters()), "lr": 0.01}]
     run = Run(folder=tmp_path, device="cpu")

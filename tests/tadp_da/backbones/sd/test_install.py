@@ -104,7 +104,7 @@ def test_an_empty_concept_changes_nothing(backbone):
     assert torch.equal(_predict(backbone), before)
 
 
-def test_row_30_a_concept_of_another_base_is_refused_and_both_are_named(backbone):
+def test_a_concept_of_another_base_is_refused_and_both_are_named(backbone):
     with pytest.raises(ArtifactError, match=f"0123abc, this one is {backbone.fingerprint}") as caught:
         backbone.install(_concept(backbone, backbone="0123abc"))
     assert caught.value.exit_code == 6
@@ -133,7 +133,7 @@ def _broken(backbone) -> dict[str, dict]:
     }
 
 
-def test_row_36_tensors_that_do_not_fit_are_refused_before_anything_changes(backbone):
+def test_tensors_that_do_not_fit_are_refused_before_anything_changes(backbone):
     before, size = _predict(backbone), len(backbone.tokenizer)
     good = torch.zeros(1, backbone.unet.config.cross_attention_dim)
     for name, parts in _broken(backbone).items():
@@ -145,7 +145,7 @@ def test_row_36_tensors_that_do_not_fit_are_refused_before_anything_changes(back
     assert torch.equal(_predict(backbone), before)
 
 
-def test_row_29_a_concept_whose_word_is_known_is_refused(backbone):
+def test_a_concept_whose_word_is_known_is_refused(backbone):
     rows = torch.zeros(1, backbone.unet.config.cross_attention_dim)
     with pytest.raises(UsageError, match="in the vocabulary already"):
         backbone.install(_concept(backbone, word="night", rows=rows))

@@ -137,7 +137,7 @@ def test_only_what_is_needed_is_fetched(hub, mirrors, tiny_pipeline, tmp_path):
     assert not list(folder.rglob("*.ckpt")) + list(folder.rglob("*.bin"))
 
 
-def test_row_42_what_is_not_pinned_is_warned_of_and_its_commit_kept(hub, mirrors, tiny_pipeline, caplog):
+def test_what_is_not_pinned_is_warned_of_and_its_commit_kept(hub, mirrors, tiny_pipeline, caplog):
     hub.repos["loose/sd"] = tiny_pipeline
     with caplog.at_level(logging.WARNING):
         found = locate("sd")
@@ -175,7 +175,7 @@ def test_a_mirror_without_safetensors_is_passed_over(hub, mirrors, tiny_pipeline
         locate("gone/sd@main")
 
 
-def test_row_41_when_all_mirrors_are_gone_the_error_says_what_to_fetch_and_where_to_put_it(
+def test_when_all_mirrors_are_gone_the_error_says_what_to_fetch_and_where_to_put_it(
     hub, mirrors, monkeypatch
 ):
     with pytest.raises(
@@ -194,7 +194,7 @@ def test_row_41_when_all_mirrors_are_gone_the_error_says_what_to_fetch_and_where
     assert len(hub.asked) == 3
 
 
-def test_row_41_without_a_network_nothing_is_tried_twice(mirrors, tmp_path, monkeypatch, capfd):
+def test_without_a_network_nothing_is_tried_twice(mirrors, tmp_path, monkeypatch, capfd):
     _point_at("http://127.0.0.1:9", tmp_path, monkeypatch)
     start = time.monotonic()
     with pytest.raises(EnvironmentSetupError, match="cannot fetch 'sd'") as caught:

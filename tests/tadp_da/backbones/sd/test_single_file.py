@@ -82,7 +82,7 @@ def test_a_file_that_does_not_tell_what_it_is_is_not_guessed(backbone, tmp_path)
     assert "v2-1_768-ema-pruned.safetensors" in caught.value.fix
 
 
-def test_row_35_spoiled_checkpoints_are_refused(file):
+def test_spoiled_checkpoints_are_refused(file):
     good = load_file(file)
     unet = "model.diffusion_model.out.2.weight"
     text = "cond_stage_model.transformer.text_model.final_layer_norm.weight"
@@ -106,7 +106,7 @@ def test_row_35_spoiled_checkpoints_are_refused(file):
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".bin"])
-def test_row_34_a_pickle_is_refused_unread_with_advice(tmp_path, suffix):
+def test_a_pickle_is_refused_unread_with_advice(tmp_path, suffix):
     ran = tmp_path / "ran"
     path = tmp_path / f"model{suffix}"
 

@@ -124,9 +124,9 @@ def test_a_templates_needs_are_known_before_it_is_filled() -> None:
         ("a {} of {caption}", "unknown field ''"),
         ("a {caption:>{style}}", "formats field 'caption'"),
         ("a {style!r} of {caption}", "formats field 'style'"),
-        ("a {caption", "cannot be read"),
-        ("caption}", "cannot be read"),
-        ("a {style} photo", "does not hold {caption}"),
+        ("a {caption", "cannot be parsed"),
+        ("caption}", "cannot be parsed"),
+        ("a {style} photo", "has no field {caption}"),
     ],
 )
 def test_a_template_that_makes_no_sense_is_refused_with_advice(text: str, what: str) -> None:
@@ -151,7 +151,7 @@ def test_a_missing_word_is_answered_with_the_command_that_learns_one() -> None:
 
 def test_a_domains_template_without_the_word_is_refused() -> None:
     own = DomainDescription(templates={"textual-inversion": "a night photo of {caption}"})
-    with pytest.raises(UsageError, match=r"does not hold \{word\}"):
+    with pytest.raises(UsageError, match=r"has no field \{word\}"):
         find("textual-inversion")("a car", context(own))
 
 

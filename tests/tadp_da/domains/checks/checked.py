@@ -9,7 +9,8 @@ import pytest
 
 from tadp_da import cli
 from tadp_da.domains import Domain
-from tadp_da.domains.checks.validate import CheckReport, Finding, check_data
+from tadp_da.domains.checks.report import CheckReport, DataFinding
+from tadp_da.domains.checks.validate import check_data
 from tadp_da.domains.formats.folder import folder_domain
 from tests.tadp_da.domains import trees
 
@@ -34,7 +35,7 @@ def check(root: Path) -> CheckReport:
     return check_data(mine(root), root)
 
 
-def only(report: CheckReport, level: str = "error") -> Finding:
+def only(report: CheckReport, level: str = "error") -> DataFinding:
     """The one finding of the report."""
     (finding,) = report.all_findings
     assert finding.level == level

@@ -28,7 +28,7 @@ def test_a_sound_set_is_counted_and_good_to_use(own: Path) -> None:
     assert split.labels == {"sky": 8, "road": 4 * (40 * 30 - 3)}
     assert split.holding == {"sky": 4, "road": 4}
     assert split.ignored == 4
-    assert report.lines()[-1] == "good to use"
+    assert report.lines()[-1] == "ready to use"
     assert json.loads(json.dumps(report.as_json()))["splits"][0]["labels"] == dict(split.labels)
 
 
@@ -54,7 +54,7 @@ def test_boxes_are_counted_by_class(tmp_path: Path) -> None:
 
 def test_pictures_that_come_twice_are_warned_of(own: Path) -> None:
     (own / "i/0.png").write_bytes((own / "i/1.png").read_bytes())
-    assert "1 pictures of 'train' come several times" in only(check(own), "warning").what
+    assert "1 images of 'train' occur several times" in only(check(own), "warning").what
 
 
 def test_a_part_is_an_error_unless_it_is_said_to_do(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_the_check_prints_and_leaves_with_3_when_something_is_wrong(
 ) -> None:
     words = ["data", "check", own / "i", own / "m", "--classes", "sky,road"]
     assert command(*words) == 0
-    assert "good to use" in capsys.readouterr().out
+    assert "ready to use" in capsys.readouterr().out
     (own / "i/0.png").write_bytes(b"")
     assert command(*words, "--json") == 3
     report = json.loads(capsys.readouterr().out)

@@ -72,7 +72,7 @@ def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
         ({"image_id": 99}, "belong to no image: ids 99", "add the images"),
     ],
 )
-def test_row_21_a_malformed_annotation_is_refused(
+def test_a_malformed_annotation_is_refused(
     tmp_path: Path, change: dict[str, Any], what: str, fix: str
 ) -> None:
     with pytest.raises(DataError) as caught:
@@ -84,7 +84,7 @@ def test_row_21_a_malformed_annotation_is_refused(
 
 @pytest.mark.parametrize(
     ("box", "what"),
-    [([0, 0, -3, 9], "swapped corners"), ([50, 0, 3, 9], "lies outside")],
+    [([0, 0, -3, 9], "swapped corners"), ([50, 0, 3, 9], "is outside")],
 )
 def test_a_senseless_box_is_refused_with_its_number(tmp_path: Path, box: list[int], what: str) -> None:
     with pytest.raises(DataError, match=what) as caught:
@@ -101,28 +101,28 @@ def test_boxes_without_area_and_outside_are_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["/etc/x.jpg", "../x.jpg", "b/../../x.jpg", "C:\\x.jpg", ""])
 def test_names_that_lead_out_of_the_folder_are_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match="leads out of the folder"):
+    with pytest.raises(DataError, match="leads out of the image folder"):
         build(tmp_path, [], [{"id": 1, "file_name": name}]).unlabeled(tmp_path, "train")
 
 
-def test_row_14_missing_pictures_are_listed(tmp_path: Path) -> None:
+def test_missing_pictures_are_listed(tmp_path: Path) -> None:
     images = [*IMAGES, {"id": 9, "file_name": "gone.jpg"}]
-    with pytest.raises(DataError, match=r"1 of 3 pictures are missing: gone.jpg"):
+    with pytest.raises(DataError, match=r"1 of 3 images are missing: gone.jpg"):
         build(tmp_path, [], images).unlabeled(tmp_path, "train")
-    with pytest.raises(DataError, match=r"'1.jpg' comes twice"):
+    with pytest.raises(DataError, match=r"'1.jpg' is listed twice"):
         build(tmp_path, [], [*IMAGES, IMAGES[1]]).unlabeled(tmp_path, "train")
 
 
-def test_row_09_boxes_of_another_size_are_refused(tmp_path: Path) -> None:
+def test_boxes_of_another_size_are_refused(tmp_path: Path) -> None:
     images = [IMAGES[0], IMAGES[1] | {"width": 80}]
-    with pytest.raises(DataError, match="made for 80x30 pixels, the picture shows 40x30"):
+    with pytest.raises(DataError, match="made for 80x30 pixels, the image is 40x30"):
         targets(build(tmp_path, [DOG], images), tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"images": []}', '{"images": NaN}', "[" * 100_000, "\x00"])
 def test_what_is_no_coco_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)
-    with pytest.raises(DataError, match=r"a COCO file (is no valid JSON|has no list)") as caught:
+    with pytest.raises(DataError, match=r"a COCO file (is not valid JSON|has no list)") as caught:
         coco_domain("mine", images=tmp_path, annotations=tmp_path / "x.json")
     assert '"bbox": [x, y, width, height]' in caught.value.fix
 

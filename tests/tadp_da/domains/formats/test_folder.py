@@ -102,7 +102,7 @@ def test_unpaired_files_are_listed_with_advice(tmp_path: Path, here: str) -> Non
     domain = folder_domain("mine", images=tmp_path / "i", masks=tmp_path / "m", classes=CLASSES)
     with pytest.raises(DataError, match=what) as caught:
         domain.unlabeled(tmp_path, "train")
-    assert "name image and mask alike" in caught.value.fix
+    assert "give image and mask the same name" in caught.value.fix
 
 
 @pytest.mark.parametrize("here", ["i", "m"])
@@ -111,7 +111,7 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path, here: str) -> None:
     mask(tmp_path / "m/1.png")
     picture(tmp_path / here / "1.webp")
     domain = folder_domain("mine", images=tmp_path / "i", masks=tmp_path / "m", classes=CLASSES)
-    with pytest.raises(DataError, match="1 names stand for several files") as caught:
+    with pytest.raises(DataError, match="1 names are shared by several files") as caught:
         domain.unlabeled(tmp_path, "train")
     assert "keep one file per name" in caught.value.fix
 

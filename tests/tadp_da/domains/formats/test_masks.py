@@ -75,7 +75,7 @@ def test_a_mapping_into_no_class_is_refused(tmp_path: Path) -> None:
 
 def test_colours_are_refused_with_advice(tmp_path: Path) -> None:
     path = save(np.zeros((2, 2, 3), dtype=np.uint8), tmp_path / "m.png")
-    with pytest.raises(DataError, match="RGB picture") as caught:
+    with pytest.raises(DataError, match="RGB image") as caught:
         read_mask(path, LABELS)
     assert "class ids instead of colours" in caught.value.fix
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tadp_da.domains.formats.boxes import Annotation
+from tadp_da.domains.formats.boxes import BoxAnnotation
 from tadp_da.domains.formats.voc_folder import voc_domain
 from tadp_da.domains.formats.voc_xml import read_annotation
 from tadp_da.errors import DataError, UsageError
@@ -17,7 +17,7 @@ from tests.tadp_da.domains import trees
 CLASSES = ("dog", "person", "tvmonitor")
 
 
-def read(tmp_path: Path, *things: trees.Thing | str, **options: object) -> Annotation:
+def read(tmp_path: Path, *things: trees.Thing | str, **options: object) -> BoxAnnotation:
     image = trees.picture(tmp_path / "1.jpg")
     path = trees.xml(tmp_path / "1.xml", things, **options)  # type: ignore[arg-type]
     return read_annotation(path, image, CLASSES)
@@ -31,11 +31,11 @@ def test_both_ends_counted_from_one_become_half_open_from_zero(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("difficult", "flag"), [(1, True), (0, False), (None, False)])
-def test_row_21_difficult_is_kept_and_off_when_unsaid(tmp_path: Path, difficult: int, flag: bool) -> None:
+def test_difficult_is_kept_and_off_when_unsaid(tmp_path: Path, difficult: int, flag: bool) -> None:
     assert read(tmp_path, ("dog", 1, 1, 9, 9), difficult=difficult).boxes.difficult.tolist() == [flag]
 
 
-def test_row_21_fractions_are_kept(tmp_path: Path) -> None:
+def test_fractions_are_kept(tmp_path: Path) -> None:
     found = read(tmp_path, ("dog", 1.5, 2.25, 10.75, 9)).boxes.xyxy.tolist()
     assert found == [[0.5, 1.25, 10.75, 9]]
 
@@ -49,17 +49,15 @@ BOX = "<bndbox><xmin>{}</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox
     [
         (OBJECT.format(""), "an object has no box", "add <bndbox> or remove the object"),
         (OBJECT.format("<bndbox><xmin>1</xmin></bndbox>"), "a box has no ymin", "counted from 1"),
-        (OBJECT.format(BOX.format("left")), "the xmin 'left', which is no number", "number of pixels"),
-        (OBJECT.format(BOX.format("nan")), "a coordinate that is no number", "correct or remove"),
-        (OBJECT.format(BOX.format("inf")), "a coordinate that is no number", "correct or remove"),
+        (OBJECT.format(BOX.format("left")), "the xmin 'left', which is not a number", "number of pixels"),
+        (OBJECT.format(BOX.format("nan")), "a coordinate that is not a number", "correct or remove"),
+        (OBJECT.format(BOX.format("inf")), "a coordinate that is not a number", "correct or remove"),
         (OBJECT.format(BOX.format("30")), "swapped corners: x 29 to 9", "smaller coordinate as the minimum"),
         (OBJECT.format("<difficult>maybe</difficult>" + BOX.format(1)), "difficult='maybe'", "write 0 or 1"),
         ("  <object>" + BOX.format(1) + "</object>", "an object has no name", "<name>car</name>"),
     ],
 )
-def test_row_21_a_senseless_object_is_refused_with_its_line(
-    tmp_path: Path, thing: str, what: str, fix: str
-) -> None:
+def test_a_senseless_object_is_refused_with_its_line(tmp_path: Path, thing: str, what: str, fix: str) -> None:
     with pytest.raises(DataError) as caught:
         read(tmp_path, ("dog", 1, 1, 5, 5), thing)
     assert what in caught.value.what
@@ -68,32 +66,32 @@ def test_row_21_a_senseless_object_is_refused_with_its_line(
     assert caught.value.exit_code == 3
 
 
-def test_row_22_a_dummy_among_real_boxes_is_dropped_and_told(tmp_path: Path) -> None:
+def test_a_dummy_among_real_boxes_is_dropped_and_told(tmp_path: Path) -> None:
     found = read(tmp_path, ("dog", 1, 1, 1, 1), ("dog", 1, 1, 5, 5))
     assert found.boxes.xyxy.tolist() == [[0, 0, 5, 5]]
     assert found.remarks == ("1 dummy boxes (1, 1, 1, 1) dropped",)
 
 
-def test_row_22_boxes_without_area_are_dropped_and_told(tmp_path: Path) -> None:
+def test_boxes_without_area_are_dropped_and_told(tmp_path: Path) -> None:
     found = read(tmp_path, ("dog", 9, 9, 8, 20), ("dog", 1, 1, 5, 5))  # xmax = xmin - 1: no column
     assert len(found.boxes) == 1
     assert found.remarks == ("1 boxes without area dropped",)
 
 
-def test_row_23_a_box_that_reaches_outside_is_clipped_and_told(tmp_path: Path) -> None:
+def test_a_box_that_reaches_outside_is_clipped_and_told(tmp_path: Path) -> None:
     found = read(tmp_path, ("dog", 0, 5, 99, 31), ("dog", 1, 1, 40, 30))
     assert found.boxes.xyxy.tolist() == [[0, 4, 40, 30], [0, 0, 40, 30]]
-    assert found.remarks == ("1 boxes reach outside the picture and were clipped",)
+    assert found.remarks == ("1 boxes reach outside the image and were clipped",)
 
 
 @pytest.mark.parametrize("corners", [(41, 1, 50, 9), (1, 31, 9, 40), (-9, 1, 0, 9)])
-def test_row_23_a_box_wholly_outside_is_refused(tmp_path: Path, corners: tuple[int, ...]) -> None:
-    with pytest.raises(DataError, match="lies outside its 40x30 picture") as caught:
+def test_a_box_wholly_outside_is_refused(tmp_path: Path, corners: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match="is outside its 40x30 image") as caught:
         read(tmp_path, ("dog", *corners))  # type: ignore[arg-type]
-    assert "belongs to this picture" in caught.value.fix
+    assert "belongs to this image" in caught.value.fix
 
 
-def test_row_24_a_picture_without_objects_has_no_boxes(tmp_path: Path) -> None:
+def test_a_picture_without_objects_has_no_boxes(tmp_path: Path) -> None:
     boxes = read(tmp_path).boxes
     assert len(boxes) == 0
     assert boxes.xyxy.shape == (0, 4)
@@ -101,12 +99,12 @@ def test_row_24_a_picture_without_objects_has_no_boxes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["Person", " person ", "PERSON", "TV_Monitor", "television", "tv"])
-def test_row_25_usual_spellings_are_understood(tmp_path: Path, name: str) -> None:
+def test_usual_spellings_are_understood(tmp_path: Path, name: str) -> None:
     expected = 1 if "person" in name.lower() else 2
     assert read(tmp_path, (name, 1, 1, 9, 9)).boxes.labels.tolist() == [expected]
 
 
-def test_row_25_an_unknown_name_is_answered_with_the_nearest_and_all(tmp_path: Path) -> None:
+def test_an_unknown_name_is_answered_with_the_nearest_and_all(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="unknown class 'persn', did you mean 'person'") as caught:
         read(tmp_path, ("persn", 1, 1, 9, 9))
     assert "known: dog, person, tvmonitor" in caught.value.fix
@@ -126,16 +124,16 @@ def test_parts_of_objects_are_not_objects(tmp_path: Path) -> None:
     assert found.boxes.xyxy.tolist() == [[2, 0, 9, 9]]
 
 
-def test_row_09_boxes_of_another_size_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="made for 80x60 pixels, the picture shows 40x30") as caught:
+def test_boxes_of_another_size_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="made for 80x60 pixels, the image is 40x30") as caught:
         read(tmp_path, ("dog", 1, 1, 9, 9), size=(80, 60))
-    assert "put back the picture that was annotated" in caught.value.fix
+    assert "restore the image that was annotated" in caught.value.fix
 
 
-def test_row_09_boxes_made_before_an_exif_turn_are_refused(tmp_path: Path) -> None:
+def test_boxes_made_before_an_exif_turn_are_refused(tmp_path: Path) -> None:
     image = trees.turned(tmp_path / "1.jpg", (40, 30))
     path = trees.xml(tmp_path / "1.xml", size=(40, 30))
-    with pytest.raises(DataError, match="turned by its EXIF tag, the boxes are not") as caught:
+    with pytest.raises(DataError, match="rotated by its EXIF tag, the boxes are not") as caught:
         read_annotation(path, image, CLASSES)
     assert "exiftool -Orientation=" in caught.value.fix
     trees.xml(path, size=(30, 40))
@@ -157,7 +155,7 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_row_19_20_document_types_and_entities_are_refused_at_once(tmp_path: Path, attack: str) -> None:
+def test_document_types_and_entities_are_refused_at_once(tmp_path: Path, attack: str) -> None:
     path = trees.xml(tmp_path / "1.xml", [OBJECT.format(BOX.format(1)).replace("dog", "&a;&l11;")])
     path.write_text(ATTACKS[attack] + path.read_text())
     start = time.perf_counter()
@@ -173,7 +171,7 @@ def test_row_19_20_document_types_and_entities_are_refused_at_once(tmp_path: Pat
 )
 def test_what_is_no_xml_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "1.xml").write_bytes(content)
-    with pytest.raises(DataError, match="an annotation is no XML") as caught:
+    with pytest.raises(DataError, match="an annotation is not valid XML") as caught:
         read_annotation(tmp_path / "1.xml", trees.picture(tmp_path / "1.jpg"), CLASSES)
     assert "export it again" in caught.value.fix
 
@@ -206,7 +204,7 @@ def test_own_pictures_pair_with_xml_by_name_in_either_case(tmp_path: Path) -> No
     assert own(tmp_path) == [[1], []]
 
 
-def test_row_14_pictures_and_annotations_without_partner_are_listed(tmp_path: Path) -> None:
+def test_pictures_and_annotations_without_partner_are_listed(tmp_path: Path) -> None:
     for name in ("1", "2", "3"):
         trees.picture(tmp_path / f"i/{name}.png")
     trees.xml(tmp_path / "x/1.xml")
@@ -216,7 +214,7 @@ def test_row_14_pictures_and_annotations_without_partner_are_listed(tmp_path: Pa
         trees.xml(tmp_path / f"x/{name}.xml")
     with pytest.raises(DataError, match="1 of 4 annotations have no image: 4") as caught:
         own(tmp_path)
-    assert "remove what has no partner" in caught.value.fix
+    assert "remove the files without partner" in caught.value.fix
 
 
 @pytest.mark.parametrize("classes", [(), ("dog", "dog")])

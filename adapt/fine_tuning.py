@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,7 +38,7 @@ class FineTuning:
         steps: optimizer steps.
         batch: images per forward pass.
         accumulate: forward passes per step.
-        backbone: how much of the UNet moves: all of it, low-rank layers that are fused at the end, or nothing.
+        backbone: how much of the network moves: all of it, low-rank layers that are fused at the end, or nothing.
         backbone_lr: its learning rate.
         head_lr: the head's learning rate.
         weight_decay: of AdamW; norms and biases have none.
@@ -50,7 +49,7 @@ class FineTuning:
         lora_rank: rank of the low-rank layers.
         augment: what may happen to a training image, at the model's working size.
         ema: decay of a moving average of the weights, which then becomes the result; 0 for none.
-        gradient_checkpointing: compute the UNet's activations twice instead of keeping them.
+        gradient_checkpointing: compute the network's activations twice instead of keeping them.
         keep: gigabytes of memory for images, and again for latents, so that they are read and encoded only once.
         keep_latents: encode images once where augmentation allows it (flips only).
         strict: an error, not a warning, where text embeddings tell nothing.
@@ -117,7 +116,7 @@ class FineTuning:
             trainable(
                 model.backbone, model.head, self.backbone, rank=self.lora_rank, seed=run.seed
             ) as moving,
-            _recomputing(model.backbone, self.gradient_checkpointing),
+            model.backbone.gradient_checkpointing(self.gradient_checkpointing),
         ):
             groups = parameter_groups(
                 moving,
@@ -133,7 +132,8 @@ class FineTuning:
         self, model: PerceptionModel, data: Labeled, rewrite: Callable[[str], str], run: Run
     ) -> TrainingExamples:
         text = TextTable(model, data, rewrite, run)
-        check_embeddings(text.embeddings, text.prompts, strict=self.strict)
+        if model.backbone.reads_text:
+            check_embeddings(text.embeddings, text.prompts, strict=self.strict)
         size, even = model.viewing.size, self.batch > 1
         examples = TrainingExamples(data, model.head, text, size, self.augment, even=even)
         examples.keep(self.keep, run)
@@ -200,14 +200,3 @@ class _Objective(nn.Module):
                 outputs = self.model(batch["pixels"], batch["text"], generators)
             loss: Tensor = self.model.head.loss(outputs, batch["target"])
         return loss
-
-
-@contextmanager
-def _recomputing(backbone: Any, wanted: bool) -> Iterator[None]:
-    if wanted:
-        backbone.unet.enable_gradient_checkpointing()
-    try:
-        yield
-    finally:
-        if wanted:
-            backbone.unet.disable_gradient_checkpointing()

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from adapt import augmentation as augment
 from adapt.augmentation import Augmentation, finish, pad, resize
-from tadp_da.backbones.sd.pixels import as_for_imagenet
 from tadp_da.captions.rewrite import fit_all
 from tadp_da.errors import DataError
 from tadp_da.fingerprints import content_of, embeddings, image_key
@@ -164,11 +163,11 @@ class TrainingExamples:
         is another at every step and cannot be kept. Images off the latent grid would have to be padded first; they
         are encoded when they are needed.
         """
-        if not self.augment.only_flips or model.backbone.settings.posterior == "sample":
+        if not self.augment.only_flips or not model.backbone.caches_latents:
             return
         coarsest = max(model.backbone.spec.channels)
         cache, views = open_cache(), [False, True] if self.augment.flip else [False]
-        facts, known = self._facts(model.backbone) | {"views": len(views)}, cache.counts.found
+        facts, known = image_key(model.backbone, augment, _encode) | {"views": len(views)}, cache.counts.found
         with run.progress(len(self), "encoding images") as advance:
             for index in self.order:
                 source = self.data.images.paths[index]
@@ -191,12 +190,6 @@ class TrainingExamples:
 
     def _pair(self, index: int) -> Pair:
         return self.kept[index] if self.kept else self.read(index)
-
-    @staticmethod
-    def _facts(backbone: Any) -> dict[str, Any]:
-        settings = {"pixels": backbone.settings.pixels, "posterior": backbone.settings.posterior}
-        code = (augment, _encode, as_for_imagenet, type(backbone).encode_image)
-        return image_key(backbone, *code) | settings
 
     def fetch(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """``text (t, d)``, either ``latents (c, u, v)`` or ``pixels (3, h, w)``, their ``size`` (h, w), and what the

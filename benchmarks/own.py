@@ -20,7 +20,7 @@ from benchmarks.pipeline import adapted
 from benchmarks.places import digest
 from benchmarks.recipe import Benchmark, Recipe, build_settings, read_benchmark
 from benchmarks.stages import Stages, learned_from, require_said, write_provenance
-from tadp_da.backbones import backbones
+from tadp_da.backbones import DEFAULT, load_backbone
 from tadp_da.captions.captioner import Captioner, caption_images
 from tadp_da.captions.files import CaptionFile
 from tadp_da.captions.flags import fallback_caption, notes
@@ -109,7 +109,7 @@ def adapt_own(
     known = learned_from(concept) if concept else {}
     if learned:
         require_said(learned, rewrite)
-    backbone = backbones["stable-diffusion"].from_pretrained(model, base.backbone)
+    backbone = load_backbone(DEFAULT, model, base.backbone)
     if learned:
         backbone.load_concept(learned)
     tuning: FineTuning = build_settings(FineTuning, base.as_json()["adapt"], sets)

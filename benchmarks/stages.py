@@ -9,13 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.evaluate import Evaluation, Report, digests, evaluate, refuse_overlap
 from benchmarks.in_common import in_common, noted
 from benchmarks.places import Placed, digest, drawn, place
 from benchmarks.recipe import Recipe
-from tadp_da.backbones import backbones
+from tadp_da.backbones import DEFAULT, load_backbone
 from tadp_da.captions.captioner import Captioner, caption_images
 from tadp_da.captions.clean import clean_all
 from tadp_da.captions.files import CaptionFile
@@ -75,7 +73,7 @@ class Stages:
         return self._backbone().fingerprint
 
     def _backbone(self) -> Any:
-        return backbones["stable-diffusion"].from_pretrained(self.recipe.model, self.recipe.backbone)
+        return load_backbone(DEFAULT, self.recipe.model, self.recipe.backbone)
 
     def _base(self) -> dict[str, Any]:
         keys = ("model", "backbone")
@@ -181,7 +179,7 @@ class Stages:
             rewrite = self.rewrite(used)
             backbone = self._backbone().load_concept(used)
             if not self.recipe.pretrained:
-                forget(backbone.unet, self.run.seed)
+                backbone.reinitialize(self.run.seed)
             labels = self.taught.domain.labels
             if labels is None:
                 raise UsageError(
@@ -303,11 +301,3 @@ def learned_from(folder: Path) -> dict[str, str]:
             where=file,
             fix="delete the folder and make it again",
         ) from error
-
-
-def forget(unet: Any, seed: int) -> None:
-    """Draw a UNet's weights anew, in place: the same network without diffusion pretraining."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        fresh = type(unet).from_config(unet.config)
-    unet.load_state_dict(fresh.state_dict())

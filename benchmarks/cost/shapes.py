@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from benchmarks.places import own_domain
 from benchmarks.recipe import Recipe
 from tadp_da.backbones.sd import single_file as _single_file
+from tadp_da.backbones.sd.feature_layers import FeatureLayer, feature_layers
 from tadp_da.backbones.sd.locate import CONFIGURATION
 from tadp_da.backbones.sd.lora import TARGETS
-from tadp_da.backbones.sd.taps import Tap, taps
 from tadp_da.domains import domains
 from tadp_da.errors import UsageError
 from tadp_da.heads import heads
@@ -160,7 +160,7 @@ class Networks:
     vae: Any
     text_encoder: Any
     head: Any
-    levels: tuple[Tap, ...]
+    levels: tuple[FeatureLayer, ...]
     spec: FeatureSpec
 
     @property
@@ -189,7 +189,7 @@ def build(recipe: Recipe) -> Networks:
     tiny = config["vae"].get("_class_name") == "AutoencoderTiny"
     vae = (AutoencoderTiny if tiny else AutoencoderKL).from_config(config["vae"])
     text = CLIPTextModel(CLIPTextConfig(**config["text_encoder"]))
-    levels = tuple(taps(unet, 2 ** (len(vae.config.block_out_channels) - 1)))
+    levels = tuple(feature_layers(unet, 2 ** (len(vae.config.block_out_channels) - 1)))
     tokens = text.config.max_position_embeddings
     spec = FeatureSpec(
         channels={level.stride: level.channels for level in levels},

@@ -65,14 +65,14 @@ def personalize(
     from benchmarks.own import captions_digest, contents
     from benchmarks.stages import write_provenance
     from personalize.settings import as_record
-    from tadp_da.backbones import backbones
+    from tadp_da.backbones import DEFAULT, load_backbone
     from tadp_da.captions.files import CaptionFile
     from tadp_da.concept import Concept
     from tadp_da.storage.artifacts import get_or_create
 
     personalizer = _personalizer(method, word, like, sets)
     run = open_run(out_folder, seed, device, precision, skip_bad=skip_bad)
-    backbone = backbones["stable-diffusion"].from_pretrained(model)
+    backbone = load_backbone(DEFAULT, model)
     inputs: dict[str, Any] = {"method": method, "settings": as_record(personalizer)}
     inputs |= {"captions": captions_digest(captions) if captions else None, "model": backbone.fingerprint}
     inputs |= {"seed": seed, "precision": precision, "skip_bad": skip_bad, "images": contents(images)}

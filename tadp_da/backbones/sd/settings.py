@@ -1,21 +1,19 @@
-"""Settings of a backbone: what decides the features, and how this machine computes them. A helper, no plug-in."""
+"""Settings of Stable Diffusion: what decides the features, and how this machine computes them."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from tadp_da.backbones import BackboneSettings
 from tadp_da.backbones.sd.kernels import Attention
-
-_OF_THE_MACHINE = ("attention", "channels_last", "compile")
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class BackboneSettings:
-    """How images become features. The last three change speed and rounding only; a saved model does not keep them.
+class StableDiffusionSettings(BackboneSettings):
+    """How images become features.
 
     Attributes:
         timestep: what the UNet is told of the noise on the clean latent (1 in the authors' code, 0 in the paper).
@@ -30,6 +28,8 @@ class BackboneSettings:
             waiting at the first steps, then each is some percent faster. For trainings of thousands of steps.
     """
 
+    machine_only: ClassVar[frozenset[str]] = frozenset({"attention", "channels_last", "compile"})
+
     timestep: Annotated[int, Field(ge=0, le=999)] = 1
     scaled: bool = True
     posterior: Literal["mode", "sample"] = "mode"
@@ -37,7 +37,3 @@ class BackboneSettings:
     attention: Attention = "auto"
     channels_last: bool = False
     compile: bool = False
-
-    def portable(self) -> dict[str, Any]:
-        """What decides the features, as JSON values."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if k not in _OF_THE_MACHINE}

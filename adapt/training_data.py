@@ -167,7 +167,7 @@ class TrainingExamples:
             return
         coarsest = max(model.backbone.spec.channels)
         cache, views = open_cache(), [False, True] if self.augment.flip else [False]
-        facts, known = image_key(model.backbone, augment, _encode) | {"views": len(views)}, cache.counts.found
+        facts, known = _latents_key(model.backbone) | {"views": len(views)}, cache.counts.found
         with run.progress(len(self), "encoding images") as advance:
             for index in self.order:
                 source = self.data.images.paths[index]
@@ -208,6 +208,10 @@ class TrainingExamples:
         still = self.augment.scale == (1.0, 1.0)  # then it has its size already
         pixels, target = self.augment(image, label, label.size if still else self.size(*label.size), rng)
         return sample | {"pixels": pixels, "size": tuple(pixels.shape[-2:]), "target": target}
+
+
+def _latents_key(backbone: Any) -> dict[str, Any]:
+    return image_key(backbone, augment, _encode)
 
 
 def _encode(model: PerceptionModel, pair: Pair, views: Sequence[bool]) -> dict[str, Tensor]:

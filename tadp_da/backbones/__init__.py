@@ -17,6 +17,7 @@ A member is a subclass of :class:`Backbone`, registered by name::
 - ``save`` and ``load`` keep the pyramid bit for bit and ``Settings`` but for those of the machine; ``fingerprint``
   changes with the weights and stays through training.
 - ``reinitialize`` changes the pyramid, as a function of the seed alone.
+- ``on_meta`` has the spec and the parameters of the loaded model, and its passes run without data.
 - A backbone that does not read text gives the same pyramid for all prompts; one that does not generate refuses concepts
   and everything about noise with a ``UsageError``.
 """
@@ -24,6 +25,7 @@ A member is a subclass of :class:`Backbone`, registered by name::
 from __future__ import annotations
 
 import dataclasses
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -36,12 +38,14 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from tadp_da.concept import Concept
-from tadp_da.errors import UsageError
+from tadp_da.errors import ArtifactError, UsageError
 from tadp_da.noising import Generators
 from tadp_da.registry import Registry
+from tadp_da.storage.files import write_json
 from tadp_da.types import FeaturePyramid, FeatureSpec
 
 Scope = Literal["frozen", "full", "lora"]
+_SETTINGS = "backbone.json"
 DEFAULT = "stable-diffusion"
 """The backbone of commands and recipes that name none."""
 
@@ -93,18 +97,40 @@ class Backbone(nn.Module, ABC):
             ArtifactError: when it is corrupt or of another family.
         """
 
-    @abstractmethod
-    def save(self, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
-        """Write what :meth:`load` reads back, settings included; ``dtype`` is that of the weights on disk."""
-
     @classmethod
     @abstractmethod
+    def on_meta(cls, model: str, settings: Any = None) -> Self:
+        """The same network on the ``meta`` device: shapes without weights. Nothing is fetched.
+
+        Raises:
+            UsageError, EnvironmentSetupError: when the model's configuration is not known on this machine.
+        """
+
+    @abstractmethod
+    def write_weights(self, folder: Path, dtype: torch.dtype) -> None:
+        """Write what :meth:`from_pretrained` opens, learned words included."""
+
+    def save(self, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
+        """Write what :meth:`load` reads back: weights of type ``dtype`` and, beside them, the settings."""
+        self.write_weights(folder, dtype)
+        write_json(folder / _SETTINGS, self.settings.portable())
+
+    @classmethod
     def load(cls, folder: Path) -> Self:
         """Read a folder written by :meth:`save`.
 
         Raises:
             ArtifactError: when it is corrupt.
         """
+        try:
+            settings = cls.Settings(**json.loads((folder / _SETTINGS).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ArtifactError(
+                f"cannot read the backbone's settings: {error}",
+                where=folder / _SETTINGS,
+                fix="save the model again",
+            ) from error
+        return cls.from_pretrained(str(folder), settings)
 
     @property
     @abstractmethod
@@ -305,15 +331,24 @@ def load_backbone(name: str, model: str, settings: Any = None, *, revision: str 
         EnvironmentSetupError: when the model is not here and cannot be fetched.
         ArtifactError: when it is corrupt or of another family.
     """
-    kind = backbones[name]
-    if isinstance(settings, Mapping):
-        try:
-            settings = TypeAdapter(kind.Settings).validate_python(dict(settings))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise UsageError(
-                f"backbone {name!r} does not take these settings: {first['msg']}, found {first['input']!r}",
-                where=".".join(("backbone", *map(str, first["loc"]))),
-                fix=f"known: {', '.join(f.name for f in dataclasses.fields(kind.Settings))}",
-            ) from None
-    return kind.from_pretrained(model, settings, revision=revision)
+    return backbones[name].from_pretrained(model, _settings(name, settings), revision=revision)
+
+
+def meta_backbone(name: str, model: str, settings: Any = None) -> Backbone:
+    """The same without weights and without a download; see :meth:`Backbone.on_meta`."""
+    return backbones[name].on_meta(model, _settings(name, settings))
+
+
+def _settings(name: str, settings: Any) -> Any:
+    if not isinstance(settings, Mapping):
+        return settings
+    kind = backbones[name].Settings
+    try:
+        return TypeAdapter(kind).validate_python(dict(settings))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(
+            f"backbone {name!r} does not take these settings: {first['msg']}, found {first['input']!r}",
+            where=".".join(("backbone", *map(str, first["loc"]))),
+            fix=f"known: {', '.join(f.name for f in dataclasses.fields(kind))}",
+        ) from None

@@ -20,17 +20,16 @@ from tadp_da.backbones.sd.kernels import compile_blocks
 from tadp_da.backbones.sd.load_concept import load_concept
 from tadp_da.backbones.sd.loading import load_parts
 from tadp_da.backbones.sd.locate import locate
-from tadp_da.backbones.sd.pixels import as_for_imagenet
 from tadp_da.backbones.sd.saving import save_parts
 from tadp_da.backbones.sd.settings import StableDiffusionSettings
+from tadp_da.backbones.sd.shapes import meta_parts
 from tadp_da.concept import Concept
-from tadp_da.errors import ArtifactError, DataError, UsageError
+from tadp_da.errors import DataError, UsageError
 from tadp_da.fingerprints import code_of, config_key, environment_key, tokenizer_of, weights_of
+from tadp_da.images import imagenet_normalize
 from tadp_da.noising import Generators, Noising, noise_loss, normal
-from tadp_da.storage.files import write_json
 from tadp_da.types import FeaturePyramid, FeatureSpec
 
-_SETTINGS = "backbone.json"
 BackboneSettings = StableDiffusionSettings
 _OUTPUTS = ("conv_norm_out.", "conv_out.")
 
@@ -102,22 +101,13 @@ class StableDiffusion(Backbone):
         found = locate(str(model), revision)
         return cls(**load_parts(found.path), settings=settings, origin=found.origin)
 
-    def save(self, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
-        """Write a diffusers pipeline folder, learned words included, and these settings beside it."""
-        save_parts(self, folder, dtype)
-        write_json(folder / _SETTINGS, self.settings.portable())
-
     @classmethod
-    def load(cls, folder: Path) -> StableDiffusion:
-        try:
-            settings = StableDiffusionSettings(**json.loads((folder / _SETTINGS).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise ArtifactError(
-                f"cannot read the backbone's settings: {error}",
-                where=folder / _SETTINGS,
-                fix="save the model again",
-            ) from error
-        return cls.from_pretrained(str(folder), settings)
+    def on_meta(cls, model: str, settings: StableDiffusionSettings | None = None) -> StableDiffusion:
+        return cls(**meta_parts(model), settings=settings)
+
+    def write_weights(self, folder: Path, dtype: torch.dtype) -> None:
+        """Write a diffusers pipeline folder."""
+        save_parts(self, folder, dtype)
 
     def _check_settings(self) -> None:
         if self.settings.timestep >= self.noising.steps:
@@ -235,7 +225,7 @@ class StableDiffusion(Backbone):
             "vae_config": config_key(self.vae.config),
             "scaling": self.vae.config.scaling_factor,
             "pixels": [self.settings.pixels, self.settings.posterior],
-            "encoder": code_of(as_for_imagenet, StableDiffusion.encode_image, StableDiffusion.posterior),
+            "encoder": code_of(imagenet_normalize, StableDiffusion.encode_image, StableDiffusion.posterior),
             **environment_key(self.vae),
         }
 
@@ -267,7 +257,7 @@ class StableDiffusion(Backbone):
                 f"pixels have shape {tuple(pixels.shape)}; expected (b, 3, h, w) with h and w multiples of {self.grid}",
                 fix="resize or crop the images to the grid; pyramid() pads by itself",
             )
-        pixels = as_for_imagenet(pixels) if self.settings.pixels == "imagenet" else pixels
+        pixels = imagenet_normalize(pixels) if self.settings.pixels == "imagenet" else pixels
         encoded = self.vae.encode(pixels.to(self.vae.dtype))
         if hasattr(encoded, "latents"):
             latents = encoded.latents

@@ -20,7 +20,8 @@ class StableDiffusionSettings(BackboneSettings):
         scaled: multiply latents by the VAE's scaling factor, as in pretraining; the authors' detectors do not.
             Only ``StableDiffusion.pyramid`` asks: noising and sampling are always scaled.
         posterior: take the mode of the VAE's posterior, or sample it.
-        pixels: for the VAE as it was trained, or normalized as for ImageNet (authors' code); concepts never ask.
+        pixels: for the VAE as it was trained, or normalized as for ImageNet, as the authors' code does;
+            concepts never ask.
         attention: kernel of the attention whose maps nobody reads: torch's scaled-dot-product attention, xformers, or
             xformers where its kernel runs on this machine and torch's anywhere else.
         channels_last: memory layout of UNet and VAE that convolutions like.

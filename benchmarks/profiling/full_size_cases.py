@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cost.shapes import SD_15
 from benchmarks.profiling.measure import Cost, measure
 from tadp_da.backbones.sd.feature_layers import FeatureLayer, feature_layers
+from tadp_da.backbones.sd.shapes import SD_15
 from tadp_da.backbones.stable_diffusion import BackboneSettings, StableDiffusion
 from tadp_da.heads.semantic_fpn import SemanticFPN
 from tadp_da.types import FeaturePyramid, FeatureSpec, LabelSpace

@@ -30,13 +30,13 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from benchmarks.cost.shapes import SD_15
 from benchmarks.profiling.full_size_cases import TINY, backbone
 from personalize.denoising import LatentDataset, NoisePrediction, Prompts, TextTable, collate
 from personalize.latents import encode, target_size, to_pixels
 from personalize.methods.dreambooth import DreamBooth
 from personalize.methods.textual_inversion import TextualInversion
 from personalize.settings import TrainingSettings
+from tadp_da.backbones.sd.shapes import SD_15
 from tadp_da.backbones.stable_diffusion import BackboneSettings, StableDiffusion
 from tadp_da.run import Run
 from tadp_da.training.loop import LoopSettings, fit

@@ -103,7 +103,8 @@ class StableDiffusion(Backbone):
 
     @classmethod
     def on_meta(cls, model: str, settings: StableDiffusionSettings | None = None) -> StableDiffusion:
-        return cls(**meta_parts(model), settings=settings)
+        decides = (settings or StableDiffusionSettings()).portable()
+        return cls(**meta_parts(model), settings=StableDiffusionSettings(**decides, attention="sdpa"))
 
     def write_weights(self, folder: Path, dtype: torch.dtype) -> None:
         """Write a diffusers pipeline folder."""

@@ -36,7 +36,6 @@ LAYERS = (
         "tadp_da.noising",
         "tadp_da.run",
         "tadp_da.inference",
-        "tadp_da.exchange",
         "tadp_da.fingerprints",
         "tadp_da.visualize",
         "tadp_da.storage",

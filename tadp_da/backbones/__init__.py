@@ -249,8 +249,19 @@ class Backbone(nn.Module, ABC):
         self._refuse("has no latents to learn a concept from")
 
     def add_tokens(self, word: str, like: str, vectors: int = 1) -> tuple[str, ...]:
-        """Add new tokens ``word``, ``word_1``, ... whose rows all start as the mean of the rows of
-        ``like``'s tokens."""
+        """Add new tokens whose rows all start as the mean of the rows of ``like``'s tokens.
+
+        Args:
+            word: the first new token; the others are ``word_1``, ``word_2``, ... A prompt must name all of them.
+            like: initializer, one word or several; a single-token one gives a word that encodes like it.
+            vectors: how many tokens.
+
+        Returns:
+            The new tokens. Vocabulary and embedding have grown; all other rows are as before.
+
+        Raises:
+            UsageError: when a token is in the vocabulary already, or ``like`` is empty.
+        """
         self._refuse("has no vocabulary to add a word to")
 
     def trained_rows(self, tokens: Sequence[str]) -> AbstractContextManager[nn.Parameter]:

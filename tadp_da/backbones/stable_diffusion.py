@@ -24,7 +24,7 @@ from tadp_da.backbones.sd.saving import save_parts
 from tadp_da.backbones.sd.settings import StableDiffusionSettings
 from tadp_da.backbones.sd.shapes import meta_parts
 from tadp_da.concept import Concept
-from tadp_da.errors import DataError, UsageError
+from tadp_da.errors import DataError
 from tadp_da.fingerprints import code_of, config_key, environment_key, tokenizer_of, weights_of
 from tadp_da.images import imagenet_normalize
 from tadp_da.noising import Generators, Noising, noise_loss, normal
@@ -74,7 +74,7 @@ class StableDiffusion(Backbone):
         self.train(False)
         self.noising = Noising(scheduler.config)
         self.factor: int = 2 ** (len(vae.config.block_out_channels) - 1)
-        self._check_settings()
+        self.settings.check(self.noising.steps, self.vae)
         self._recorder = FeatureRecorder()
         self._captured: list[tuple[nn.Module, MapProcessor]] = []
         self.spec = self._capture()
@@ -109,20 +109,6 @@ class StableDiffusion(Backbone):
     def write_weights(self, folder: Path, dtype: torch.dtype) -> None:
         """Write a diffusers pipeline folder."""
         save_parts(self, folder, dtype)
-
-    def _check_settings(self) -> None:
-        if self.settings.timestep >= self.noising.steps:
-            raise UsageError(
-                f"timestep {self.settings.timestep} is beyond the scheduler's {self.noising.steps} steps",
-                where="backbone.timestep",
-                fix=f"choose 0 to {self.noising.steps - 1}",
-            )
-        if self.settings.posterior == "sample" and not hasattr(self.vae, "quant_conv"):
-            raise UsageError(
-                f"{type(self.vae).__name__} has no posterior to sample",
-                where="backbone.posterior",
-                fix="choose posterior: mode",
-            )
 
     def _capture(self) -> FeatureSpec:
         """Put hooks and processors into the UNet; they are idle outside of :meth:`pyramid`."""
@@ -188,19 +174,6 @@ class StableDiffusion(Backbone):
         }
 
     def add_tokens(self, word: str, like: str, vectors: int = 1) -> tuple[str, ...]:
-        """Add new tokens whose rows all start as the mean of the rows of ``like``'s tokens.
-
-        Args:
-            word: the first new token; the others are ``word_1``, ``word_2``, ... A prompt must name all of them.
-            like: initializer, one word or several; a single-token one gives a word that encodes like it.
-            vectors: how many tokens.
-
-        Returns:
-            The new tokens. Tokenizer and embedding have grown; all other rows are as before.
-
-        Raises:
-            UsageError: when a token is in the vocabulary already, or ``like`` is empty.
-        """
         row = _words.initial_row(self.tokenizer, self.text_encoder, like)
         tokens = _words.names(word, vectors)
         _words.add(self.tokenizer, self.text_encoder, tokens, row.expand(len(tokens), -1))

@@ -31,11 +31,11 @@ def concept_adopt(
 
     Example: `tadp-da concept adopt --embedding dusk.safetensors --model sd-1.5 --out runs/dusk`
     """
-    from tadp_da.backbones import backbones
-    from tadp_da.exchange import adopt
+    from tadp_da.backbones import DEFAULT, load_backbone
+    from tadp_da.backbones.sd.exchange import import_concept
 
-    backbone = backbones["stable-diffusion"].from_pretrained(model)
-    concept = adopt(backbone, word=word, embedding=embedding, lora=lora, unet_only=unet_only)
+    backbone = load_backbone(DEFAULT, model)
+    concept = import_concept(backbone, word=word, embedding=embedding, lora=lora, unet_only=unet_only)
     concept.save(out_folder)
     said = f"prompts say it as {concept.prompt_word}" if concept.prompt_word else "no prompt says it"
     out.print(f"The concept lies in {out_folder}; {said}.", markup=False, highlight=False)
@@ -53,8 +53,8 @@ def concept_export(
 
     Example: `tadp-da concept export runs/dusk --out dusk.safetensors`
     """
+    from tadp_da.backbones.sd.exchange import write_kohya
     from tadp_da.concept import Concept
-    from tadp_da.exchange import write_kohya
 
     if out_file.suffix.lower() != ".safetensors" or out_file.exists():
         raise UsageError(

@@ -226,9 +226,9 @@ def _mini(part: str) -> Finding:
     if not files:
         raise EnvironmentSetupError(f"{WEIGHTS / part} is missing from this installation")
     if part == "stable-diffusion":
-        from tadp_da.backbones.stable_diffusion import StableDiffusion
+        from tadp_da.backbones import DEFAULT, load_backbone
 
-        StableDiffusion.from_pretrained("mini")
+        load_backbone(DEFAULT, "mini")
     else:
         from tadp_da.captions.captioner import Captioner
 

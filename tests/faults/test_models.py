@@ -17,12 +17,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.recipe import Recipe
+from tadp_da.backbones.sd.exchange import import_concept, read_embedding, read_lora, write_kohya
 from tadp_da.backbones.stable_diffusion import StableDiffusion
 from tadp_da.captions.captioner import Captioner
 from tadp_da.captions.rewrite import Rewrite, fit
 from tadp_da.concept import LORA, ROWS, Concept
 from tadp_da.errors import ArtifactError, DataError, EnvironmentSetupError, UsageError
-from tadp_da.exchange import adopt, read_embedding, read_lora, write_kohya
 from tadp_da.storage.tensors import read_tensors
 from tadp_da.training.checkpoint import Checkpoints
 from tests.tadp_da.domains.checks.checked import command
@@ -70,7 +70,7 @@ def test_row_28_a_learned_word_at_the_end_survives_a_caption_that_is_too_long(ba
 def test_row_29_an_adopted_word_of_the_vocabulary_is_refused(backbone: Any, tmp_path: Path) -> None:
     file = saved(tmp_path / "night.safetensors", {"night": rows()})
     with pytest.raises(UsageError, match="'night' is in the vocabulary already") as caught:
-        adopt(backbone, embedding=file)
+        import_concept(backbone, embedding=file)
     assert "choose a new word" in caught.value.fix
 
 
@@ -80,7 +80,7 @@ def test_row_30_rows_of_another_width_name_both_models(
 ) -> None:
     file = saved(tmp_path / "x.safetensors", {"<x>": rows(2, width)})
     with pytest.raises(ArtifactError) as caught:
-        adopt(backbone, embedding=file)
+        import_concept(backbone, embedding=file)
     assert (
         f"those of {name} with text of width {width}; this is a model with text of width 32"
         in caught.value.what
@@ -307,7 +307,7 @@ def test_row_76_a_kohya_file_is_the_same_change_for_every_alpha(
     stored = load_file(file)
     assert {float(v) for k, v in stored.items() if k.endswith(".alpha")} == {alpha or 2.0}
     again = copy.deepcopy(backbone)
-    assert adopt(again, lora=file, word="sks").prompt_word == "sks"
+    assert import_concept(again, lora=file, word="sks").prompt_word == "sks"
     torch.testing.assert_close(predict(again), expected, rtol=1e-4, atol=1e-5)
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_pipeline)
     pipeline.load_lora_weights(file)
@@ -330,7 +330,7 @@ def test_row_76_files_of_diffusers_and_peft_are_adopted(
     }
     for file in (tmp_path / LORA, saved(tmp_path / "peft.safetensors", peft)):
         again = copy.deepcopy(backbone)
-        adopt(again, lora=file)
+        import_concept(again, lora=file)
         torch.testing.assert_close(predict(again), expected, rtol=1e-4, atol=1e-5)
 
 

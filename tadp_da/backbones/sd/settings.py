@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from tadp_da.backbones import BackboneSettings
 from tadp_da.backbones.sd.kernels import Attention
+from tadp_da.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -38,3 +39,22 @@ class StableDiffusionSettings(BackboneSettings):
     attention: Attention = "auto"
     channels_last: bool = False
     compile: bool = False
+
+    def check(self, steps: int, vae: Any) -> None:
+        """Check that the settings fit a scheduler of ``steps`` steps and the autoencoder.
+
+        Raises:
+            UsageError: when they do not.
+        """
+        if self.timestep >= steps:
+            raise UsageError(
+                f"timestep {self.timestep} is beyond the scheduler's {steps} steps",
+                where="backbone.timestep",
+                fix=f"choose 0 to {steps - 1}",
+            )
+        if self.posterior == "sample" and not hasattr(vae, "quant_conv"):
+            raise UsageError(
+                f"{type(vae).__name__} has no posterior to sample",
+                where="backbone.posterior",
+                fix="choose posterior: mode",
+            )

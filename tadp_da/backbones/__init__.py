@@ -85,8 +85,6 @@ class Backbone(nn.Module, ABC):
     settings: Any
     origin: str | None
 
-    # Making and keeping
-
     @classmethod
     @abstractmethod
     def from_pretrained(cls, model: str, settings: Any = None, *, revision: str | None = None) -> Self:
@@ -151,8 +149,6 @@ class Backbone(nn.Module, ABC):
     def parts(self) -> Mapping[str, nn.Module]:
         """The networks by name, for tables of parameters; the trainable one comes first."""
 
-    # Text
-
     @abstractmethod
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         """Prompts to ``(b, t, d)``; a prompt over the limit is a ``DataError``."""
@@ -170,8 +166,6 @@ class Backbone(nn.Module, ABC):
     def text_key(self) -> dict[str, Any]:
         """What :meth:`encode_text` depends on besides the prompt, as JSON values, for the cache."""
 
-    # Images
-
     @property
     @abstractmethod
     def caches_latents(self) -> bool:
@@ -185,8 +179,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def image_key(self) -> dict[str, Any]:
-        """What :meth:`encode_image` and :meth:`posterior` depend on besides the pixels, as JSON values, for the
-        cache."""
+        """What :meth:`encode_image` and :meth:`posterior` depend on besides the pixels, as JSON values, for caches."""
 
     def pyramid(
         self, pixels: Tensor, text: Tensor, *, attention: bool = True, generator: Generators | None = None
@@ -213,8 +206,6 @@ class Backbone(nn.Module, ABC):
         self, latents: Tensor, text: Tensor, size: tuple[int, int], *, attention: bool = True
     ) -> FeaturePyramid:
         """:meth:`pyramid` of images of ``size`` (h, w) whose latents :meth:`encode_image` has given already."""
-
-    # Training
 
     @abstractmethod
     def trainable(self, scope: Scope, *, rank: int = 8, prediction: bool = False) -> list[nn.Parameter]:
@@ -249,15 +240,12 @@ class Backbone(nn.Module, ABC):
         self._refuse("has no latents to learn a concept from")
 
     def add_tokens(self, word: str, like: str, vectors: int = 1) -> tuple[str, ...]:
-        """Add new tokens whose rows all start as the mean of the rows of ``like``'s tokens.
+        """Add new tokens whose rows all start as the mean of the rows of ``like``'s tokens, and return them.
 
         Args:
             word: the first new token; the others are ``word_1``, ``word_2``, ... A prompt must name all of them.
             like: initializer, one word or several; a single-token one gives a word that encodes like it.
             vectors: how many tokens.
-
-        Returns:
-            The new tokens. Vocabulary and embedding have grown; all other rows are as before.
 
         Raises:
             UsageError: when a token is in the vocabulary already, or ``like`` is empty.
@@ -270,8 +258,7 @@ class Backbone(nn.Module, ABC):
         self._refuse("has no vocabulary")
 
     def concept_weights(self) -> dict[str, Any]:
-        """The network's weights as they are now, as fields of a :class:`Concept`: ``weights``, ``part``,
-        ``part_config``."""
+        """The network's weights now, as ``weights``, ``part`` and ``part_config`` of a :class:`Concept`."""
         self._refuse("learns no concept")
 
     def lora_tensors(self) -> dict[str, Tensor]:
@@ -308,9 +295,7 @@ class Backbone(nn.Module, ABC):
         """One PIL image per prompt.
 
         Args:
-            prompts: what to draw; over the limit is an error.
             seed: image i is a function of (seed, i) and its prompt, not of the other prompts.
-            steps: denoising steps.
             guidance: classifier-free guidance scale; 1 for none.
             size: (h, w) in pixels, multiples of the coarsest stride; None for :attr:`default_resolution`.
         """
@@ -338,9 +323,7 @@ def load_backbone(name: str, model: str, settings: Any = None, *, revision: str 
         revision: commit, tag or branch on the hub.
 
     Raises:
-        UsageError: for an unknown name or settings that it does not take.
-        EnvironmentSetupError: when the model is not here and cannot be fetched.
-        ArtifactError: when it is corrupt or of another family.
+        UsageError: for an unknown name or settings that it does not take; see also :meth:`Backbone.from_pretrained`.
     """
     return backbones[name].from_pretrained(model, _settings(name, settings), revision=revision)
 

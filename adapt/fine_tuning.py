@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,7 +58,7 @@ class FineTuning:
         lora_rank: rank of the low-rank layers.
         augment: what may happen to a training image, at the model's working size.
         ema: decay of a moving average of the weights, which then becomes the result; 0 for none.
-        gradient_checkpointing: compute the UNet's activations twice instead of keeping them.
+        gradient_checkpointing: compute the network's activations twice instead of keeping them.
         cache_images: gigabytes of memory for the images of each stream, and again for their latents, so that they are
             read and encoded only once.
         cache_latents: encode images once where augmentation allows it (flips only).
@@ -147,7 +146,7 @@ class FineTuning:
             trainable(
                 model.backbone, model.head, self.backbone, rank=self.lora_rank, seed=run.seed
             ) as moving,
-            _recomputing(model.backbone, self.gradient_checkpointing),
+            model.backbone.gradient_checkpointing(self.gradient_checkpointing),
         ):
             groups = parameter_groups(
                 moving,
@@ -199,7 +198,8 @@ class FineTuning:
         run: Run,
     ) -> PromptEmbeddings:
         text = PromptEmbeddings(model, data, rewrite, run)
-        check_embeddings(text.embeddings, text.prompts, strict=self.strict)
+        if model.backbone.reads_text:
+            check_embeddings(text.embeddings, text.prompts, strict=self.strict)
         return text
 
     def _train(
@@ -268,14 +268,3 @@ def _refuse_missing(
             f"{type(readers[0]).__name__} reads target images, and none are given",
             fix="give unlabelled target images, or choose objectives and a source style that need none",
         )
-
-
-@contextmanager
-def _recomputing(backbone: Any, wanted: bool) -> Iterator[None]:
-    if wanted:
-        backbone.unet.enable_gradient_checkpointing()
-    try:
-        yield
-    finally:
-        if wanted:
-            backbone.unet.disable_gradient_checkpointing()

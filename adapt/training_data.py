@@ -19,7 +19,6 @@ from adapt.augmentation import Augmentation, finish, pad, resize
 from adapt.batches import Sample
 from adapt.sources import Source
 from adapt.unlabeled import Extent
-from tadp_da.backbones.sd.pixels import as_for_imagenet
 from tadp_da.captions.rewrite import fit_all
 from tadp_da.errors import DataError
 from tadp_da.fingerprints import content_of, embeddings, image_key
@@ -168,11 +167,11 @@ class ImageDataset(ABC):
         is another at every step and cannot be cached. Images off the latent grid would have to be padded first; they
         are encoded when they are needed.
         """
-        if not self.augment.only_flips or model.backbone.settings.posterior == "sample":
+        if not self.augment.only_flips or not model.backbone.caches_latents:
             return
         coarsest = max(model.backbone.spec.channels)
         cache, views = open_cache(), [False, True] if self.augment.flip else [False]
-        facts, known = self._facts(model.backbone) | {"views": len(views)}, cache.counts.found
+        facts, known = _latents_key(model.backbone) | {"views": len(views)}, cache.counts.found
         with run.progress(len(self), "encoding images") as advance:
             for index in self.order:
                 source = self.images.paths[index]
@@ -201,12 +200,6 @@ class ImageDataset(ABC):
 
     def _padded(self, pair: Pair) -> Pair:
         return pad(*pair, self.common) if self.common else pair
-
-    @staticmethod
-    def _facts(backbone: Any) -> dict[str, Any]:
-        settings = {"pixels": backbone.settings.pixels, "posterior": backbone.settings.posterior}
-        code = (augment, _encode, as_for_imagenet, type(backbone).encode_image)
-        return image_key(backbone, *code) | settings
 
     def fetch(self, index: int, rng: np.random.Generator) -> Sample:
         """``text (t, d)``, either ``latents (c, u, v)`` or ``pixels (3, h, w)``, their ``size`` (h, w), and under
@@ -329,6 +322,10 @@ class TargetDataset(ImageDataset):
     def _load(self, index: int) -> Pair:
         image = np.array(self.images[index])
         return image, Extent.whole(image.shape[:2])
+
+
+def _latents_key(backbone: Any) -> dict[str, Any]:
+    return image_key(backbone, augment, _encode)
 
 
 def _encode(model: PerceptionModel, pair: Pair, views: Sequence[bool]) -> dict[str, Tensor]:

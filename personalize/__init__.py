@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from tadp_da.registry import Registry
 
 if TYPE_CHECKING:
-    from tadp_da.backbones import DiffusionBackbone
+    from tadp_da.backbones import Backbone
     from tadp_da.concept import Concept
     from tadp_da.run import Run
     from tadp_da.types import Unlabeled
@@ -29,7 +29,7 @@ class Personalizer(Protocol):
     needs_images: ClassVar[bool]
     """Whether it reads the images at all."""
     learns_weights: ClassVar[bool]
-    """Whether its concept changes the UNet, so that it works without a word."""
+    """Whether its concept changes the network, so that it works without a word."""
 
     @property
     def needs_captions(self) -> bool:
@@ -37,7 +37,7 @@ class Personalizer(Protocol):
 
     def __call__(
         self,
-        backbone: DiffusionBackbone,
+        backbone: Backbone,
         images: Unlabeled,
         run: Run,
         captions: Mapping[str, str] | None = None,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tadp_da.run import Run
     from tadp_da.types import Unlabeled
 
-_CHUNK = 8  # pictures per pass of the autoencoder; bounds memory at 512 x 512
+_CHUNK = 8  # images per pass of the encoder; bounds memory at 512 x 512
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,7 @@ def target_size(chosen: TrainingSettings, backbone: Any) -> tuple[int, int]:
         UsageError: when they do not fit the backbone's grid.
     """
     if chosen.resolution is None:
-        side = int(backbone.unet.config.sample_size) * min(backbone.spec.channels)
-        return side, side
+        return backbone.default_resolution, backbone.default_resolution
     side_or_sides, grid = chosen.resolution, max(backbone.spec.channels)
     height, width = (side_or_sides,) * 2 if isinstance(side_or_sides, int) else side_or_sides
     if height % grid or width % grid:
@@ -96,9 +95,9 @@ def crops(
     return [image.crop((left, top, left + width, top + height)) for top, left in corners]
 
 
-def to_pixels(pictures: Sequence[Image.Image]) -> Tensor:
-    """Pictures of one size as ``(b, 3, h, w)`` in [-1, 1]."""
-    array = np.stack([np.asarray(p.convert("RGB"), dtype=np.float32) for p in pictures])
+def to_pixels(images: Sequence[Image.Image]) -> Tensor:
+    """Images of one size as ``(b, 3, h, w)`` in [-1, 1]."""
+    array = np.stack([np.asarray(p.convert("RGB"), dtype=np.float32) for p in images])
     return torch.from_numpy(array).permute(0, 3, 1, 2) / 127.5 - 1
 
 
@@ -145,33 +144,24 @@ def _views(
     pixels = to_pixels(crops(image, size, chosen.views, rng))
     if chosen.flip:
         pixels = torch.cat([pixels, pixels.flip(-1)])
-    parts = [_encode(backbone, part.to(backbone.device)) for part in pixels.split(_CHUNK)]
+    parts = [backbone.posterior(part.to(backbone.device)) for part in pixels.split(_CHUNK)]
     tensors = {"mean": torch.cat([mean for mean, _ in parts]).cpu()}
     if chosen.posterior == "sample":
-        tensors["std"] = torch.cat([_require(std, backbone) for _, std in parts]).cpu()
+        tensors["std"] = torch.cat([_require(std) for _, std in parts]).cpu()
     return tensors
 
 
 def _facts(backbone: Any, chosen: TrainingSettings) -> dict[str, Any]:
     """All that the views of an image depend on, besides its file and where they are cut out."""
     framing = {name: getattr(chosen, name) for name in ("crop", "views", "flip", "posterior")}
-    facts = image_key(backbone, cover, crops, to_pixels, _views, _encode)
+    facts = image_key(backbone, cover, crops, to_pixels, _views)
     return facts | framing | {"size": list(target_size(chosen, backbone)), "chunk": _CHUNK}
 
 
-def _encode(backbone: Any, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Mean and standard deviation of the scaled latents, where ``encode_image`` gives one draw of them; the
-    tiny autoencoder has no deviation."""
-    output, scale = backbone.vae.encode(pixels), backbone.vae.config.scaling_factor
-    if hasattr(output, "latents"):
-        return output.latents.float() * scale, None
-    return output.latent_dist.mean.float() * scale, output.latent_dist.std.float() * scale
-
-
-def _require(std: Tensor | None, backbone: Any) -> Tensor:
+def _require(std: Tensor | None) -> Tensor:
     if std is None:
         raise UsageError(
-            f"{type(backbone.vae).__name__} has no posterior to sample from",
+            "the image encoder of this backbone has no posterior to sample from",
             where="posterior",
             fix="choose mode",
         )

@@ -72,7 +72,7 @@ def train(
         optimizer=chosen.optimizer,
         checkpoints=run.inside(run.unfinished).artifact_path(method.replace(" ", "-"), inputs),
     )
-    with _checkpointed(objective.backbone.unet, chosen.gradient_checkpointing):
+    with objective.backbone.gradient_checkpointing(chosen.gradient_checkpointing):
         for _ in recorded(steps, chosen.steps, run, method):
             pass
 
@@ -96,17 +96,6 @@ def global_seed(run: Run) -> Iterator[None]:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(mix(run.seed))
         yield
-
-
-@contextmanager
-def _checkpointed(unet: Any, wanted: bool) -> Iterator[None]:
-    if wanted:
-        unet.enable_gradient_checkpointing()
-    try:
-        yield
-    finally:
-        if wanted:
-            unet.disable_gradient_checkpointing()
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Concept: what stage 1 learned of a target domain. One type for textual inversion and DreamBooth.
 
 On disk a concept is a folder that plain diffusers opens: ``learned_embeds.safetensors``
-(``load_textual_inversion``), ``pytorch_lora_weights.safetensors`` (``load_lora_weights``), ``unet/``
-(``UNet2DConditionModel.from_pretrained``), and ``concept.json``, which says what it is and which backbone it
-belongs to.
+(``load_textual_inversion``), ``pytorch_lora_weights.safetensors`` (``load_lora_weights``), a folder with the weights of
+the part that was trained (``from_pretrained`` of its class), and ``concept.json``, which says what it is and which
+backbone it belongs to.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from torch import Tensor
 from tadp_da.errors import ArtifactError
 from tadp_da.storage.tensors import read_tensors
 
-ROWS, LORA, UNET = "learned_embeds.safetensors", "pytorch_lora_weights.safetensors", "unet"
-_UNET_FILE = "diffusion_pytorch_model.safetensors"
+ROWS, LORA = "learned_embeds.safetensors", "pytorch_lora_weights.safetensors"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +36,10 @@ class Concept:
         backbone: fingerprint of the base it was learned on.
         method: which personalizer made it, for records only: no code asks for it.
         rows: new token-embedding rows ``(vectors, d)`` of ``word``, or None.
-        weights: UNet tensors that replace those of the base, by their names in the UNet's state dict.
-        lora: low-rank UNet tensors in the diffusers format (``unet.<module>.lora.down.weight``).
-        unet_config: configuration of the UNet, where ``weights`` are given.
+        weights: tensors that replace those of one part of the base, by their names in that part's state dict.
+        part: which part; its folder in the diffusers format, such as ``"unet"``. Empty without ``weights``.
+        part_config: its configuration.
+        lora: low-rank tensors in the diffusers format (``<part>.<module>.lora.down.weight``).
         settings: the personalizer's settings, for records.
         folder: where it was loaded from.
     """
@@ -49,8 +50,9 @@ class Concept:
     method: str
     rows: Tensor | None = None
     weights: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    part: str = ""
+    part_config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     lora: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
-    unet_config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = field(default=None, compare=False)
 
@@ -82,7 +84,7 @@ class Concept:
 
     def only_word(self) -> Concept:
         """The word without the weights (an ablation): what is said changes, the network does not."""
-        return dataclasses.replace(self, weights={}, lora={}, unet_config={})
+        return dataclasses.replace(self, weights={}, part="", part_config={}, lora={})
 
     def only_weights(self) -> Concept:
         """The weights without the word (an ablation): the network changes, what is said does not."""
@@ -103,12 +105,11 @@ class Concept:
                 metadata=metadata,
             )
         if self.weights:
-            (folder / UNET).mkdir(exist_ok=True)
+            part = folder / self.part
+            part.mkdir(exist_ok=True)
             tensors = {k: v.detach().cpu().contiguous() for k, v in self.weights.items()}
-            save_file(tensors, folder / UNET / _UNET_FILE, metadata=metadata)
-            (folder / UNET / "config.json").write_text(
-                json.dumps(dict(self.unet_config), indent=2), encoding="utf-8"
-            )
+            save_file(tensors, part / WEIGHTS, metadata=metadata)
+            (part / "config.json").write_text(json.dumps(dict(self.part_config), indent=2), encoding="utf-8")
         facts = {k: getattr(self, k) for k in ("word", "domain", "backbone", "method")}
         facts |= {"settings": dict(self.settings), "fingerprint": self.fingerprint}
         (folder / "concept.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -118,7 +119,7 @@ class Concept:
         """Read a folder written by :meth:`save`.
 
         Raises:
-            ArtifactError: when it is no concept, or its tensors are not those that were saved.
+            ArtifactError: when it is not a concept, or its tensors are not those that were saved.
         """
         try:
             facts = json.loads((folder / "concept.json").read_text(encoding="utf-8"))
@@ -126,11 +127,9 @@ class Concept:
             known = facts["fingerprint"]
             rows = read_tensors(folder / ROWS)[facts["word"]] if (folder / ROWS).exists() else None
             lora = read_tensors(folder / LORA) if (folder / LORA).exists() else {}
-            unet = folder / UNET / _UNET_FILE
-            weights = read_tensors(unet) if unet.exists() else {}
-            config = (
-                json.loads((folder / UNET / "config.json").read_text(encoding="utf-8")) if weights else {}
-            )
+            for file in folder.glob(f"*/{WEIGHTS}"):  # at most one
+                kept |= {"weights": read_tensors(file), "part": file.parent.name}
+                kept["part_config"] = json.loads((file.parent / "config.json").read_text(encoding="utf-8"))
         except (OSError, KeyError, TypeError, ValueError, RecursionError, ArtifactError) as error:
             reason = error.what if isinstance(error, ArtifactError) else repr(error)
             raise ArtifactError(
@@ -138,7 +137,7 @@ class Concept:
                 where=error.where if isinstance(error, ArtifactError) else folder,
                 fix="make it again: tadp-da personalize --help",
             ) from error
-        concept = cls(rows=rows, weights=weights, lora=lora, unet_config=config, folder=folder, **kept)
+        concept = cls(rows=rows, lora=lora, folder=folder, **kept)
         if concept.fingerprint != known:
             raise ArtifactError(
                 "the concept's tensors are not those that were saved",

@@ -1,4 +1,4 @@
-"""What the frozen parts of a backbone say of pictures and prompts, and all that it depends on."""
+"""Cache keys: all that latents of images and embeddings of prompts depend on."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _code(code: tuple[Code, ...]) -> str:
 
 def weights_of(module: nn.Module) -> str:
     """blake2b of every tensor of a module as it is now, whole. Two cores take a second for a GiB: ask once per set of
-    pictures. It is not remembered, because a module may change."""
+    images. It is not memoized, because a module may change."""
 
     def one(item: tuple[str, Tensor]) -> bytes:
         digest = hashlib.blake2b(digest_size=16)
@@ -73,7 +73,7 @@ def tokenizer_of(tokenizer: Any) -> str:
 
 
 def content_of(path: Path) -> str:
-    """The hash of a picture file's bytes, to be taken before it is opened.
+    """The hash of an image file's bytes, to be taken before it is opened.
 
     Raises:
         DataError: when it cannot be read.
@@ -90,30 +90,10 @@ def image_key(backbone: Any, *code: Code) -> dict[str, Any]:
     """What latents of a file depend on, besides its bytes and how the caller frames it.
 
     Args:
-        backbone: whose autoencoder it is.
-        code: all functions or modules that stand between the opened picture and its latents.
+        backbone: gives its own part, :meth:`tadp_da.backbones.Backbone.image_key`.
+        code: all functions or modules between the opened image and the backbone.
     """
-    vae = backbone.vae
-    return {
-        "decode": "EXIF turned, RGB",
-        "vae": weights_of(vae),
-        "vae_config": _config(vae.config),
-        "scaling": vae.config.scaling_factor,
-        "code": code_of(open_image, opened, *code),
-        **environment_key(vae),
-    }
-
-
-def text_facts(backbone: Any) -> dict[str, Any]:
-    """What the embedding of a prompt depends on, besides its words; learned rows are weights like all others."""
-    encoder, tokenizer = backbone.text_encoder, backbone.tokenizer
-    return {
-        "text_encoder": weights_of(encoder),
-        "text_encoder_config": _config(encoder.config.to_dict()),
-        "tokenizer": tokenizer_of(tokenizer),
-        "code": code_of(type(backbone).encode_text),
-        **environment_key(encoder),
-    }
+    return {"decode": "EXIF turned, RGB", "code": code_of(open_image, opened, *code), **backbone.image_key()}
 
 
 def embeddings(backbone: Any, prompts: Sequence[str], run: Run) -> Tensor:
@@ -122,11 +102,13 @@ def embeddings(backbone: Any, prompts: Sequence[str], run: Run) -> Tensor:
     Each is encoded by itself, because kernels round by the size of the batch: so it depends on nothing but itself.
 
     Args:
-        backbone: its text encoder must be frozen while the table is in use.
+        backbone: its text encoder must be frozen while the table is in use. One that reads no text needs no cache.
         prompts: at least one.
         run: for a progress bar.
     """
-    cache, facts = open_cache(), text_facts(backbone)
+    if not backbone.reads_text:
+        return backbone.encode_text(prompts)
+    cache, facts = open_cache(), backbone.text_key()
     found, known = [], cache.counts.found
     with torch.no_grad(), run.progress(len(prompts), "encoding prompts") as advance:
         for prompt in prompts:
@@ -158,7 +140,8 @@ def _words(tokenizer: Any) -> dict[str, Any]:
     return {name: value for name, value in known.items() if name not in ("padding", "truncation")}
 
 
-def _config(config: Mapping[str, Any]) -> str:
+def config_key(config: Mapping[str, Any]) -> str:
+    """The hash of a model's configuration, without where it came from."""
     known = {k: v for k, v in config.items() if not k.startswith("_") and k not in _NO_MATTER}
     return _hash(known)
 

@@ -133,3 +133,11 @@ def geometry() -> Any:
     from torchvision.transforms.v2 import functional
 
     return functional
+
+
+def imagenet_normalize(pixels: Tensor) -> Tensor:
+    """Pixels ``(b, 3, h, w)`` in [-1, 1] with ImageNet's mean subtracted and divided by its standard deviation."""
+    mean, std = (
+        pixels.new_tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
+    return ((pixels + 1) / 2 - mean) / std

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from tadp_da import model_files as files
-from tadp_da.backbones import DiffusionBackbone
+from tadp_da.backbones import Backbone
 from tadp_da.captions.rewrite import Rewrite, fit_and_tell
 from tadp_da.errors import UsageError
 from tadp_da.heads import heads
@@ -56,7 +56,7 @@ class PerceptionModel(nn.Module):
 
     def __init__(
         self,
-        backbone: DiffusionBackbone,
+        backbone: Backbone,
         head: Any,
         labels: LabelSpace,
         *,
@@ -77,7 +77,7 @@ class PerceptionModel(nn.Module):
     @classmethod
     def assemble(
         cls,
-        backbone: DiffusionBackbone,
+        backbone: Backbone,
         head: str,
         labels: LabelSpace,
         *,

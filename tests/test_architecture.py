@@ -40,7 +40,7 @@ LAYERS = (
         "tadp_da.concept",
         "tadp_da.noising",
         "tadp_da.run",
-        "tadp_da.exchange",
+        "tadp_da.inference",
         "tadp_da.fingerprints",
         "tadp_da.visualize",
         "tadp_da.provenance",

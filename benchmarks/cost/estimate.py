@@ -1,6 +1,6 @@
-"""What a recipe costs before anything is paid: parameters, operations, memory, hours. All of it estimates.
+"""What a recipe costs before it runs: parameters, operations, memory, hours. All of it is estimated.
 
-Operations are counted on tensors without data (:mod:`benchmarks.cost.shapes`), of one image; a batch is that
+Operations are counted on tensors without data (:mod:`benchmarks.cost.counting`), of one image; a batch is that
 many times as much. Not counted: captions, previews, class images of prior preservation, reading files, and what a
 detector does by the content of its images. Every training step is taken to encode its images anew.
 """
@@ -15,15 +15,15 @@ from typing import Any
 
 import torch
 
-from benchmarks.cost import shapes as sizes
-from benchmarks.cost.shapes import Networks
+from benchmarks.cost import counting
+from benchmarks.cost.counting import Networks, Size
 from benchmarks.recipe import Benchmark, Recipe
+from tadp_da.backbones import portable_settings
 from tadp_da.datasets import CustomDataset
 from tadp_da.domains import domains
 from tadp_da.errors import UsageError
 from tadp_da.registry import nearest
 
-Size = tuple[int, int]
 PEAKS: Mapping[str, float] = {
     "A100": 312, "H100": 989, "V100": 125, "L4": 121, "T4": 65, "RTX-4090": 165, "RTX-3090": 71,
 }  # fmt: skip
@@ -86,8 +86,8 @@ class Cost:
         passes: forward passes per step.
         parameters: by part.
         trained: parameters that fine-tuning moves.
-        encoding: operations of the frozen autoencoder in one step.
-        learning: operations of UNet and head in one step, forward and backward.
+        encoding: operations of the frozen image encoder in one step.
+        learning: operations of network and head in one step, forward and backward.
         memory: by part while fine-tuning in fp32; None for what is not estimated.
         work: of the stages: ``"personalize"``, ``"adapt"``, ``"evaluate"``.
     """
@@ -122,11 +122,11 @@ class Planner:
         """
         networks, adapt, size = self._networks(recipe), recipe.adapt, self.training_size(recipe)
         passes = adapt.batch * adapt.accumulate
-        encoding = passes * self._encoding(recipe, networks, size)
-        learning = passes * self._learning(recipe, networks, size)
-        parts = ("unet", "vae", "text_encoder", "head")
-        parameters = {part: sizes.count(getattr(networks, part)) for part in parts}
-        trained = sizes.trained_parameters(recipe, networks)
+        encoding = passes * self._encoding(recipe, size)
+        each, trained = self._learning(recipe, size)
+        learning = passes * each
+        parts = {**networks.backbone.parts(), "head": networks.head}
+        parameters = {name: counting.count(part) for name, part in parts.items()}
         return Cost(
             size=size,
             batch=adapt.batch,
@@ -139,7 +139,7 @@ class Planner:
             work={
                 "personalize": self._personalizing(recipe, networks),
                 "adapt": Work(training=adapt.steps * (encoding + learning)),
-                "evaluate": self._evaluating(recipe, networks),
+                "evaluate": self._evaluating(recipe),
             },
         )
 
@@ -159,64 +159,67 @@ class Planner:
     def _once(self, kind: str, inputs: Any, make: Any) -> Any:
         key = json.dumps([kind, inputs], sort_keys=True, default=str)
         if key not in self._known:
-            with sizes.shapes_only():
-                self._known[key] = make()
+            self._known[key] = make()
         return self._known[key]
 
     def _shape(self, recipe: Recipe) -> list[Any]:
-        return [recipe.model, recipe.head.name, recipe.head.settings, sizes.label_space(recipe).classes]
+        chosen = recipe.backbone
+        backbone = [recipe.model, chosen.name, portable_settings(chosen.name, chosen.settings)]
+        return [*backbone, recipe.head.name, recipe.head.settings, counting.label_space(recipe).classes]
+
+    def _training(self, recipe: Recipe) -> list[Any]:
+        """What decides which parameters move."""
+        mode = recipe.adapt.backbone
+        return [*self._shape(recipe), mode, recipe.adapt.lora_rank if mode == "lora" else 0]
 
     def _networks(self, recipe: Recipe) -> Networks:
-        found: Networks = self._once("networks", self._shape(recipe), lambda: sizes.build(recipe))
+        found: Networks = self._once("networks", self._shape(recipe), lambda: counting.build(recipe))
         return found
 
-    def _encoding(self, recipe: Recipe, networks: Networks, size: Size) -> int:
+    def _encoding(self, recipe: Recipe, size: Size) -> int:
         def count() -> int:
-            return sizes.operations(lambda: sizes.encode(networks, size, 1))
+            return counting.operations(lambda: self._networks(recipe).latents(size))
 
-        return int(self._once("encode", [recipe.model, size], count))
+        return int(self._once("encode", [*self._shape(recipe), size], count))
 
-    def _looking(self, recipe: Recipe, networks: Networks, size: Size) -> int:
+    def _looking(self, recipe: Recipe, size: Size) -> int:
         def count() -> int:
+            networks = self._networks(recipe)
+            latents, text = networks.latents(size), networks.text()
             with torch.no_grad():
-                return sizes.operations(lambda: sizes.perceive(networks, size, 1))
+                return counting.operations(lambda: networks.perceive(latents, text, size))
 
         return int(self._once("look", [*self._shape(recipe), size], count))
 
-    def _learning(self, recipe: Recipe, networks: Networks, size: Size) -> int:
-        """Forward and backward; low-rank layers cost next to nothing and save the gradients of what stays."""
+    def _learning(self, recipe: Recipe, size: Size) -> tuple[int, int]:
+        """Operations of a pass, forward and backward, and how many parameters move."""
+        again = recipe.adapt.gradient_checkpointing
 
-        def count() -> int:
-            networks.unet.requires_grad_(mode == "full")
-            text = mode == "lora"  # gradients run through all of the UNet, to no weight of it
-            try:
-                return sizes.operations(lambda: sizes.perceive(networks, size, 1, moves=text).backward())
-            finally:
-                networks.unet.requires_grad_(True)
+        def count() -> tuple[int, int]:
+            networks = counting.build(recipe)
+            trained = networks.train(recipe)
+            latents, text = networks.latents(size), networks.text()
+            with networks.backbone.gradient_checkpointing(again):
+                step = counting.operations(lambda: networks.perceive(latents, text, size).backward())
+            return step, trained
 
-        mode = recipe.adapt.backbone
-        counted = int(self._once("learn", [*self._shape(recipe), size, mode], count))
-        again = recipe.adapt.gradient_checkpointing and mode != "frozen"
-        return counted + (self._looking(recipe, networks, size) if again else 0)
+        found: tuple[int, int] = self._once("learn", [*self._training(recipe), size, again], count)
+        return found
 
     def _personalizing(self, recipe: Recipe, networks: Networks) -> Work:
         chosen = SimpleNamespace(**recipe.personalize.settings)
         if not hasattr(chosen, "steps") or recipe.target is None:
             return Work()
-        asked = chosen.resolution or networks.unet.config.sample_size * networks.factor
+        asked = chosen.resolution or networks.backbone.default_resolution
         size: Size = (asked, asked) if isinstance(asked, int) else tuple(asked)
-        method = recipe.personalize.name
-
-        def count() -> int:
-            return sizes.operations(lambda: sizes.learn_noise(networks, size, method).backward())
-
         there = _count(recipe.target, "unlabeled")
         images = min(there, recipe.target_images or there) * chosen.views * (2 if chosen.flip else 1)
-        each = int(self._once("noise", [recipe.model, size, method], count))
+        key = [recipe.model, size, recipe.as_json()["personalize"]]
+        each = int(self._once("noise", key, lambda: counting.noise_operations(recipe, size)))
         passes = chosen.steps * chosen.batch * chosen.accumulate
-        return Work(training=passes * each, rest=images * self._encoding(recipe, networks, size))
+        return Work(training=passes * each, rest=images * self._encoding(recipe, size))
 
-    def _evaluating(self, recipe: Recipe, networks: Networks) -> Work:
+    def _evaluating(self, recipe: Recipe) -> Work:
         total = 0
         for domain in (recipe.source, recipe.target):
             if domain is None:
@@ -225,14 +228,13 @@ class Planner:
             windows = recipe.inference.windows(*size)
             rows, columns = windows[0]
             window = rows.stop - rows.start, columns.stop - columns.start
-            each = self._encoding(recipe, networks, window) + self._looking(recipe, networks, window)
+            each = self._encoding(recipe, window) + self._looking(recipe, window)
             total += _count(domain, "test") * len(windows) * (2 if recipe.inference.flip else 1) * each
         return Work(rest=total)
 
     def _kept(self, recipe: Recipe, size: Size) -> int:
-        moves = recipe.adapt.backbone != "frozen"
-        key = [*self._shape(recipe), size, moves]
-        return int(self._once("kept", key, lambda: sizes.kept_for_backward(recipe, size, 1)))
+        key = [*self._training(recipe), size]
+        return int(self._once("kept", key, lambda: counting.kept_for_backward(recipe, size)))
 
     def _memory(self, recipe: Recipe, parameters: int, trained: int, size: Size) -> dict[str, int | None]:
         adapt = recipe.adapt

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from benchmarks.cost.shapes import SD_15
 from benchmarks.profiling.measure import Cost, measure
-from tadp_da.backbones.sd.taps import Tap, taps
+from tadp_da.backbones.sd.feature_layers import FeatureLayer, feature_layers
+from tadp_da.backbones.sd.shapes import SD_15
 from tadp_da.backbones.stable_diffusion import BackboneSettings, StableDiffusion
 from tadp_da.heads.semantic_fpn import SemanticFPN
 from tadp_da.types import FeaturePyramid, FeatureSpec, LabelSpace
@@ -111,7 +111,7 @@ class EveryMap:
 class Published(nn.Module):
     """Features and maps by plain hooks and eager attention, over a UNet as diffusers builds it."""
 
-    def __init__(self, unet: Any, levels: list[Tap], cells: int) -> None:
+    def __init__(self, unet: Any, levels: list[FeatureLayer], cells: int) -> None:
         super().__init__()
         self.unet, self.levels = unet, levels
         self.maps: dict[str, Tensor] = {}
@@ -165,7 +165,7 @@ class Bench:
         dtype = torch.bfloat16 if case.half and not trains else torch.float32
         shape = TINY if self.tiny else SD_15
         unet = _unet(shape)
-        levels = taps(unet, _factor(shape))
+        levels = feature_layers(unet, _factor(shape))
         head = SemanticFPN(_spec(levels), LabelSpace("segmentation", CLASSES)).to(device, dtype)
         side = self.size // _factor(shape)
         latents = torch.randn(1, 4, side, side).to(device, dtype)
@@ -178,7 +178,7 @@ class Bench:
         moving = [*_trained(case, model, unet), *head.parameters()]
         return measure(work, device, reset=lambda: _forget(moving))
 
-    def _model(self, case: Case, unet: Any, shape: Shape, levels: list[Tap], side: int) -> Any:
+    def _model(self, case: Case, unet: Any, shape: Shape, levels: list[FeatureLayer], side: int) -> Any:
         """Takes latents and text; ours encodes pixels too."""
         if case.way == "bare":
             return unet
@@ -255,7 +255,7 @@ def _factor(shape: Shape) -> int:
     return 2 ** (len(shape["vae"]["block_out_channels"]) - 1)
 
 
-def _spec(levels: list[Tap]) -> FeatureSpec:
+def _spec(levels: list[FeatureLayer]) -> FeatureSpec:
     return FeatureSpec(
         channels={level.stride: level.channels for level in levels},
         attention={level.stride: TOKENS for level in levels if level.maps},

@@ -30,13 +30,13 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from benchmarks.cost.shapes import SD_15
 from benchmarks.profiling.full_size_cases import TINY, backbone
 from personalize.denoising import LatentDataset, NoisePrediction, Prompts, TextTable
 from personalize.latents import encode, target_size, to_pixels
 from personalize.methods.dreambooth import DreamBooth
-from personalize.methods.textual_inversion import TextualInversion, only_rows
+from personalize.methods.textual_inversion import TextualInversion
 from personalize.settings import TrainingSettings
+from tadp_da.backbones.sd.shapes import SD_15
 from tadp_da.backbones.stable_diffusion import BackboneSettings, StableDiffusion
 from tadp_da.run import Run
 from tadp_da.training.loop import LoopSettings, fit
@@ -193,7 +193,7 @@ def textual_inversion(
     views = LatentDataset(encode(model, images, chosen, run), prompts)
     once = time.perf_counter() - begun
     script = Script(model, copy.deepcopy(model.text_encoder), images, prompts.say(0, 0), chosen, run)
-    with only_rows(model, tokens) as rows:
+    with model.trained_rows(tokens) as rows:
         ours = _steps(NoisePrediction(model, model.encode_text), [rows], views, chosen, run)
         yield Turns(ours, script.whole_matrix(tokens), once)
 

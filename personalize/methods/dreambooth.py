@@ -1,11 +1,10 @@
 """DreamBooth (Ruiz et al. 2023, arXiv 2208.12242): a rare word whose meaning the network itself learns.
 
-All of the UNet moves, or a low-rank change of its attention (LoRA, Hu et al. 2022). The text encoder stays.
+All of the network moves, or a low-rank change of its attention (LoRA, Hu et al. 2022). The text encoder stays.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from personalize.denoising import LatentDataset, NoisePrediction
-    from tadp_da.backbones import DiffusionBackbone
+    from tadp_da.backbones import Backbone
     from tadp_da.concept import Concept
     from tadp_da.run import Run
     from tadp_da.types import Unlabeled
@@ -32,13 +31,13 @@ _CHUNK = 8  # prior images drawn at a time
 @personalizers.add("dreambooth")
 @settings(frozen=True, kw_only=True, config=STRICT)
 class DreamBooth(TrainingSettings):
-    """Tie a rare word to the domain by training the UNet. Defaults are those of the TADP paper's appendix
+    """Tie a rare word to the domain by training the network. Defaults are those of the TADP paper's appendix
     (Table S4 c) for Stable Diffusion, without prior preservation as in the authors' runs.
 
     Attributes:
         word: a rare word; it need not be new to the vocabulary.
         prompt: what is said of every image; holds ``{word}``, and ``{caption}`` to name its content too.
-        mode: all of the UNet, or a low-rank change of its attention projections; the latter wants a learning
+        mode: all of the network, or a low-rank change of its attention projections; the latter needs a learning
             rate of about 1e-4.
         rank: of the low-rank change, whose scale is one (alpha = rank).
         prior_images: images of the class that the untouched model draws first and that its trained form must
@@ -81,7 +80,7 @@ class DreamBooth(TrainingSettings):
 
     def __call__(
         self,
-        backbone: DiffusionBackbone,
+        backbone: Backbone,
         images: Unlabeled,
         run: Run,
         captions: Mapping[str, str] | None = None,
@@ -120,8 +119,7 @@ class DreamBooth(TrainingSettings):
         self, backbone: Any, objective: NoisePrediction, views: LatentDataset, run: Run
     ) -> dict[str, Any]:
         self._train(backbone.trainable("full", prediction=True), objective, views, run)
-        weights = {name: value.detach().cpu().clone() for name, value in backbone.unet.state_dict().items()}
-        return {"weights": weights, "unet_config": json.loads(backbone.unet.to_json_string())}
+        return backbone.concept_weights()
 
     def _low_rank(
         self, backbone: Any, objective: NoisePrediction, views: LatentDataset, run: Run

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass as settings
 from personalize import personalizers
 
 if TYPE_CHECKING:
-    from tadp_da.backbones import DiffusionBackbone
+    from tadp_da.backbones import Backbone
     from tadp_da.concept import Concept
     from tadp_da.run import Run
     from tadp_da.types import Unlabeled
@@ -28,7 +28,7 @@ class NoPersonalization:
 
     def __call__(
         self,
-        backbone: DiffusionBackbone,
+        backbone: Backbone,
         images: Unlabeled,
         run: Run,
         captions: Mapping[str, str] | None = None,

@@ -5,9 +5,8 @@ The network stays as it is; only the rows of the new word are parameters, so not
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass as settings
@@ -17,9 +16,7 @@ from personalize.settings import STRICT, Positive, TrainingSettings, as_record, 
 from personalize.templates import TEMPLATES, Property, check, wants_caption
 
 if TYPE_CHECKING:
-    import torch
-
-    from tadp_da.backbones import DiffusionBackbone
+    from tadp_da.backbones import Backbone
     from tadp_da.concept import Concept
     from tadp_da.run import Run
     from tadp_da.types import Unlabeled
@@ -68,7 +65,7 @@ class TextualInversion(TrainingSettings):
 
     def __call__(
         self,
-        backbone: DiffusionBackbone,
+        backbone: Backbone,
         images: Unlabeled,
         run: Run,
         captions: Mapping[str, str] | None = None,
@@ -91,7 +88,7 @@ class TextualInversion(TrainingSettings):
         views = LatentDataset(encode(backbone, images, self, run), prompts)
         objective = NoisePrediction(backbone, backbone.encode_text, self.snr_gamma)
         look = BeforeAfterLogger(backbone, images, views, self, run)
-        with look(), as_it_came(objective.backbone), only_rows(backbone, tokens) as rows:
+        with look(), as_it_came(objective.backbone), backbone.trained_rows(tokens) as rows:
             train(objective, [rows], views, self, run, "textual inversion")
         return Concept(
             word=self.word,
@@ -101,27 +98,3 @@ class TextualInversion(TrainingSettings):
             rows=rows.detach().float().cpu().clone(),
             settings=as_record(self),
         )
-
-
-@contextmanager
-def only_rows(backbone: Any, tokens: Sequence[str]) -> Iterator[torch.nn.Parameter]:
-    """The tokens' embedding rows ``(vectors, d)`` as a parameter of its own, written back at the end.
-
-    The optimizer never sees the whole matrix, so neither weight decay nor momentum can reach another row.
-    """
-    import torch
-    from peft import TrainableTokensConfig, inject_adapter_in_model
-
-    encoder, ids = backbone.text_encoder, backbone.tokenizer.convert_tokens_to_ids(list(tokens))
-    table = encoder.get_input_embeddings()
-    place = next(name for name, module in encoder.named_modules() if module is table)
-    inject_adapter_in_model(TrainableTokensConfig(target_modules=[place], token_indices=ids), encoder)
-    layer: Any = encoder.get_submodule(place)
-    rows: torch.nn.Parameter = layer.trainable_tokens_delta["default"]
-    try:
-        yield rows
-    finally:
-        encoder.set_input_embeddings(table)
-        encoder.__dict__.pop("peft_config", None)
-    with torch.no_grad():
-        table.weight[ids] = rows.to(table.weight)

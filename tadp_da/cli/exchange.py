@@ -35,7 +35,7 @@ def concept_import(
 
     Example: `tadp-da concept import --embedding dusk.safetensors --model sd-1.5 --out runs/dusk`
     """
-    from tadp_da.exchange import import_concept
+    from tadp_da.backbones.sd.exchange import import_concept
 
     concept = import_concept(
         api.base_model(model).load(), word=word, embedding=embedding, lora=lora, unet_only=unet_only
@@ -57,8 +57,8 @@ def concept_export(
 
     Example: `tadp-da concept export runs/dusk --out dusk.safetensors`
     """
+    from tadp_da.backbones.sd.exchange import write_kohya
     from tadp_da.concept import Concept
-    from tadp_da.exchange import write_kohya
 
     if out_file.suffix.lower() != ".safetensors" or out_file.exists():
         raise UsageError(

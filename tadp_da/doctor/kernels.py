@@ -214,15 +214,14 @@ def _linear(kind: str, most: float) -> str:
 
 
 def _mini(part: str) -> Finding:
+    from tadp_da.backbones import backbones, load_backbone
     from tadp_da.mini import WEIGHTS
 
     files = [path for path in (WEIGHTS / part).rglob("*") if path.is_file()]
     if not files:
         raise EnvironmentSetupError(f"{WEIGHTS / part} is missing from this installation")
-    if part == "stable-diffusion":
-        from tadp_da.backbones.stable_diffusion import StableDiffusion
-
-        StableDiffusion.from_pretrained("mini")
+    if part in backbones:
+        load_backbone(part, "mini")
     else:
         from tadp_da.captions.captioner import Captioner
 

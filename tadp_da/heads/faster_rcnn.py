@@ -150,6 +150,18 @@ class FasterRCNN(nn.Module):
             _, regions = self.regions(raw.levels, proposals, images.image_sizes, counted)
             return torch.stack([*rpn.values(), *regions.values()]).sum()
 
+    def probe(self, outputs: NeckOutputs) -> Tensor:
+        """A scalar that depends on every parameter, on as many regions as are trained on but without choosing them: for
+        counting operations on tensors without data."""
+        levels, made = list(outputs.levels.values()), self.settings
+        rpn: Any = self.rpn
+        branch: Any = self.regions
+        scores, moves = rpn.head(levels)
+        regions = levels[0].new_empty(made.roi_batch * len(levels[0]), made.width, made.pool, made.pool)
+        regions.requires_grad_(torch.is_grad_enabled())
+        found = branch.box_predictor(branch.box_head(regions))
+        return torch.stack([x.sum() for x in (*scores, *moves, *found)]).sum()
+
     def _trained_on(self, target: dict[str, Tensor]) -> dict[str, Tensor]:
         """Boxes and labels of the objects that are trained on; torchvision's class 0 is the background."""
         kept = target["visible"] >= self.settings.min_visible

@@ -63,6 +63,11 @@ DIFFUSION: Mapping[str, tuple[Source, ...]] = {
         Source("Manojb/stable-diffusion-2-1-base"),
     ),
 }
+DINOV2: Mapping[str, tuple[Source, ...]] = {
+    "dinov2-small": (Source("facebook/dinov2-small", "ed25f3a31f01632728cabb09d1542f84ab7b0056"),),
+    "dinov2-base": (Source("facebook/dinov2-base", "f9e44c814b77203eaa57a6bdbbd535f21ede1415"),),
+    "dinov2-large": (Source("facebook/dinov2-large", "47b73eefe95e8d44ec3623f8890bd894b6ea2d6c"),),
+}
 CAPTIONERS: Mapping[str, tuple[Source, ...]] = {
     "blip2-opt-2.7b": (Source("Salesforce/blip2-opt-2.7b", "59a1ef6c1e5117b3f65523d1c6066825bcf315e3"),),
     "blip2-flan-t5-xl": (Source("Salesforce/blip2-flan-t5-xl", "0eb0d3b46c14c1f8c7680bca2693baafdb90bb28"),),
@@ -114,8 +119,47 @@ def is_id(model: str, aliases: Mapping[str, tuple[Source, ...]]) -> bool:
     return name in aliases or (name.count("/") == 1 and not model.startswith((".", "/", "~")))
 
 
+def locate(
+    model: str,
+    files: Files,
+    aliases: Mapping[str, tuple[Source, ...]],
+    what: str,
+    revision: str | None = None,
+    *,
+    local_only: bool = False,
+) -> Found:
+    """A folder of the user's, or what :func:`fetch` finds.
+
+    Args:
+        model: a path, an alias or a repository.
+        files: what the folder must hold.
+        aliases: known names.
+        what: what is expected, for messages.
+        revision: commit, tag or branch on the hub.
+        local_only: look on this machine only, in the hub's cache too.
+
+    Raises:
+        EnvironmentSetupError: when there is no such model here and none can be fetched.
+    """
+    path = Path(model).expanduser()
+    if (path / files.marker).exists():
+        return Found(path)
+    if path.exists() or not is_id(model, aliases):
+        raise EnvironmentSetupError(
+            f"{model!r} is not {what}: it holds no {files.marker}",
+            where=path,
+            fix=f"give with {files.option} {what}, a hub id, or one of: {', '.join(aliases)}",
+        )
+    return fetch(model, files, aliases, revision, local_only=local_only)
+
+
 def fetch(
-    model: str, files: Files, aliases: Mapping[str, tuple[Source, ...]], revision: str | None = None
+    model: str,
+    files: Files,
+    aliases: Mapping[str, tuple[Source, ...]],
+    revision: str | None = None,
+    *,
+    local_only: bool = False,
 ) -> Found:
     """An alias or repository (``owner/name``, ``owner/name@revision``) from the cache, or from the hub.
 
@@ -131,7 +175,7 @@ def fetch(
         sources = [replace(source, revision=chosen) for source in sources]
     found = next((f for source in sources if (f := _cached(source, files))), None)
     reasons: dict[Source, str] = {}
-    for source in sources if found is None else ():
+    for source in sources if found is None and not local_only else ():
         found, again = _download(source, files, reasons)
         if found or not again:
             break
@@ -198,9 +242,11 @@ def _nowhere(model: str, best: Source, files: Files, reasons: Mapping[Source, st
     pin = f" --revision {best.revision}" if best.revision else ""
     offline = " HF_HUB_OFFLINE is set: unset it where there is a network." if constants.HF_HUB_OFFLINE else ""
     return EnvironmentSetupError(
-        f"cannot fetch {model!r} from the hub: " + ", ".join(dict.fromkeys(reasons.values())),
-        where="tried " + ", ".join(f"https://huggingface.co/{source}" for source in reasons)
-        + f"; cache {constants.HF_HUB_CACHE}",
+        f"cannot fetch {model!r} from the hub: " + ", ".join(dict.fromkeys(reasons.values()))
+        if reasons
+        else f"{model!r} is not in the hub's cache",
+        where="".join(f"tried https://huggingface.co/{source}; " for source in reasons)
+        + f"cache {constants.HF_HUB_CACHE}",
         fix=f"on a machine with network run: hf download {best.repo} --local-dir FOLDER{pin}; copy FOLDER here and "
         f"give its path: {files.option} FOLDER. Or use 'mini'.{offline}",
     )  # fmt: skip

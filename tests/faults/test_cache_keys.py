@@ -8,6 +8,7 @@ import pytest
 from torch import Tensor
 
 from adapt import training_data as _examples
+from tadp_da.backbones import stable_diffusion as _stable_diffusion
 
 
 def other_pixels(pixels: Tensor) -> Tensor:
@@ -15,11 +16,14 @@ def other_pixels(pixels: Tensor) -> Tensor:
     return pixels * 2
 
 
-@pytest.mark.parametrize("name", ["as_for_imagenet", "_encode"])
+@pytest.mark.parametrize(
+    ("module", "name", "key"),
+    [(_stable_diffusion, "imagenet_normalize", "encoder"), (_examples, "_encode", "code")],
+)
 def test_latents_of_training_depend_on_the_code_that_makes_pixels(
-    backbone: Any, monkeypatch: pytest.MonkeyPatch, name: str
+    backbone: Any, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, key: str
 ) -> None:
-    before = _examples.SourceDataset._facts(backbone)
-    monkeypatch.setattr(_examples, name, other_pixels)
-    after = _examples.SourceDataset._facts(backbone)
-    assert {key for key in before if before[key] != after[key]} == {"code"}
+    before = _examples._latents_key(backbone)
+    monkeypatch.setattr(module, name, other_pixels)
+    after = _examples._latents_key(backbone)
+    assert {k for k in before if before[k] != after[k]} == {key}

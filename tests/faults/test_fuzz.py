@@ -22,6 +22,7 @@ from PIL import Image
 from safetensors.torch import save
 
 from benchmarks.recipe import read_benchmark
+from tadp_da.backbones.sd.exchange import read_embedding
 from tadp_da.captions.files import CaptionFile
 from tadp_da.captions.flags import flags
 from tadp_da.concept import Concept
@@ -29,7 +30,6 @@ from tadp_da.domains.formats.coco import coco_domain
 from tadp_da.domains.formats.masks import read_mask
 from tadp_da.domains.formats.voc_xml import read_annotation
 from tadp_da.errors import TadpError
-from tadp_da.exchange import read_embedding
 from tadp_da.images import open_image
 from tadp_da.types import LabelSpace, Unlabeled
 from tests.tadp_da.domains import trees

@@ -17,12 +17,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.recipe import Recipe
+from tadp_da.backbones.sd.exchange import import_concept, read_embedding, read_lora, write_kohya
 from tadp_da.backbones.stable_diffusion import StableDiffusion
 from tadp_da.captions.captioner import Captioner
 from tadp_da.captions.rewrite import Rewrite, fit
 from tadp_da.concept import LORA, ROWS, Concept
 from tadp_da.errors import ArtifactError, DataError, EnvironmentSetupError, UsageError
-from tadp_da.exchange import import_concept, read_embedding, read_lora, write_kohya
 from tadp_da.storage.tensors import read_tensors
 from tadp_da.training.checkpoint import Checkpoints
 from tests.tadp_da.domains.checks.checked import command

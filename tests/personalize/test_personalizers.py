@@ -43,7 +43,7 @@ def test_installing_gives_the_trained_features(learned: Any, method: str, fresh:
 def test_what_was_learned_changes_the_features(learned: Any, method: str, fresh: Any) -> None:
     trained, untouched = learned(method), fresh()
     if trained.concept.rows is not None:
-        untouched.learn("<dusk>", "night", 2)
+        untouched.add_tokens("<dusk>", "night", 2)
     theirs, ours = _features(trained.backbone, trained.concept), _features(untouched, trained.concept)
     assert any(not torch.allclose(ours[stride], theirs[stride], atol=1e-4) for stride in ours)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tadp_da.concept import LORA, ROWS, UNET, Concept
+from tadp_da.concept import LORA, ROWS, Concept
 from tadp_da.errors import ArtifactError
 
 
@@ -22,7 +22,11 @@ def _concept(**given) -> Concept:
 
 KINDS = {
     "rows": {"rows": _tensor(2, 8)},
-    "weights": {"weights": {"a.weight": _tensor(3, 4), "b": _tensor(2).half()}, "unet_config": {"width": 3}},
+    "weights": {
+        "weights": {"a.weight": _tensor(3, 4), "b": _tensor(2).half()},
+        "part": "unet",
+        "part_config": {"width": 3},
+    },
     "lora": {"lora": {"unet.a.lora.down.weight": _tensor(2, 4), "unet.a.lora.up.weight": _tensor(3, 2)}},
     "nothing": {"word": ""},
 }
@@ -83,7 +87,7 @@ def test_learned_rows_open_in_plain_diffusers(tiny_pipeline, tmp_path):
     assert torch.equal(pipeline.text_encoder.get_input_embeddings().weight[ids], concept.rows)
 
 
-@pytest.mark.parametrize("file", [ROWS, LORA, f"{UNET}/diffusion_pytorch_model.safetensors"])
+@pytest.mark.parametrize("file", [ROWS, LORA, "unet/diffusion_pytorch_model.safetensors"])
 def test_changed_or_broken_tensors_are_refused(file, tmp_path):
     _concept(**KINDS["rows"], **KINDS["lora"], **KINDS["weights"]).save(tmp_path)
     path = tmp_path / file

@@ -30,7 +30,7 @@ class FeatureRecorder:
 
     @contextmanager
     def record(self, *, maps: bool) -> Iterator[None]:
-        """Record the passes inside; with ``maps`` the tapped cross-attention also gives its maps."""
+        """Record the passes inside; with ``maps`` the captured cross-attention layers also give their maps."""
         self._features, self._maps = {}, {}
         self.recording, self.mapping = True, maps
         try:
@@ -49,7 +49,7 @@ class FeatureRecorder:
             self._maps[stride] = (total + probabilities, count + 1)
 
     def take(self) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-        """Features ``(b, c, u, v)`` and layer-mean maps ``(b, t, u, v)``, both finest first; empties the tape."""
+        """Features ``(b, c, u, v)`` and layer-mean maps ``(b, t, u, v)``, both finest first; empties the recorder."""
         features = dict(sorted(self._features.items()))
         maps = {
             stride: (total / count).transpose(1, 2).unflatten(2, features[stride].shape[-2:])
@@ -71,28 +71,28 @@ class FeatureRecorder:
 class _Replay(AbstractContextManager[None]):
     """Compute as if maps were recorded, and drop them. Can be entered again, as a second backward pass does."""
 
-    def __init__(self, tape: FeatureRecorder) -> None:
-        self.tape = tape
+    def __init__(self, recorder: FeatureRecorder) -> None:
+        self.recorder = recorder
 
     def __enter__(self) -> None:
-        self.tape.mapping = True
+        self.recorder.mapping = True
 
     def __exit__(self, *_: object) -> None:
-        self.tape.mapping = False
+        self.recorder.mapping = False
 
 
 class FeatureHook:
-    """Forward hook that puts a block's output on the tape.
+    """Forward hook that records a block's output.
 
-    An object and no closure, so that a copied backbone writes to its own tape.
+    An object rather than a closure, so that a copied backbone records into its own recorder.
     """
 
-    def __init__(self, stride: int, tape: FeatureRecorder) -> None:
-        self.stride, self.tape = stride, tape
+    def __init__(self, stride: int, recorder: FeatureRecorder) -> None:
+        self.stride, self.recorder = stride, recorder
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self.tape.recording:
-            self.tape.feature(self.stride, output[0] if isinstance(output, tuple) else output)
+        if self.recorder.recording:
+            self.recorder.feature(self.stride, output[0] if isinstance(output, tuple) else output)
 
 
 class MapProcessor:
@@ -102,10 +102,10 @@ class MapProcessor:
     keys, so this costs little. Otherwise it is ``plain``, which starts as diffusers' ``AttnProcessor2_0``.
     """
 
-    def __init__(self, stride: int, tape: FeatureRecorder) -> None:
+    def __init__(self, stride: int, recorder: FeatureRecorder) -> None:
         from diffusers.models.attention_processor import AttnProcessor2_0
 
-        self.stride, self.tape = stride, tape
+        self.stride, self.recorder = stride, recorder
         self.plain: Any = AttnProcessor2_0()
 
     def __call__(
@@ -116,7 +116,7 @@ class MapProcessor:
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
     ) -> Tensor:
-        if not self.tape.mapping:
+        if not self.recorder.mapping:
             return self.plain(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
 
         def heads(x: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ class MapProcessor:
         query = heads(attn.to_q(hidden_states)) * attn.scale
         key, value = heads(attn.to_k(encoder_hidden_states)), heads(attn.to_v(encoder_hidden_states))
         probabilities = _scores(query, key, upcast=attn.upcast_attention).softmax(dim=-1, dtype=torch.float32)
-        self.tape.add_map(self.stride, probabilities.mean(dim=1))
+        self.recorder.add_map(self.stride, probabilities.mean(dim=1))
         mixed = (probabilities.to(value.dtype) @ value).transpose(1, 2).flatten(2)
         return attn.to_out[1](attn.to_out[0](mixed))
 
@@ -147,7 +147,7 @@ class Kernel:
     Args:
         wanted: which one.
         unet: its attention layers but the captured ones get the kernel.
-        captured: tapped layers; their processors use the kernel while no map is recorded.
+        captured: captured layers; their processors use the kernel while no map is recorded.
     """
 
     def __init__(
@@ -156,9 +156,9 @@ class Kernel:
         from diffusers.models.attention_processor import Attention as Layer
         from diffusers.models.attention_processor import AttnProcessor2_0
 
-        tapped = {id(layer) for layer, _ in captured}
+        captured_ids = {id(layer) for layer, _ in captured}
         self.wanted, self.kind = wanted, AttnProcessor2_0  # what a fresh UNet has
-        self.layers = [m for m in unet.modules() if isinstance(m, Layer) and id(m) not in tapped]
+        self.layers = [m for m in unet.modules() if isinstance(m, Layer) and id(m) not in captured_ids]
         self.processors = [processor for _, processor in captured]
         self.device = ""
 
@@ -180,7 +180,7 @@ class Kernel:
 
 
 def require_capture(layers: list[tuple[nn.Module, MapProcessor]]) -> None:
-    """Check that every tapped attention layer still has its processor.
+    """Check that every captured attention layer still has its processor.
 
     Raises:
         EnvironmentSetupError: when something replaced it; maps would then be missing without a word.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tadp_da.errors import EnvironmentSetupError
-from tadp_da.storage.hub import DIFFUSION, Files, Found, fetch, has_weights, is_id
+from tadp_da.storage import hub as _hub
+from tadp_da.storage.hub import DIFFUSION, Files, Found, has_weights
 from tadp_da.storage.tensors import refuse_pickle
 
 #: Name of the weights of each part in the diffusers format.
@@ -64,16 +65,8 @@ def locate(model: str, revision: str | None = None) -> Found:
     refuse_pickle(path, "v1-5-pruned-emaonly.safetensors")
     if path.is_file() and path.suffix.lower() == ".safetensors":
         return Found(path)
-    if (path / "model_index.json").exists():
-        return Found(path)
-    if path.exists() or not is_id(model, DIFFUSION):
-        raise EnvironmentSetupError(
-            f"{model!r} is not a folder with a diffusers pipeline: it holds no model_index.json",
-            where=path,
-            fix="give with --model the folder that StableDiffusionPipeline.save_pretrained wrote, an original "
-            f"checkpoint (.safetensors), a hub id, {', '.join(DIFFUSION)} or 'mini'",
-        )
-    return fetch(model, PIPELINE, DIFFUSION, revision)
+    what = "a folder with a diffusers pipeline (or an original checkpoint in .safetensors, or 'mini')"
+    return _hub.locate(model, PIPELINE, DIFFUSION, what, revision)
 
 
 def _mini() -> Path:

@@ -75,7 +75,7 @@ def require(unet: nn.Module, lora: Mapping[str, Tensor]) -> dict[str, list[Tenso
     return {module: [pair[0], pair[1]] for module, pair in pairs.items()}
 
 
-def install(unet: Any, lora: Mapping[str, Tensor]) -> None:
+def load(unet: Any, lora: Mapping[str, Tensor]) -> None:
     """Fuse low-rank tensors in the diffusers format into the weights; no adapter stays behind.
 
     Raises:

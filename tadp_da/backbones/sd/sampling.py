@@ -29,8 +29,7 @@ def sample(
     """
     from diffusers import StableDiffusionPipeline
 
-    base = model.unet.config.sample_size
-    height, width = size or (base * model.factor, base * model.factor)
+    height, width = size or (model.default_resolution, model.default_resolution)
     if height % model.grid or width % model.grid:
         raise UsageError(
             f"cannot draw at {height}x{width}",

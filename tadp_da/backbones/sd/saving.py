@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tadp_da.backbones.sd.loading import quiet
+from tadp_da.storage.pretrained import quiet
 
 
 def save_parts(model: Any, folder: Path, dtype: torch.dtype) -> None:

@@ -1,34 +1,36 @@
-"""Settings of a backbone: what decides the features, and how this machine computes them. A helper, no plug-in."""
+"""Settings of Stable Diffusion: what decides the features, and how this machine computes them."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from tadp_da.backbones import BackboneSettings
 from tadp_da.backbones.sd.kernels import Attention
-
-_OF_THE_MACHINE = ("attention", "channels_last", "compile")
+from tadp_da.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class BackboneSettings:
-    """How images become features. The last three change speed and rounding only; a saved model does not keep them.
+class StableDiffusionSettings(BackboneSettings):
+    """How images become features.
 
     Attributes:
         timestep: what the UNet is told of the noise on the clean latent (1 in the authors' code, 0 in the paper).
         scaled: multiply latents by the VAE's scaling factor, as in pretraining; the authors' detectors do not.
             Only ``StableDiffusion.pyramid`` asks: noising and sampling are always scaled.
         posterior: take the mode of the VAE's posterior, or sample it.
-        pixels: for the VAE as it was trained, or normalized as for ImageNet (authors' code); concepts never ask.
+        pixels: for the VAE as it was trained, or normalized as for ImageNet, as the authors' code does;
+            concepts never ask.
         attention: kernel of the attention whose maps nobody reads: torch's scaled-dot-product attention, xformers, or
             xformers where its kernel runs on this machine and torch's anywhere else.
         channels_last: memory layout of UNet and VAE that convolutions like.
         compile: compile the UNet's transformer blocks (``torch.compile``, which wants a C++ compiler): minutes of
             waiting at the first steps, then each is some percent faster. For trainings of thousands of steps.
     """
+
+    machine_only: ClassVar[frozenset[str]] = frozenset({"attention", "channels_last", "compile"})
 
     timestep: Annotated[int, Field(ge=0, le=999)] = 1
     scaled: bool = True
@@ -38,6 +40,21 @@ class BackboneSettings:
     channels_last: bool = False
     compile: bool = False
 
-    def portable(self) -> dict[str, Any]:
-        """What decides the features, as JSON values."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if k not in _OF_THE_MACHINE}
+    def check(self, steps: int, vae: Any) -> None:
+        """Check that the settings fit a scheduler of ``steps`` steps and the autoencoder.
+
+        Raises:
+            UsageError: when they do not.
+        """
+        if self.timestep >= steps:
+            raise UsageError(
+                f"timestep {self.timestep} is beyond the scheduler's {steps} steps",
+                where="backbone.timestep",
+                fix=f"choose 0 to {steps - 1}",
+            )
+        if self.posterior == "sample" and not hasattr(vae, "quant_conv"):
+            raise UsageError(
+                f"{type(vae).__name__} has no posterior to sample",
+                where="backbone.posterior",
+                fix="choose posterior: mode",
+            )

@@ -29,21 +29,25 @@ def configuration(file: Path) -> Path:
         ArtifactError: when the file cannot be read, or does not tell which model it is.
         EnvironmentSetupError: when the configuration is neither here nor can be fetched.
     """
-    shapes = _shapes(file)
-    for beside in (file.with_suffix(""), file.parent):
-        if CONFIGURATION.complete(beside):
-            return beside
-    alias = _alias(file, shapes)
+    _shapes(file)  # before all else: it may not be a checkpoint
+    if folder := beside(file):
+        return folder
+    name = alias(file)
     try:
-        return fetch(alias, CONFIGURATION, DIFFUSION).path
+        return fetch(name, CONFIGURATION, DIFFUSION).path
     except EnvironmentSetupError as error:
         raise EnvironmentSetupError(
             f"the configuration of {file.name} is missing, which a single-file checkpoint does not hold; {error.what}",
             where=error.where,
-            fix=f"on a machine with network run: hf download {DIFFUSION[alias][0].repo} --include '*.json' "
+            fix=f"on a machine with network run: hf download {DIFFUSION[name][0].repo} --include '*.json' "
             f"'tokenizer/*' --local-dir {file.stem}; put that folder at {file.with_suffix('')}, or give a whole "
             "diffusers folder: --model FOLDER",
         ) from error
+
+
+def beside(file: Path) -> Path | None:
+    """The configuration folder named like the checkpoint, or its own; None where neither is one."""
+    return next((f for f in (file.with_suffix(""), file.parent) if CONFIGURATION.complete(f)), None)
 
 
 def load(file: Path, folder: Path, kinds: dict[str, Any]) -> dict[str, Any]:
@@ -99,12 +103,18 @@ def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _alias(file: Path, shapes: dict[str, tuple[int, ...]]) -> str:
+def alias(file: Path) -> str:
+    """The alias of the model that the shapes and, for Stable Diffusion 2, the name of a checkpoint tell.
+
+    Raises:
+        ArtifactError: when they tell none.
+    """
+    shapes = _shapes(file)
     width, channels = shapes[_TEXT_KEY][-1], shapes[_INPUT][1]
     if channels == 4 and width == 768:
         return "sd-1.5"
     # The two models of Stable Diffusion 2.1 have the same shapes, but one predicts noise and the other velocity.
-    named = [alias for mark, alias in (("768", "sd-2.1"), ("512", "sd-2.1-base")) if mark in file.stem]
+    named = [name for mark, name in (("768", "sd-2.1"), ("512", "sd-2.1-base")) if mark in file.stem]
     if channels == 4 and width == 1024 and len(named) == 1:
         return named[0]
     raise ArtifactError(

@@ -1,14 +1,15 @@
-"""New words in a CLIP tokenizer and text encoder."""
+"""Prompts and new words: a CLIP tokenizer and its text encoder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tadp_da.errors import ArtifactError, UsageError
+from tadp_da.errors import ArtifactError, DataError, UsageError
 
 
 def names(word: str, vectors: int) -> tuple[str, ...]:
@@ -19,6 +20,44 @@ def names(word: str, vectors: int) -> tuple[str, ...]:
 def token_ids(tokenizer: Any, text: str) -> list[int]:
     """Token ids without begin and end marks, uncut."""
     return tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids
+
+
+def encode(tokenizer: Any, text_encoder: Any, prompts: Sequence[str]) -> Tensor:
+    """Prompts to the last hidden state of all positions, ``(b, t, d)``: begin mark, tokens, end marks to the end.
+
+    Raises:
+        DataError: for a prompt over the limit; nothing is truncated silently.
+    """
+    positions = int(text_encoder.config.max_position_embeddings)
+    for prompt in prompts:
+        if (count := len(token_ids(tokenizer, prompt))) > positions - 2:
+            raise DataError(
+                f"a prompt has {count} tokens; the text encoder reads {positions - 2}",
+                where=f"{prompt[:60]!r}...",
+                fix="shorten the caption or the template around it",
+            )
+    batch = tokenizer(list(prompts), padding="max_length", max_length=positions, return_tensors="pt")
+    return text_encoder(batch.input_ids.to(text_encoder.device)).last_hidden_state
+
+
+@contextmanager
+def trained_rows(tokenizer: Any, text_encoder: Any, tokens: Sequence[str]) -> Iterator[nn.Parameter]:
+    """The tokens' embedding rows ``(n, d)`` as a parameter of its own, written back at the end."""
+    from peft import TrainableTokensConfig, inject_adapter_in_model
+
+    ids = tokenizer.convert_tokens_to_ids(list(tokens))
+    table = text_encoder.get_input_embeddings()
+    place = next(name for name, module in text_encoder.named_modules() if module is table)
+    inject_adapter_in_model(TrainableTokensConfig(target_modules=[place], token_indices=ids), text_encoder)
+    layer: Any = text_encoder.get_submodule(place)
+    rows: nn.Parameter = layer.trainable_tokens_delta["default"]
+    try:
+        yield rows
+    finally:
+        text_encoder.set_input_embeddings(table)
+        text_encoder.__dict__.pop("peft_config", None)
+    with torch.no_grad():
+        table.weight[ids] = rows.to(table.weight)
 
 
 def initial_row(tokenizer: Any, text_encoder: Any, like: str) -> Tensor:
@@ -98,7 +137,7 @@ def require_rows(text_encoder: Any, rows: Tensor) -> None:
             where="learned_embeds.safetensors",
             fix="use the concept with the backbone that it was learned on, or learn it again on this one",
         )
-    if not bool(rows.isfinite().all()):
+    if not rows.is_meta and not bool(rows.isfinite().all()):
         raise ArtifactError(
             "learned rows hold numbers that are not finite",
             where="learned_embeds.safetensors",

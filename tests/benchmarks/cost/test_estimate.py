@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import save_file
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.cost import shapes as sizes
+from benchmarks.cost import counting
 from benchmarks.cost.estimate import FULL_PEAKS, PEAKS, Planner, Work, throughput, whole
 from benchmarks.recipe import Benchmark, Recipe, read_benchmark
-from tadp_da.backbones.sd import single_file as _single_file
-from tadp_da.errors import ArtifactError, UsageError
-from tadp_da.storage.hub import DIFFUSION
+from tadp_da.backbones import meta_backbone
+from tadp_da.errors import UsageError
+from tadp_da.heads import heads
 from tests.tadp_da.domains import trees
 
 Make = Callable[..., Recipe]
@@ -42,68 +40,6 @@ def planner() -> Planner:
     return Planner()
 
 
-def test_the_built_in_shape_is_that_of_stable_diffusion() -> None:
-    with sizes.shapes_only():
-        networks = sizes.build(read_benchmark("nighttime-driving-paper").rows["null"])
-    counted = [sizes.count(getattr(networks, part)) for part in sizes.PARTS]
-    assert counted == [859_520_964, 83_653_863, 123_060_480]
-    assert networks.spec.widths() == {8: 320, 16: 717, 32: 1357, 64: 1280}
-
-
-def test_the_built_in_shape_of_version_2_is_that_of_stable_diffusion_2() -> None:
-    with sizes.shapes_only():
-        networks = sizes.build(read_benchmark("nighttime-driving-paper", ("model=sd-2.1",)).rows["null"])
-    counted = [sizes.count(getattr(networks, part)) for part in sizes.PARTS]
-    assert counted == [865_910_724, 83_653_863, 340_387_840]
-    assert networks.unet.config.sample_size == 96
-    assert sizes.configuration("sd-2.1-base")["unet"]["sample_size"] == 64
-
-
-def test_every_alias_has_a_built_in_shape_and_so_have_its_repositories(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert set(sizes.SHAPES) == set(DIFFUSION)
-    for alias, sources in DIFFUSION.items():
-        for source in sources:
-            assert sizes.configuration(source.repo) is sizes.configuration(alias)
-            assert sizes.configuration(f"{source.repo}@main") is sizes.configuration(alias)
-
-
-def test_shapes_of_other_models_are_read_from_the_hubs_cache(
-    tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    commit, cache = "1" * 40, tmp_path / "hub/models--who--what"
-    for part in sizes.PARTS:
-        folder = cache / "snapshots" / commit / part
-        folder.mkdir(parents=True)
-        (folder / "config.json").write_bytes((tiny_pipeline / part / "config.json").read_bytes())
-    (cache / "refs").mkdir()
-    (cache / "refs/main").write_text(commit)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    for name in ("who/what", f"who/what@{commit}"):
-        assert sizes.configuration(name) == sizes.configuration(str(tiny_pipeline))
-    with pytest.raises(UsageError, match="not in the hub's cache"):
-        sizes.configuration("who/else")
-
-
-def test_shapes_of_single_files_are_those_beside_them_or_those_that_they_tell(
-    tiny_pipeline: Path, tmp_path: Path
-) -> None:
-    tensors = {
-        _single_file._TEXT_KEY: torch.zeros(1, 1024),
-        _single_file._INPUT: torch.zeros(1, 4, 1, 1),
-    }
-    file = tmp_path / "v2-1_512-mine.safetensors"
-    save_file(tensors, file)
-    assert sizes.configuration(str(file)) is sizes.SHAPES["sd-2.1-base"]
-    shutil.copytree(tiny_pipeline, file.with_suffix(""), ignore=shutil.ignore_patterns("*.safetensors"))
-    assert sizes.configuration(str(file)) == sizes.configuration(str(tiny_pipeline))
-    save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ArtifactError, match="not the tensors of an original"):
-        sizes.configuration(str(tmp_path / "other.safetensors"))
-
-
 def _own(**fields: Any) -> Recipe:
     folders = {"name": "own", "images": "i"}
     base = {"source": folders | fields, "target": folders}
@@ -112,76 +48,85 @@ def _own(**fields: Any) -> Recipe:
 
 
 def test_ones_own_boxes_are_planned_by_names_or_by_the_categories_of_a_coco_file(tmp_path: Path) -> None:
-    xml = sizes.label_space(_own(boxes="nowhere", classes=["car", "person"]))
+    xml = counting.label_space(_own(boxes="nowhere", classes=["car", "person"]))
     assert (xml.task, xml.classes) == ("detection", ("car", "person"))
     coco = _own(boxes=trees.coco(tmp_path / "gt.json", [], [], ("car", "dog", "cat")))
-    assert sizes.label_space(coco).classes == ("car", "dog", "cat")
-    with sizes.shapes_only():
-        assert sizes.build(coco).head.task == "detection"
+    assert counting.label_space(coco).classes == ("car", "dog", "cat")
+    assert counting.build(coco).head.task == "detection"
     with pytest.raises(UsageError, match="name every class once"):
-        sizes.label_space(_own(boxes="nowhere"))
+        counting.label_space(_own(boxes="nowhere"))
 
 
 def test_ones_own_masks_are_planned_by_their_legend_and_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "legend.yaml").write_text("7: road\n26: car\n0: ignore\n8: road\n")
-    assert sizes.label_space(_own(masks="m", legend=tmp_path / "legend.yaml")).classes == ("road", "car")
+    assert counting.label_space(_own(masks="m", legend=tmp_path / "legend.yaml")).classes == ("road", "car")
     with pytest.raises(UsageError, match="give masks or boxes"):
-        sizes.label_space(_own())
+        counting.label_space(_own())
 
 
 def test_parameters_are_those_of_the_model_itself(recipe: Make, planner: Planner, backbone: Any) -> None:
-    cost = planner.cost(recipe())
-    assert {part: cost.parameters[part] for part in sizes.PARTS} == {
-        part: sizes.count(getattr(backbone, part)) for part in sizes.PARTS
-    }
-    with sizes.shapes_only():
-        assert sizes.build(recipe()).spec == backbone.spec
-    assert cost.trained == cost.parameters["unet"] + cost.parameters["head"]
+    cost, full = planner.cost(recipe()), backbone.trainable("full")
+    parts = {name: counting.count(part) for name, part in backbone.parts().items()}
+    assert cost.parameters == parts | {"head": cost.parameters["head"]}
+    assert counting.build(recipe()).backbone.spec == backbone.spec
+    assert cost.trained == sum(p.numel() for p in full) + cost.parameters["head"]
     low = planner.cost(recipe(backbone="lora", lora_rank=3), memory=False)
     real = sum(p.numel() for p in backbone.trainable("lora", rank=3))
     assert low.trained == real + low.parameters["head"]
 
 
 def test_bytes_kept_for_backward_are_those_of_a_real_pass(recipe: Make, backbone: Any) -> None:
-    from diffusers.models.attention_processor import AttnProcessor
-
     chosen, size = recipe(), (64, 64)
-    networks = sizes.build(chosen)
-    networks.unet.load_state_dict(backbone.unet.state_dict())
-    for name in (name for level in networks.levels for name in level.maps):
-        networks.unet.get_submodule(name).set_processor(AttnProcessor())
-    owned = {p.data_ptr() for m in (networks.unet, networks.head) for p in m.parameters()}
-    kept: dict[int, torch.Tensor] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        sizes.perceive(networks, size, 2)
-    real = sum(t.untyped_storage().nbytes() for at, t in kept.items() if at not in owned)
-    assert sizes.kept_for_backward(chosen, size, 2) == pytest.approx(real, rel=0.02)
+    head = heads[chosen.head.name](backbone.spec, counting.label_space(chosen), **chosen.head.settings)
+    networks = counting.Networks(backbone, head)
+    networks.train(chosen)
+    latents, text = networks.latents(size, 2), networks.text(2)
+    real = counting.kept_bytes(networks, lambda: networks.perceive(latents, text, size))
+    assert counting.kept_for_backward(chosen, size, 2) == pytest.approx(real, rel=0.02)
 
 
 @pytest.mark.parametrize("name", ["nighttime-driving-paper", "comic2k-ours"])
 def test_operations_grow_with_the_batch_and_with_what_moves(
     recipe: Make, planner: Planner, name: str
 ) -> None:
-    with sizes.shapes_only():
-        networks = sizes.build(recipe(name))
-        each = [
-            sizes.operations(lambda b=b: sizes.perceive(networks, (64, 64), b).backward()) for b in (1, 3)
-        ]
-    assert each[1] == 3 * each[0]
+    networks = counting.build(recipe(name))
+    networks.train(recipe(name))
+
+    def step(batch: int) -> int:
+        latents, text = networks.latents((64, 64), batch), networks.text(batch)
+        return counting.operations(lambda: networks.perceive(latents, text, (64, 64)).backward())
+
+    each = step(1)
+    assert step(3) == 3 * each
 
     def learning(**adapt: Any) -> int:
         return planner.cost(recipe(name, **adapt), memory=False).learning
 
     frozen, low, full = (learning(backbone=mode) for mode in ("frozen", "lora", "full"))
     assert frozen < low < full
-    assert full == 2 * each[0]
+    assert full == 2 * each
     assert full < learning(gradient_checkpointing=True) < 1.5 * full
     assert learning(accumulate=4) == 4 * full
+
+
+def test_counted_operations_are_those_of_a_real_step(recipe: Make, backbone: Any) -> None:
+    chosen = recipe()
+    head = heads[chosen.head.name](backbone.spec, counting.label_space(chosen), **chosen.head.settings)
+    found = []
+    for networks in (counting.Networks(backbone, head), counting.build(chosen)):
+        networks.train(chosen)
+        latents, text = networks.latents((64, 64)), networks.text()
+        with sdpa_kernel(SDPBackend.MATH):
+            found.append(counting.operations(lambda: networks.perceive(latents, text, (64, 64)).backward()))  # noqa: B023
+    assert found[0] == found[1]
+
+
+def test_a_backbone_without_text_is_priced(tmp_path: Path) -> None:
+    networks = counting.Networks(meta_backbone("dinov2", "dinov2-base"), None)
+    latents, text = networks.latents((512, 512)), networks.text()
+    spent = counting.operations(lambda: networks.backbone.pyramid_of(latents, text, (512, 512)))
+    # 2 x 86 M parameters x 1025 tokens, and attention: 4 x 12 layers x 1025^2 x 768
+    assert spent == pytest.approx(2 * 85.6e6 * 1025 + 4 * 12 * 1025**2 * 768, rel=0.02)
 
 
 def test_memory_follows_from_what_is_trained_and_how(recipe: Make, planner: Planner) -> None:
@@ -225,13 +170,10 @@ def test_half_precision_reaches_training_alone(recipe: Make, planner: Planner) -
 
 
 def test_learning_a_word_costs_less_than_learning_the_network(recipe: Make) -> None:
-    with sizes.shapes_only():
-        networks = sizes.build(recipe())
-
-        def count(method: str) -> int:
-            return sizes.operations(lambda: sizes.learn_noise(networks, (64, 64), method).backward())
-
-        assert 0 < count("textual-inversion") < count("dreambooth")
+    word, network = (
+        counting.noise_operations(recipe(row=row), (64, 64)) for row in ("textual-inversion", "dreambooth")
+    )
+    assert 0 < word < network
 
 
 def test_unknown_gpus_and_models_are_refused_with_advice(recipe: Make) -> None:

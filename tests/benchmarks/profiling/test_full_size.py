@@ -8,7 +8,7 @@ import torch
 from benchmarks.profiling import full_size
 from benchmarks.profiling.full_size_cases import CASES, TINY, Bench, Published, _unet, backbone
 from benchmarks.profiling.measure import MIB, Cost, apart, measure
-from tadp_da.backbones.sd.taps import taps
+from tadp_da.backbones.sd.feature_layers import feature_layers
 from tadp_da.backbones.stable_diffusion import BackboneSettings
 from tadp_da.errors import EnvironmentSetupError, UsageError
 
@@ -40,7 +40,7 @@ def test_the_reference_sees_what_the_backbone_sees():
     ours = backbone(TINY, BackboneSettings(channels_last=True), text_layers=1)
     plain = _unet(TINY)
     plain.load_state_dict(ours.unet.state_dict())
-    eager = Published(plain, taps(plain, 8), 16 * 16)
+    eager = Published(plain, feature_layers(plain, 8), 16 * 16)
     latents, text = torch.randn(1, 4, 16, 16), torch.randn(1, 77, 32)
     with torch.no_grad():
         expected, found = eager(latents, text), ours.pyramid_of(latents, text, (128, 128))

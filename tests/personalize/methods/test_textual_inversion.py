@@ -13,7 +13,7 @@ from diffusers import StableDiffusionPipeline
 
 from personalize.denoising import LatentDataset, NoisePrediction, Prompts
 from personalize.latents import encode
-from personalize.methods.textual_inversion import TextualInversion, only_rows
+from personalize.methods.textual_inversion import TextualInversion
 from personalize.settings import Previews
 from personalize.training import train
 from tadp_da.errors import DataError, InterruptedRunError, UsageError
@@ -67,7 +67,7 @@ def test_nothing_but_the_rows_moves(learned: Any, fresh: Any) -> None:
 
 def test_the_optimizer_holds_the_new_rows_only(backbone: Any) -> None:
     tokens = backbone.add_tokens("<dusk>", "night", 3)
-    with only_rows(backbone, tokens) as rows:
+    with backbone.trained_rows(tokens) as rows:
         assert rows.shape == (3, 32)
         assert [p.shape for p in backbone.text_encoder.parameters() if p.requires_grad] == [rows.shape]
         text = backbone.encode_text(["a <dusk> <dusk>_1 <dusk>_2 street"])
@@ -105,7 +105,7 @@ def test_a_resumed_training_ends_in_the_same_bits(fresh: Any, images: Unlabeled,
         tokens = backbone.add_tokens("<dusk>", "night")
         views = LatentDataset(encode(backbone, images, SHORT, run), Prompts(SHORT.sentences, "<dusk>"))
         objective = Objective(backbone, backbone.encode_text)
-        with attended(), only_rows(backbone, tokens) as rows:
+        with attended(), backbone.trained_rows(tokens) as rows:
             train(objective, [rows], views, SHORT, run, "textual inversion")
         return backbone.token_rows(tokens)
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tadp_da.backbones import DiffusionBackbone, backbones
 from tadp_da.backbones.stable_diffusion import BackboneSettings, StableDiffusion
 from tadp_da.errors import ArtifactError, EnvironmentSetupError, UsageError
 
@@ -19,14 +18,6 @@ UNET = "unet/diffusion_pytorch_model.safetensors"
 def folder(tiny_pipeline: Path, tmp_path: Path) -> Path:
     """A copy of the tiny pipeline that a test may spoil."""
     return Path(shutil.copytree(tiny_pipeline, tmp_path / "model"))
-
-
-def test_every_backbone_keeps_the_protocol():
-    members = [name for name in vars(DiffusionBackbone) if not name.startswith("_")]
-    assert "pyramid" in members
-    for name in backbones:
-        assert issubclass(backbones[name], torch.nn.Module)
-        assert [m for m in members if not hasattr(backbones[name], m)] == []
 
 
 def test_loading_and_drawing_are_silent(tiny_pipeline, capfd):

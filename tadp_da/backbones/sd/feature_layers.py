@@ -1,4 +1,4 @@
-"""Where a UNet is tapped: which layer gives the feature and which give the maps of each stride."""
+"""Which layers of a UNet give the feature and the attention maps of each stride."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BLOCKS = {"DownBlock2D", "CrossAttnDownBlock2D", "UpBlock2D", "CrossAttnUpBlock
 
 
 @dataclass(frozen=True)
-class Tap:
+class FeatureLayer:
     """One level of the pyramid.
 
     Attributes:
@@ -29,8 +29,9 @@ class Tap:
     maps: tuple[str, ...]
 
 
-def taps(unet: Any, factor: int) -> list[Tap]:
-    """The taps of a UNet shaped like Stable Diffusion 1.x or 2.x on latents of ``factor`` pixels a cell, finest first.
+def feature_layers(unet: Any, factor: int) -> list[FeatureLayer]:
+    """Feature layers of a UNet shaped like Stable Diffusion 1.x or 2.x on latents of ``factor`` pixels per cell, finest
+    first.
 
     Features are those of the original UNet's output blocks 1, 4, 7 and 11 (TADP, section 3.1): the last layer before
     the one that ends in an upsampler, and at the finest level the last layer. Maps come from the down and up blocks of
@@ -43,7 +44,7 @@ def taps(unet: Any, factor: int) -> list[Tap]:
     names = [*config.down_block_types, *config.up_block_types]
     if unknown := [name for name in names if name not in _BLOCKS]:
         raise ArtifactError(
-            f"the UNet has blocks of type {unknown[0]}, which Stable Diffusion 1.x and 2.x have not",
+            f"the UNet has blocks of type {unknown[0]}, which Stable Diffusion 1.x and 2.x do not have",
             where="unet/config.json",
             fix=f"use a pipeline whose UNet is made of {', '.join(sorted(_BLOCKS))}",
         )
@@ -56,7 +57,7 @@ def taps(unet: Any, factor: int) -> list[Tap]:
         kind = "attentions" if hasattr(block, "attentions") else "resnets"
         maps = _cross_attention(unet, (f"down_blocks.{level}", f"up_blocks.{up}")) if level else ()
         found.append(
-            Tap(
+            FeatureLayer(
                 stride=factor << level,
                 channels=config.block_out_channels[level],
                 feature=f"up_blocks.{up}.{kind}.{layer}",

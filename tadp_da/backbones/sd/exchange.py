@@ -1,4 +1,5 @@
-"""Concepts from and for neighbouring tools: textual-inversion embeddings, and LoRA files of diffusers, peft and kohya.
+"""Concepts from and for other tools of Stable Diffusion: textual-inversion embeddings, and LoRA files of diffusers,
+peft and kohya.
 
     concept = import_concept(backbone, word="<dusk>", embedding=Path("dusk.safetensors"))
     write_kohya(Concept.load(folder), Path("dusk-lora.safetensors"), alpha=1.0)
@@ -46,8 +47,8 @@ def import_concept(
     """A concept of files that another tool has learned on this backbone's model.
 
     Args:
-        backbone: a fresh backbone; the concept is put in place in it, which shows that it fits.
-        word: how prompts say the concept. With an embedding: which of the file's, where it holds several or none has a
+        backbone: a fresh backbone; the concept is loaded into it, which shows that it fits.
+        word: how prompts name the concept. With an embedding: which of the file's, where it holds several or none has a
             name. With a LoRA alone: its trigger word, if it has one.
         embedding: safetensors file of learned rows.
         lora: safetensors file of low-rank UNet layers.
@@ -56,8 +57,8 @@ def import_concept(
 
     Raises:
         UsageError: when there is no file, or the word is in the vocabulary already.
-        ArtifactError: for a pickle, a damaged file, several embeddings without a choice, layers that this UNet has not,
-            or shapes that do not fit.
+        ArtifactError: for a pickle, a damaged file, several embeddings without a choice, layers that this UNet does
+            not have, or shapes that do not fit.
     """
     if embedding is None and lora is None:
         raise UsageError("there is nothing to import", fix="give an embedding, a LoRA, or both (safetensors)")
@@ -81,8 +82,8 @@ def read_embedding(file: Path, word: str = "") -> tuple[str, Tensor]:
     """The word and the rows ``float32 (n, d)`` of an embedding file.
 
     Raises:
-        ArtifactError: when it cannot be read, holds several embeddings and none is chosen, or no such one, or what it
-            holds are no rows.
+        ArtifactError: when it cannot be read, holds several embeddings and none is chosen, or no such one, or its
+            tensor is not rows.
         UsageError: when the file does not say the word and none is given.
     """
     tensors = read_tensors(file)
@@ -117,7 +118,7 @@ def read_lora(file: Path, unet: nn.Module, *, unet_only: bool = False) -> dict[s
     """Low-rank layers in the diffusers format (``unet.<module>.lora.down.weight``), every scale folded into ``up``.
 
     Raises:
-        ArtifactError: for a file that cannot be read, a layer that this UNet has not, layers of the text encoder
+        ArtifactError: for a file that cannot be read, a layer that this UNet does not have, layers of the text encoder
             without ``unet_only``, or half a pair.
     """
     modules = {name.replace(".", "_"): name for name, _ in unet.named_modules()}
@@ -138,8 +139,8 @@ def read_lora(file: Path, unet: nn.Module, *, unet_only: bool = False) -> dict[s
             f"the file changes the text encoder too ({len(foreign)} tensors, first {foreign[0]!r}), "
             "which a concept does not",
             where=file,
-            fix="take the UNet's part alone: --unet-only; what the network is told then differs from the tool it was "
-            "learned with",
+            fix="take the UNet's part alone: --unet-only; prompts are then encoded differently from the tool that it "
+            "was learned with",
         )
     if incomplete := [name for name, parts in layers.items() if not {"down", "up"} <= parts.keys()]:
         raise _strange(file, f"{incomplete[0]!r} has no pair of down and up")

@@ -1,40 +1,21 @@
-"""A base's fingerprint, and putting a concept into a base: all is checked before anything changes."""
+"""Loading a concept into a Stable Diffusion: everything is checked before anything changes."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from tadp_da.backbones.sd import lora as _lora
 from tadp_da.backbones.sd import words as _words
-from tadp_da.concept import Concept, digest_tensors
+from tadp_da.concept import Concept
 from tadp_da.errors import ArtifactError
 
 _FIX = "use the concept with the backbone that it was learned on, or learn it again on this one"
 
 
-def fingerprint(parts: Mapping[str, nn.Module]) -> str:
-    """blake2b over every tensor of the parts, by name."""
-
-    def one(item: tuple[str, Tensor]) -> bytes:
-        digest = hashlib.blake2b(digest_size=16)
-        digest_tensors(digest, dict([item]))
-        return digest.digest()
-
-    items = sorted(
-        (f"{part}.{k}", v) for part, module in parts.items() for k, v in module.state_dict().items()
-    )
-    # hashlib lets go of the interpreter lock, so on many cores a full-size model takes a second or two.
-    with ThreadPoolExecutor() as pool:
-        return hashlib.blake2b(b"".join(pool.map(one, items)), digest_size=16).hexdigest()
-
-
-def install(concept: Concept, base: str, unet: Any, tokenizer: Any, text_encoder: Any) -> None:
-    """Put rows, weights and low-rank weights of ``concept`` in place.
+def load_concept(concept: Concept, base: str, unet: Any, tokenizer: Any, text_encoder: Any) -> None:
+    """Load rows, weights and low-rank weights of ``concept``.
 
     Raises:
         ArtifactError: when the concept was made on another base than ``base``, or a tensor does not fit.
@@ -60,7 +41,7 @@ def install(concept: Concept, base: str, unet: Any, tokenizer: Any, text_encoder
     if concept.weights:
         unet.load_state_dict(dict(concept.weights), strict=True)
     if concept.lora:
-        _lora.install(unet, concept.lora)
+        _lora.load(unet, concept.lora)
 
 
 def _require_weights(unet: nn.Module, concept: Concept) -> None:

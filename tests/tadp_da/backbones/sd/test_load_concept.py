@@ -65,7 +65,7 @@ def test_installed_weights_are_the_network(backbone):
     with torch.no_grad():
         for parameter in other.unet.parameters():
             parameter.mul_(1.1)
-    backbone.install(_concept(backbone, word="sks", weights=other.unet.state_dict()))
+    backbone.load_concept(_concept(backbone, word="sks", weights=other.unet.state_dict()))
     assert torch.equal(_predict(backbone), _predict(other))
 
 
@@ -74,7 +74,7 @@ def test_installed_low_rank_weights_do_what_the_layers_did_and_leave_none_behind
     _trained_lora(other)
     adapted, names = _predict(other), list(backbone.unet.state_dict())
     assert (adapted - _predict(backbone)).abs().max() > 1e-3
-    backbone.install(_concept(backbone, word="sks", lora=other.lora_tensors()))
+    backbone.load_concept(_concept(backbone, word="sks", lora=other.lora_tensors()))
     torch.testing.assert_close(_predict(backbone), adapted, rtol=1e-4, atol=1e-5)
     assert list(backbone.unet.state_dict()) == names
     assert all(p.requires_grad for p in backbone.unet.parameters())
@@ -100,13 +100,13 @@ def test_low_rank_tensors_open_in_plain_diffusers(backbone, tiny_pipeline, tmp_p
 
 def test_an_empty_concept_changes_nothing(backbone):
     before = _predict(backbone)
-    backbone.install(_concept(backbone, word="", method="nothing"))
+    backbone.load_concept(_concept(backbone, word="", method="nothing"))
     assert torch.equal(_predict(backbone), before)
 
 
 def test_a_concept_of_another_base_is_refused_and_both_are_named(backbone):
     with pytest.raises(ArtifactError, match=f"0123abc, this one is {backbone.fingerprint}") as caught:
-        backbone.install(_concept(backbone, backbone="0123abc"))
+        backbone.load_concept(_concept(backbone, backbone="0123abc"))
     assert caught.value.exit_code == 6
     assert "learn it again on this one" in caught.value.fix
 
@@ -138,7 +138,7 @@ def test_tensors_that_do_not_fit_are_refused_before_anything_changes(backbone):
     good = torch.zeros(1, backbone.unet.config.cross_attention_dim)
     for name, parts in _broken(backbone).items():
         with pytest.raises(ArtifactError) as caught:
-            backbone.install(_concept(backbone, **({"rows": good} | parts)))
+            backbone.load_concept(_concept(backbone, **({"rows": good} | parts)))
         assert "learn" in caught.value.fix, name
         assert caught.value.where, name
         assert len(backbone.tokenizer) == size, name
@@ -148,7 +148,7 @@ def test_tensors_that_do_not_fit_are_refused_before_anything_changes(backbone):
 def test_a_concept_whose_word_is_known_is_refused(backbone):
     rows = torch.zeros(1, backbone.unet.config.cross_attention_dim)
     with pytest.raises(UsageError, match="in the vocabulary already"):
-        backbone.install(_concept(backbone, word="night", rows=rows))
+        backbone.load_concept(_concept(backbone, word="night", rows=rows))
 
 
 def test_what_trains_is_what_was_asked_for(backbone):
@@ -184,7 +184,9 @@ def test_training_low_rank_layers_through_the_pyramid_moves_only_them(backbone):
 
 def test_the_saved_unet_opens_in_plain_diffusers(backbone, tmp_path):
     config = dict(backbone.unet.config)
-    concept = _concept(backbone, word="sks", weights=backbone.unet.state_dict(), unet_config=config)
+    concept = _concept(
+        backbone, word="sks", weights=backbone.unet.state_dict(), part="unet", part_config=config
+    )
     concept.save(tmp_path)
     unet = UNet2DConditionModel.from_pretrained(tmp_path / "unet")
     for name, value in unet.state_dict().items():

@@ -1,0 +1,159 @@
+"""One real step of a recipe's networks on tensors without data: its operations, and the bytes that autograd keeps.
+
+The networks are those of the runs, built on the ``meta`` device (:meth:`tadp_da.backbones.Backbone.on_meta`). The
+loss is not run, because it depends on the content of images and labels; it has next to no operations. A head whose loss
+runs layers of its own, as a detector's does on the regions that it draws, offers ``probe(raw)``: a scalar that depends
+on all of its parameters, computed on as many regions as it trains on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from benchmarks.recipe import Recipe
+from personalize import personalizers
+from tadp_da.backbones import Backbone, Scope, meta_backbone
+from tadp_da.datasets import custom_domain
+from tadp_da.domains import domains
+from tadp_da.errors import UsageError
+from tadp_da.heads import heads
+from tadp_da.types import LabelSpace
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks of a recipe without data."""
+
+    backbone: Backbone
+    head: Any
+
+    def latents(self, size: Size, batch: int = 1) -> Tensor:
+        """What the backbone makes of a batch of images of ``size``, padded to its grid."""
+        grid = max(self.backbone.spec.channels)
+        padded = [side + -side % grid for side in size]
+        return self.backbone.encode_image(torch.empty(batch, 3, *padded, device=self.backbone.device))
+
+    def text(self, batch: int = 1) -> Tensor:
+        """Encoded prompts."""
+        with torch.no_grad():
+            return self.backbone.encode_text(["a probe"] * batch)
+
+    def perceive(self, latents: Tensor, text: Tensor, size: Size) -> Tensor:
+        """Backbone and head on latents; a scalar that depends on every parameter that is trained."""
+        pyramid = self.backbone.pyramid_of(latents, text, size, attention=self.head.use_attention)
+        raw = self.head(pyramid, size)
+        if probe := getattr(self.head, "probe", None):
+            total: Tensor = probe(raw)
+            return total
+        return torch.stack([x.sum() for x in pytree.tree_leaves(raw) if isinstance(x, Tensor)]).sum()
+
+    def train(self, recipe: Recipe) -> int:
+        """Let move what the recipe trains; how many parameters that are."""
+        self.head.requires_grad_(True)
+        moving = self.backbone.trainable(recipe.adapt.backbone, rank=recipe.adapt.lora_rank)
+        return sum(p.numel() for p in moving) + count(self.head)
+
+
+def build(recipe: Recipe) -> Networks:
+    """The networks of a recipe, nothing of the backbone trainable."""
+    backbone = meta_backbone(recipe.backbone.name, recipe.model, recipe.backbone.settings)
+    backbone.requires_grad_(False)
+    with torch.device("meta"):
+        kind = heads[recipe.head.name]
+        head = kind(backbone.spec, label_space(recipe), kind.Settings(**recipe.head.settings))
+    return Networks(backbone, head)
+
+
+def label_space(recipe: Recipe) -> LabelSpace:
+    """What the head predicts. Of the user's own data no image is read: names come from the recipe, its legend or the
+    categories of its COCO file.
+
+    Raises:
+        UsageError: when there are no labels to learn from, or nothing names their classes.
+        DataError: when a COCO file is not of that form.
+    """
+    choice = recipe.target if recipe.train_on == "target" and recipe.target else recipe.source
+    domain = domains[choice] if isinstance(choice, str) else custom_domain(choice)
+    if domain.labels is None:
+        raise UsageError(
+            f"domain {domain.name!r} has no labels to learn from",
+            fix="choose a labelled source, or give masks or boxes with your own images",
+        )
+    return domain.labels
+
+
+def count(module: nn.Module) -> int:
+    """Parameters of a module."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def noise_operations(recipe: Recipe, size: Size) -> int:
+    """Operations of a step of stage 1 on one image, forward and backward: on the network's weights (text encoded
+    before), or on the rows of a word alone."""
+    chosen = personalizers[recipe.personalize.name](**recipe.personalize.settings)
+    networks = build(recipe)
+    backbone, latents = networks.backbone, networks.latents(size)
+
+    def step(text: Callable[[], Tensor]) -> int:
+        return operations(lambda: backbone.noise_loss(latents, text(), torch.Generator()).sum().backward())
+
+    if chosen.learns_weights:
+        scope: Scope = getattr(chosen, "mode", "full")
+        backbone.trainable(scope, rank=getattr(chosen, "rank", 1), prediction=True)
+        encoded = networks.text()
+        return step(lambda: encoded)
+    tokens = backbone.add_tokens(chosen.word, chosen.like, chosen.vectors)
+    with backbone.trained_rows(tokens):
+        return step(lambda: backbone.encode_text([" ".join(tokens)]))
+
+
+def operations(work: Callable[[], Any]) -> int:
+    """Floating point operations of some work: two for a multiplication and its addition. Matrix products,
+    convolutions and attention are counted, the rest is not.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return int(counter.get_total_flops())
+
+
+def kept_for_backward(recipe: Recipe, size: Size, batch: int = 1) -> int:
+    """Bytes in fp32 that autograd keeps from the forward pass of a training step for its backward pass: every storage
+    once, parameters not counted. Attention is fused but for the layers whose maps are read.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    networks = build(recipe)
+    networks.train(recipe)
+    # Fused attention is chosen by the device: fake tensors have one.
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for module in (networks.backbone, networks.head):
+            module.to_empty(device="cpu")
+        latents, text = networks.latents(size, batch), networks.text(batch)
+        return kept_bytes(networks, lambda: networks.perceive(latents, text, size))
+
+
+def kept_bytes(networks: Networks, forward: Callable[[], Tensor]) -> int:
+    """Bytes that autograd keeps for the backward pass of ``forward``, parameters of the networks not counted."""
+    kept: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    modules = (networks.backbone, networks.head)
+    owned = {p.untyped_storage()._cdata for module in modules for p in module.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = forward()
+    total = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in owned)
+    del loss
+    return total

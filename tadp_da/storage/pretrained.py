@@ -1,0 +1,89 @@
+"""Loading and saving models of diffusers and transformers: no pickle, no progress bars, no tensor left over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from tadp_da.errors import ArtifactError
+
+READING = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
+"""What the libraries raise for files that are missing or corrupt."""
+#: Buffers that older versions of transformers wrote and newer ones compute.
+_OBSOLETE = ("position_ids",)
+
+
+def load_model(kind: Any, folder: Path, part: str) -> Any:
+    """A model in fp32 and eval mode.
+
+    Args:
+        kind: its class in diffusers or transformers.
+        folder: with ``config.json`` and safetensors weights.
+        part: what to call it in messages.
+
+    Raises:
+        ArtifactError: when it cannot be read, or its tensors are not exactly those of its configuration.
+    """
+    import torch
+
+    dtype = "dtype" if kind.__module__.startswith("transformers.") else "torch_dtype"
+    options = {dtype: torch.float32, "use_safetensors": True, "output_loading_info": True}
+    try:
+        model, info = kind.from_pretrained(str(folder), **options)
+    except READING as error:
+        raise unreadable(folder, error) from error
+    left = {key: sorted(map(str, info.get(key) or ())) for key in ("missing_keys", "unexpected_keys")}
+    left["unexpected_keys"] = [k for k in left["unexpected_keys"] if not k.endswith(_OBSOLETE)]
+    left["mismatched_keys"] = [str(k) for k in info.get("mismatched_keys") or ()]
+    for key, names in left.items():
+        if names:
+            raise ArtifactError(
+                f"{part} has {len(names)} {key.replace('_keys', '')} tensors, first {names[0]!r}",
+                where=folder,
+                fix="fetch the model again: its weights and its config.json do not belong together",
+            )
+    return aligned(model)
+
+
+def aligned(model: Any) -> Any:
+    """The model in eval mode with its tensors copied. Tensors of a mapped file are at whatever address its header
+    leaves them, and kernels round differently on unaligned data: copies make the same weights compute the same bits,
+    whichever file they came from."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+    return model.eval()
+
+
+def unreadable(where: Path, error: Exception) -> ArtifactError:
+    """The error for a file that one of :data:`READING` was raised for."""
+    first = str(error).splitlines()[0] if str(error) else ""
+    return ArtifactError(
+        f"cannot read a part of the model: {type(error).__name__}: {first}",
+        where=where,
+        fix="fetch the model again; only safetensors weights are read, never pickles (.bin, .ckpt)",
+    )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars and no log messages of the libraries inside; errors are raised anyway."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    undo: list[Callable[[], None]] = []
+    for log in (diffusers_logging, transformers_logging):
+        level = log.get_verbosity()
+        undo.append(lambda log=log, level=level: log.set_verbosity(level))  # type: ignore[misc]
+        if log.is_progress_bar_enabled():
+            undo.append(log.enable_progress_bar)
+        log.set_verbosity_error()
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for step in undo:
+            step()

@@ -173,7 +173,7 @@ class Labeled(Sequence[Example]):
     Attributes:
         domain: name of the domain.
         labels: label space of ``target``.
-        images: the pictures.
+        images: their images.
         label: reads the label of the i-th image.
         captions: caption of each image by key.
     """
@@ -202,7 +202,7 @@ class DomainDescription:
     work for new ones.
 
     Attributes:
-        medium: what the pictures are, e.g. ``"photo"`` or ``"painting"``.
+        medium: what the images are, e.g. ``"photo"`` or ``"painting"``.
         style: the simple words for the domain, e.g. ``"dark night"``; empty for a plain domain.
         nearby: phrase for a domain near this one (a control), e.g. ``"a foggy photo"``.
         unrelated: phrase for a domain far from this one (a control), e.g. ``"a watercolor painting"``.

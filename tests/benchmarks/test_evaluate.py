@@ -172,7 +172,7 @@ def test_a_test_image_that_is_learned_from_is_found_under_any_name(data: Labeled
     with pytest.raises(DataError, match=f"1 of {COUNT} test images") as caught:
         refuse_overlap(digests(dataclasses.replace(seen, paths=(*seen.paths, copy))), test)
     assert "holiday.png" in str(caught.value.where)
-    assert "take them out" in caught.value.fix
+    assert "remove them" in caught.value.fix
     assert "--allow-overlap" in caught.value.fix
 
 

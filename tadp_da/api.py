@@ -183,7 +183,7 @@ def adapt(
     Args:
         images: folder of images, or the name of a registered data set.
         labels: folder of masks or of VOC XML files, or a COCO file; for a folder of images.
-        out: the model's folder. What is complete there is not done again.
+        out: the model's folder.
         concept: folder from :func:`personalize`.
         strategy: caption strategy, or a template.
         style, medium, model: how captions describe the target, and the weights of the base model.

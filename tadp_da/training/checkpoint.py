@@ -68,6 +68,12 @@ class Checkpoints:
         states: list[dict[str, Tensor]] = [{} for _ in self.objectives]
         for name, tensor in load_file(place / "objectives.safetensors").items():
             number, _, key = name.partition("/")
+            if int(number) >= len(states):
+                raise ArtifactError(
+                    f"the checkpoint holds state of more than {len(states)} objectives",
+                    where=place,
+                    fix="delete the folder, or run with the settings that created it",
+                )
             states[int(number)][key] = tensor.clone()  # see _unflatten
         for objective, state in zip(self.objectives, states, strict=True):
             objective.load_state_dict(state)

@@ -27,6 +27,7 @@ from tadp_da.storage.artifacts import get_or_create
 from tadp_da.training import loop
 from tadp_da.training.loop import LoopSettings, fit, recorded
 from tadp_da.types import Labeled, LabelSpace, Unlabeled
+from tests.tadp_da.training.teachers import Fit, MeanTeacher
 
 LABELS = LabelSpace("segmentation", ("dark", "bright"))
 IMAGES = 5
@@ -69,8 +70,10 @@ class Line(nn.Module):
         return ((self.layer(batch[:, :1])[:, 0] + 0.01 * jitter - batch[:, 1]) ** 2).mean()
 
 
-def train(folder: Path, steps: int = 6, pause: float = 0.0, **more: Any) -> dict[str, torch.Tensor]:
-    """Train a line, going on from the newest checkpoint in the folder."""
+def train(
+    folder: Path, steps: int = 6, pause: float = 0.0, teacher: bool = False, **more: Any
+) -> dict[str, torch.Tensor]:
+    """Train a line, going on from the newest checkpoint in the folder; with a teacher on unlabelled points."""
     run = Run(folder=folder, seed=5, device="cpu", quiet=True)
     network = Line(pause)
     settings = LoopSettings(steps=steps, **({"batch": 4, "accumulate": 2, "ema": 0.5} | more))
@@ -81,7 +84,10 @@ def train(folder: Path, steps: int = 6, pause: float = 0.0, **more: Any) -> dict
         {"params": biases, "lr": 0.05, "weight_decay": 0.0},
     ]
     checkpoints = run.unfinished / "line"
-    taken = fit(network, groups, {"source": Points()}, settings, run, checkpoints=checkpoints)
+    streams, given = {"source": Points()}, dict[str, Any]()
+    if teacher:
+        streams["target"], given["objectives"] = Points(), [Fit(), MeanTeacher()]
+    taken = fit(network, groups, streams, settings, run, checkpoints=checkpoints, **given)
     for _ in recorded(taken, steps, run, "line"):
         pass
     return network.layer.state_dict()
@@ -171,9 +177,18 @@ def captions(place: Path, data: Labeled) -> None:
     caption_images(data.images, model, place / "captions.json", Run(folder=place, device="cpu", quiet=True))
 
 
+def taught(place: Path) -> None:
+    """A line with a teacher, in two goes over a checkpoint."""
+    for steps in (3, 6):
+        weights = train(place / "taught", steps=steps, teacher=True, checkpoint_every=1)
+    if is_main():
+        save_file(weights, place / "taught/taught.safetensors")
+
+
 def light(place: Path) -> None:
-    """A line and captions; ``rank-N.json`` says what each process read back."""
+    """Lines and captions; ``rank-N.json`` says what each process read back."""
     weights = line(place / "line")
+    taught(place)
     captions(place, pictures(place / "images"))
     (place / f"rank-{rank()}.json").write_text(json.dumps({k: v.sum().item() for k, v in weights.items()}))
 
@@ -195,7 +210,7 @@ def cut(place: Path) -> None:
 
 
 def sharded(place: Path) -> None:
-    """Under FSDP, from which accelerate keeps CPUs."""
+    """Under FSDP, which accelerate does not give to CPUs."""
     plain = loop.make_accelerator
 
     def forced(run: Run, **given: Any) -> Accelerator:
@@ -210,6 +225,7 @@ def sharded(place: Path) -> None:
 
     loop.make_accelerator = forced
     cut(place)
+    taught(place)
 
 
 def interrupted(place: Path) -> None:

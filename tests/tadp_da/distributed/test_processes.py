@@ -90,6 +90,10 @@ def test_curve_and_weights_are_those_of_one_process(light: tuple[Path, Path]) ->
     assert_same_training(*(place / "line" for place in light))
 
 
+def test_a_teachers_state_is_that_of_one_process(light: tuple[Path, Path]) -> None:
+    assert_same_training(*(place / "taught" for place in light))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["word", "adapted"])
 def test_a_stage_learns_what_it_learns_in_one_process(heavy: tuple[Path, Path], stage: str) -> None:
@@ -127,8 +131,10 @@ def test_the_report_is_that_of_one_process_to_the_last_digit(
 @pytest.mark.slow
 def test_sharded_parameters_learn_the_same_and_their_checkpoints_are_whole(tmp_path: Path) -> None:
     crew.line(tmp_path / "alone")
+    crew.taught(tmp_path)
     assert two("sharded", tmp_path / "shared") == 0
     assert_same_training(tmp_path / "alone", tmp_path / "shared/line")
+    assert_same_training(tmp_path / "taught", tmp_path / "shared/taught")
     cut, whole = (
         load_file(tmp_path / "shared" / name) for name in ("cut.safetensors", "line/line.safetensors")
     )

@@ -1,0 +1,55 @@
+"""What every objective and source style is tried on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from adapt.training_data import CaptionedImages
+from tadp_da.perception_model import PerceptionModel
+from tadp_da.run import Run
+from tadp_da.types import Labeled, LabelSpace, Unlabeled
+
+BOXES = LabelSpace("segmentation", ("dark", "bright"))
+
+
+@pytest.fixture
+def quiet(tmp_path: Path) -> Run:
+    return Run(folder=tmp_path / "quiet", quiet=True, device="cpu")
+
+
+def _noise(root: Path, count: int, size: tuple[int, int], seed: int) -> Unlabeled:
+    root.mkdir()
+    rng = np.random.default_rng(seed)
+    paths = tuple(root / f"{i}.png" for i in range(count))
+    for path in paths:
+        Image.fromarray(rng.integers(0, 255, (*size, 3), np.uint8)).save(path)
+    return Unlabeled(root.name, root, paths)
+
+
+@pytest.fixture
+def labeled(tmp_path: Path) -> Labeled:
+    """Three images of noise, half one class and half the other."""
+    images = _noise(tmp_path / "labeled", 3, (64, 64), 1)
+    mask = np.repeat([[0] * 32 + [1] * 32], 64, 0).astype(np.uint8)
+    captions = {images.key(i): "a car" for i in range(3)}
+    return Labeled("labeled", BOXES, images, lambda _: mask, captions)
+
+
+@pytest.fixture
+def unlabeled(tmp_path: Path) -> CaptionedImages:
+    """Two images of the target, captioned."""
+    images = _noise(tmp_path / "unlabeled", 2, (64, 64), 2)
+    return CaptionedImages(images, {images.key(i): "a dark street" for i in range(2)})
+
+
+@pytest.fixture
+def fresh_model(backbone: Any) -> Callable[[], PerceptionModel]:
+    import copy
+
+    return lambda: PerceptionModel.assemble(copy.deepcopy(backbone), "semantic-fpn", BOXES, width=16)

@@ -184,11 +184,9 @@ def adapt(
         images: folder of images, or the name of a registered data set.
         labels: folder of masks or of VOC XML files, or a COCO file; for a folder of images.
         out: the model's folder.
-        concept: folder from :func:`personalize`.
-        strategy: caption strategy, or a template.
+        concept, strategy: folder from :func:`personalize`, and the caption strategy or template.
         style, medium, model: how captions describe the target, and the weights of the base model.
-        preset: settings to start from; what suits model and labels when empty.
-        sets: overrides of the preset's settings, as ``adapt.steps=100``.
+        preset, sets: settings to start from (empty: what suits model and labels), and ``adapt.steps=100`` overrides.
         options: see :class:`RunOptions`, :class:`CaptionOptions`, :class:`DataOptions`.
     """
     from adapt.stage import Adaptation

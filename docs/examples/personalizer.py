@@ -10,7 +10,7 @@ from personalize import personalizers
 from personalize.settings import check_word
 
 if TYPE_CHECKING:
-    from tadp_da.backbones import DiffusionBackbone
+    from tadp_da.backbones import Backbone
     from tadp_da.concept import Concept
     from tadp_da.run import Run
     from tadp_da.types import Unlabeled
@@ -33,7 +33,7 @@ class KnownWord:
 
     def __call__(
         self,
-        backbone: "DiffusionBackbone",
+        backbone: "Backbone",
         images: "Unlabeled",
         run: "Run",
         captions: Mapping[str, str] | None = None,

@@ -76,7 +76,7 @@ STRANGERS = (
     "personalize",
     "adapt",
 )
-MOST_LINES, MOST_LINES_OF_A_FUNCTION = 400, 60
+MOST_LINES, MOST_LINES_OF_A_FUNCTION = 350, 60
 
 
 def _name(path: Path) -> str:
@@ -243,7 +243,7 @@ def test_scoring_does_nothing_with_test_labels_but_hand_them_to_evaluate():
 @pytest.mark.parametrize("name", SOURCES)
 def test_files_and_functions_stay_small(name):
     lines = len(SOURCES[name].read_text(encoding="utf-8").splitlines())
-    assert lines < MOST_LINES, f"{name} has {lines} lines; find the second thing it is about"
+    assert lines <= MOST_LINES, f"{name} has {lines} lines; find the second thing it is about"
     for node in ast.walk(TREES[name]):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1

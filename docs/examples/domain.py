@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tadp_da.domains import Domain, domains
-from tadp_da.domains.formats.files import pictures
+from tadp_da.domains.formats.files import image_files
 from tadp_da.domains.formats.masks import Mask, read_mask
 from tadp_da.types import DomainDescription, LabelSpace
 
@@ -16,7 +16,7 @@ LABELS = LabelSpace(
 
 def images(root: Path, split: str) -> tuple[Path, ...]:
     """The images of a split in the order of their names."""
-    return pictures(root / "harbour" / split)
+    return image_files(root / "harbour" / split)
 
 
 def label(image: Path) -> Mask:

@@ -137,7 +137,7 @@ def _matching(
     free = _free((), varying)
     for note in sorted(notes, key=lambda n: (n["row"], n["seed"]) not in mine):  # mine decide
         if not _same_config(note["recipe"], benchmark.whole.get(note["row"])):
-            why = "made with other settings, or no row of this table"
+            why = "created with different settings, or not a row of this table"
         else:
             why = _find_conflict(note, seen, free)
         if why:

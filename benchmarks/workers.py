@@ -73,7 +73,7 @@ def _told(end: Connection, process: Any) -> str | None:
     except EOFError:
         process.join()
         raise EnvironmentSetupError(
-            f"a process ended without a word (exit code {process.exitcode})",
+            f"a worker process died without reporting an error (exit code {process.exitcode})",
             fix="look for lack of memory (-9: the system killed it), and take fewer --jobs",
         ) from None
     if isinstance(told, tuple):

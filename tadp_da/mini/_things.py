@@ -5,8 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from tadp_da.mini._canvas import (
-    PART_GLASS, PART_HEAD, PART_LAMP, PART_NONE, PART_SIGNAL, PART_SKIN, PART_TAIL, PART_WHEEL, PART_WINDOW,
-    Canvas, blend, shade,
+    PART_GLASS,
+    PART_HEAD,
+    PART_LAMP,
+    PART_NONE,
+    PART_SIGNAL,
+    PART_SKIN,
+    PART_TAIL,
+    PART_WHEEL,
+    PART_WINDOW,
+    Canvas,
+    blend,
+    shade,
 )  # fmt: skip
 from tadp_da.mini._layout import RGB, Actor, Building, Camera, ScenePlan
 

@@ -42,9 +42,10 @@ def get_or_create(
 ) -> T:
     """The artifact in the folder ``place``: loaded when it is complete, made otherwise, by one process at a time.
 
-    ``make`` works in a draft beside the place that outlives interruption and error: it finds there what an earlier call
-    left, and goes on from it or overwrites it. What it keeps in ``unfinished/`` is no part of the artifact. At the end
-    the draft is completed by its manifest, flushed and renamed. A folder without a manifest does not count.
+    ``make`` works in a scratch folder beside ``place`` that survives interruption and error: it finds there what an
+    earlier call left, and continues from it or overwrites it. What it keeps in ``unfinished/`` is not part of the
+    artifact. At the end the manifest is written, everything is flushed, and the scratch folder is renamed. A folder
+    without a manifest does not count.
 
     Several processes (:mod:`tadp_da.distributed.processes`) call ``make`` together; what the main one writes
     is the artifact.
@@ -56,14 +57,14 @@ def get_or_create(
         load: reads it back.
         kind: what it is, e.g. ``"concept"``, for :func:`find_equal`.
         replace: a folder without a manifest at the place may be removed.
-        may_change: dotted names of inputs that may differ from those that a draft was begun with.
+        may_change: dotted names of inputs that may differ from those that a scratch folder was started with.
 
     Raises:
-        UsageError: when something else stands there, or was begun there with other inputs.
+        UsageError: when something else is there, or was started there with other inputs.
         ArtifactError: when a file of the artifact is not what its manifest says.
         EnvironmentSetupError: when the disk is full or the folder may not be written to.
     """
-    place = broadcast(place.absolute)  # one that is made while another is made lies beside the main process's
+    place = broadcast(place.absolute)  # the main process decides where, for nested artifacts too
 
     def missing() -> bool:
         _refuse_other(place, inputs, may_change)
@@ -73,7 +74,7 @@ def get_or_create(
         return not is_complete(place)
 
     def whole() -> None:
-        # a process that died just after its artifact stood could not tidy up
+        # a process that died just after it had completed its artifact could not clean up
         shutil.rmtree(place / UNFINISHED, ignore_errors=True)
         verify(place)
 
@@ -121,63 +122,63 @@ def inputs_of(artifact: Path) -> dict[str, Any] | None:
 
 
 def is_complete(place: Path) -> bool:
-    """Whether an artifact stands whole in this folder."""
+    """Whether a complete artifact is in this folder."""
     return (place / MANIFEST).exists()
 
 
-def _draft(place: Path) -> Path:
+def _scratch(place: Path) -> Path:
     return place.with_name(f".{place.name}.draft")
 
 
 def _make(
     place: Path, kind: str, inputs: Mapping[str, Any], make: Callable[[Path], object], *, replace: bool
 ) -> None:
-    draft = _draft(place)
+    scratch = _scratch(place)
     if broadcast(_begin, place, inputs):
         try:
-            with _desk(place) as folder:
+            with _workspace(place) as folder:
                 make(folder)
-            wait()  # else the draft would be completed while another process still reads what is unfinished
+            wait()  # else it would be completed while another process still reads what is unfinished
         finally:
-            if is_main() and sorted(draft.rglob("*")) == [draft / UNFINISHED, draft / _INPUTS]:
-                shutil.rmtree(draft)  # there is nothing to go on from
+            if is_main() and sorted(scratch.rglob("*")) == [scratch / UNFINISHED, scratch / _INPUTS]:
+                shutil.rmtree(scratch)  # there is nothing to continue from
     broadcast(_finish, place, kind, inputs, replace)
 
 
 def _begin(place: Path, inputs: Mapping[str, Any]) -> bool:
-    """Prepare the draft; False if all that is left to do is to rename it."""
-    draft = _draft(place)
+    """Prepare the scratch folder; False if all that is left to do is to rename it."""
+    scratch = _scratch(place)
     sweep(place.parent.glob(f".{place.name}.*"))
-    if (draft / MANIFEST).exists():
+    if (scratch / MANIFEST).exists():
         return False
-    (draft / UNFINISHED).mkdir(parents=True, exist_ok=True)
-    write_json(draft / _INPUTS, dict(inputs))
+    (scratch / UNFINISHED).mkdir(parents=True, exist_ok=True)
+    write_json(scratch / _INPUTS, dict(inputs))
     return True
 
 
 def _finish(place: Path, kind: str, inputs: Mapping[str, Any], replace: bool) -> None:
-    draft = _draft(place)
-    if not (draft / MANIFEST).exists():
-        _complete(draft, kind, inputs)
+    scratch = _scratch(place)
+    if not (scratch / MANIFEST).exists():
+        _complete(scratch, kind, inputs)
     if place.exists():
         shutil.rmtree(place) if replace else place.rmdir()
-    draft.replace(place)
+    scratch.replace(place)
     flush_one(place.parent)
 
 
 @contextmanager
-def _desk(place: Path) -> Iterator[Path]:
-    """Where this process makes an artifact: the main one in the draft. Each other has a folder that is thrown away at
-    the end, with the main one's unfinished work in it: it reads there what to go on from, and no stage need know."""
-    draft = _draft(place)
+def _workspace(place: Path) -> Iterator[Path]:
+    """Where this process makes an artifact: the main one in the scratch folder. Every other has a folder that is deleted
+    at the end, with a link to the main one's unfinished work to continue from, so that no stage needs to know."""
+    scratch = _scratch(place)
     if is_main():
-        yield draft
+        yield scratch
         return
     # by rank too: on two machines, and in a container every time, numbers of processes are the same
     own = place.with_name(f".{place.name}.{rank()}.{os.getpid()}")
     shutil.rmtree(own, ignore_errors=True)  # of one that was killed
     own.mkdir()
-    (own / UNFINISHED).symlink_to(draft / UNFINISHED, target_is_directory=True)
+    (own / UNFINISHED).symlink_to(scratch / UNFINISHED, target_is_directory=True)
     try:
         yield own
     finally:
@@ -185,9 +186,9 @@ def _desk(place: Path) -> Iterator[Path]:
 
 
 def _refuse_other(place: Path, inputs: Mapping[str, Any], may_change: Collection[str]) -> None:
-    """Refuse to load, or to go on with, what was made of other inputs."""
-    whole, begun = place / MANIFEST, _draft(place) / _INPUTS
-    # at the first once more, for another process may have renamed its draft between two looks
+    """Refuse to load, or to continue, what was created from other inputs."""
+    whole, begun = place / MANIFEST, _scratch(place) / _INPUTS
+    # at the first once more, for another process may have renamed its scratch folder in between
     for known in (whole, begun, whole):
         with suppress(FileNotFoundError):
             if known.exists():
@@ -199,13 +200,14 @@ def _refuse_other(place: Path, inputs: Mapping[str, Any], may_change: Collection
     differing = [k for k in sorted(old | new) if old.get(k) != new.get(k)]
     changed = [k for k in differing if known is whole or k not in may_change]
     if differing and not changed:
-        _log.warning("going on with other %s; what is done stays as it was done", ", ".join(differing))
+        _log.warning("continuing with other %s; what is done stays as it is", ", ".join(differing))
     if changed:
-        told = "; ".join(f"{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in changed)
+        found = "; ".join(f"{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in changed)
+        state = "existing artifact was created" if known is whole else "unfinished artifact was started"
         raise UsageError(
-            f"what is there was {'made' if known is whole else 'begun'} with other settings ({told})",
-            where=place if known is whole else _draft(place),
-            fix="give the settings it was made with, choose another --out, or delete that folder to start over",
+            f"the {state} with different settings ({found})",
+            where=place if known is whole else _scratch(place),
+            fix="use the settings it was created with, choose another --out, or delete that folder to start over",
         )
 
 
@@ -213,7 +215,7 @@ def _refuse_foreign(place: Path) -> None:
     taken = place.exists() and (not place.is_dir() or any(place.iterdir()))
     if taken and not is_complete(place):  # in this order, for another process may complete it meanwhile
         raise UsageError(
-            "the place is taken by something that is no finished run",
+            "the output folder exists and is not a finished run",
             where=place,
             fix="choose a new folder with --out",
         )
@@ -261,18 +263,19 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def input_digest(inputs: Mapping[str, Any]) -> str:
+    """Key of an artifact that is made from these inputs."""
     text = json.dumps(strip_non_semantic(inputs), sort_keys=True, ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
-def _complete(draft: Path, kind: str, inputs: Mapping[str, Any]) -> None:
-    """Flush a draft and write its manifest, last."""
-    sweep(draft.rglob(".*"))
-    flush(draft)
+def _complete(scratch: Path, kind: str, inputs: Mapping[str, Any]) -> None:
+    """Flush a scratch folder and write its manifest, last."""
+    sweep(scratch.rglob(".*"))
+    flush(scratch)
     files = {
-        path.relative_to(draft).as_posix(): file_digest(path)
-        for path in sorted(draft.rglob("*"))
-        if path.is_file() and draft / UNFINISHED not in path.parents
+        path.relative_to(scratch).as_posix(): file_digest(path)
+        for path in sorted(scratch.rglob("*"))
+        if path.is_file() and scratch / UNFINISHED not in path.parents
     }
     facts = {
         "kind": kind,
@@ -281,8 +284,8 @@ def _complete(draft: Path, kind: str, inputs: Mapping[str, Any]) -> None:
         "files": files,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_json(draft / MANIFEST, facts | {"versions": versions()})
-    flush_one(draft)
+    write_json(scratch / MANIFEST, facts | {"versions": versions()})
+    flush_one(scratch)
 
 
 @cache

@@ -100,7 +100,7 @@ def test_rows_of_other_settings_or_another_target_are_left_out_of_the_table_and_
         assert seeds(run_suite(own(folders, ["null"], *sets, target=target), (0,), run, folders)) == {
             "null": [0]
         }
-    assert "row null at seed 1 is not in the table: made with other settings" in caplog.text
+    assert "row null at seed 1 is not in the table: created with different settings" in caplog.text
     with pytest.raises(
         UsageError, match=r"the runs of 'own' were not made alike: (adapt\.steps|target)"
     ) as no:

@@ -247,5 +247,5 @@ def test_a_model_of_another_concept_is_not_taken_for_this_one(
     dataclasses.replace(concept, rows=concept.rows + 1).save(tmp_path / "other")
     chosen = {"strategy": "textual-inversion", "out": tmp_path / "model"}
     adapted(toys, tiny_pipeline, concept=tmp_path / "one", **chosen)
-    with pytest.raises(UsageError, match="made with other settings \\(concept: "):
+    with pytest.raises(UsageError, match="created with different settings \\(concept: "):
         adapted(toys, tiny_pipeline, concept=tmp_path / "other", **chosen)

@@ -231,8 +231,8 @@ def test_a_run_that_was_begun_otherwise_is_refused_with_what_differs(
     with pytest.raises(UsageError, match=r"settings\.steps: 5 there, 8 now"):
         get_or_create(place, safe, rest, read)
     assert get_or_create(place, safe, rest, read, may_change=("settings.steps",)) == "half"
-    assert "going on with other settings.steps" in caplog.text
-    with pytest.raises(UsageError, match="was made with other settings"):
+    assert "continuing with other settings.steps" in caplog.text
+    with pytest.raises(UsageError, match="was created with different settings"):
         get_or_create(place, {"settings": settings}, rest, read, may_change=("settings.steps",))
 
 

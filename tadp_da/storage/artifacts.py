@@ -168,8 +168,8 @@ def _finish(place: Path, kind: str, inputs: Mapping[str, Any], replace: bool) ->
 
 @contextmanager
 def _workspace(place: Path) -> Iterator[Path]:
-    """Where this process makes an artifact: the main one in the scratch folder. Every other has a folder that is deleted
-    at the end, with a link to the main one's unfinished work to continue from, so that no stage needs to know."""
+    """Where this process makes an artifact: the main one in the scratch folder. Every other has a folder that is
+    deleted at the end, with a link to the main one's unfinished work to continue from; no stage needs to know."""
     scratch = _scratch(place)
     if is_main():
         yield scratch

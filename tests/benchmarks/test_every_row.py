@@ -24,6 +24,7 @@ from tadp_da.base_model import BaseModel
 from tadp_da.domains import mini
 from tadp_da.run import Run
 from tadp_da.settings import Choice
+from tests.tadp_da.backbones.tiny_dinov2 import save_tiny_dinov2
 from tests.tadp_da.domains import trees
 
 SHRINK, COUNT = 8, 2
@@ -51,6 +52,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         trees.voc(root / folder, names, things=THINGS)
     trees.camvid(root)
     return root
+
+
+SMALL: dict[str, str] = {"stable-diffusion": "mini"}
+"""A small model of every backbone."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_models(tmp_path_factory: pytest.TempPathFactory) -> None:
+    SMALL["dinov2"] = str(save_tiny_dinov2(tmp_path_factory.mktemp("models") / "dinov2"))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +103,7 @@ def small(recipe: Recipe) -> Recipe:
     viewed = {k: shrunk(getattr(view, k)) for k in ("short", "long", "squash", "window", "stride")}
     return dataclasses.replace(
         recipe,
-        model="mini",
+        model=SMALL[recipe.backbone.name],
         captioner="mini",
         captions=dataclasses.replace(recipe.captions, max_new_tokens=4),
         limit=COUNT,

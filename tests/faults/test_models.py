@@ -256,9 +256,15 @@ def test_code_of_a_captioner_is_never_run(tmp_path: Path) -> None:
 
 
 def test_no_recipe_can_ask_for_code(tmp_path: Path) -> None:
-    pair = {"source": "mini-day", "target": "mini-fog"}
-    for place in ({}, {"captions": {}}, {"backbone": {}}):
-        fields = {name: {"trust_remote_code": True} for name in place} or {"trust_remote_code": True}
+    pair = {
+        "source": "mini-day",
+        "target": "mini-fog",
+        "backbone": "stable-diffusion",
+        "head": "semantic-fpn",
+    }
+    unsafe = {"trust_remote_code": True}
+    inner = {"backbone": {"name": "stable-diffusion", "settings": unsafe}}
+    for fields in (unsafe, {"captions": unsafe}, {"adapt": unsafe}, inner):
         with pytest.raises(UsageError, match="unknown key"):
             Recipe.from_mapping(pair | fields)
 

@@ -175,7 +175,7 @@ def test_a_stranger_with_boxes_is_scored_on_the_classes_that_both_sides_have(
     assert list(table["rows"][0]["classes"]) == ["car"]
     assert "only the labels have dog" in (tmp_path / "out/tables/own/table.md").read_text()
     assert len(list((tmp_path / "out/predictions/null").glob("*.png"))) == 3
-    assert np.isfinite(table["rows"][0]["target"]["mean"])
+    assert np.isfinite(table["rows"][0]["primary"]["mean"])
 
 
 def test_a_preset_without_null_is_refused(tmp_path: Path) -> None:

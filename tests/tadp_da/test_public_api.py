@@ -90,5 +90,5 @@ def test_the_python_of_the_readme_runs_as_it_is(
     exec(python_of_the_readme(), names)
     assert names["mask"].shape == (50, 70)
     assert names["mask"].max() < 3
-    assert 0 <= names["report"].target.main <= 100
+    assert 0 <= names["report"].evaluations["test"].main.value <= 100
     assert tadp_da.load_concept("runs/dusk").word == "sks"

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from tadp_da import run as runs
 from tadp_da.errors import ArtifactError, EnvironmentSetupError, TadpError, UsageError
 from tadp_da.run import Run
+from tadp_da.storage import artifacts
 from tadp_da.storage.artifacts import MANIFEST, UNFINISHED, get_or_create
+from tadp_da.storage.files import write_json
 
 
 def read(folder: Path) -> str:
@@ -116,21 +117,21 @@ def test_what_a_killed_namesake_was_writing_is_no_part_of_the_artefact(tmp_path:
     assert {p.name for p in run.artifact_path("thing", {}).iterdir()} == {"text", MANIFEST}
 
 
-def test_the_desk_of_a_killed_namesake_is_cleared_and_the_draft_stays(
+def test_the_workspace_of_a_killed_namesake_is_cleared_and_the_scratch_folder_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place, unfinished = tmp_path / "out", tmp_path / ".out.draft" / UNFINISHED
     unfinished.mkdir(parents=True)
     (unfinished / "state").write_text("7")
-    monkeypatch.setattr(runs, "is_main", lambda: False)
-    with runs._desk(place) as desk:
-        left = desk
+    monkeypatch.setattr(artifacts, "is_main", lambda: False)
+    with artifacts._workspace(place) as workspace:
+        left = workspace
     left.mkdir()
     (left / "old").touch()
     (left / UNFINISHED).symlink_to(unfinished, target_is_directory=True)
-    with runs._desk(place) as desk:
-        assert [p.name for p in desk.iterdir()] == [UNFINISHED]
-        assert (desk / UNFINISHED / "state").read_text() == "7"
+    with artifacts._workspace(place) as workspace:
+        assert [p.name for p in workspace.iterdir()] == [UNFINISHED]
+        assert (workspace / UNFINISHED / "state").read_text() == "7"
     assert [p.name for p in tmp_path.iterdir()] == [".out.draft"]
     assert (unfinished / "state").exists()
 
@@ -144,7 +145,7 @@ def test_another_process_may_complete_it_at_any_moment(
     get_or_create(place, {"a": 1}, lambda f: (f / "text").write_text("true"), read)
     place.rename(draft)
     (draft / UNFINISHED).mkdir()
-    runs.write_json(draft / UNFINISHED / "inputs.json", {"a": 1})
+    write_json(draft / UNFINISHED / "inputs.json", {"a": 1})
 
     def after(look: Callable[..., Any], moment: int) -> Callable[..., Any]:
         def hooked(*given: Any, **more: Any) -> Any:
@@ -157,11 +158,11 @@ def test_another_process_may_complete_it_at_any_moment(
     for name in ("exists", "read_text", "iterdir"):
         monkeypatch.setattr(Path, name, after(getattr(Path, name), moment))
     # at the latest while one waits for its lock
-    monkeypatch.setattr(runs, "locked", after(lambda *_: nullcontext(), 0))
+    monkeypatch.setattr(artifacts, "locked", after(lambda *_: nullcontext(), 0))
     if asked == 1:
         assert get_or_create(place, {"a": 1}, lambda _: pytest.fail("made again"), read) == "true"
     else:
-        with pytest.raises(UsageError, match="with other settings"):
+        with pytest.raises(UsageError, match="with different settings"):
             get_or_create(place, {"a": 2}, lambda _: pytest.fail("made again"), read)
 
 

@@ -22,7 +22,7 @@ def losses(
 ) -> Mapping[str, Tensor]:
     """Of one batch of the streams that the objective reads."""
     augment = Augmentation()
-    size = model.viewing.size
+    size = model.inference.size
     text = PromptEmbeddings(model, labeled, str, run)
     target_text = PromptEmbeddings(model, unlabeled, str, run)
     streams: dict[str, Any] = {

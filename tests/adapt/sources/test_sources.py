@@ -10,6 +10,7 @@ import pytest
 from adapt.sources import sources
 from adapt.training_data import CaptionedImages
 from tadp_da.run import Run
+from tadp_da.tasks import tasks
 from tadp_da.types import Labeled
 
 
@@ -23,7 +24,8 @@ def test_a_style_is_a_function_of_its_arguments_and_changes_nothing_in_place(
     for target in [unlabeled.images] if style.reads_target else [unlabeled.images, None]:
         style.setup(model, labeled.images, target, quiet)
         image = np.array(example.image)
-        label = model.head.annotation(example.target, image.shape[:2], where=example.key)
+        size = image.shape[0], image.shape[1]
+        label = tasks[model.head.task].label(example.target, size, model.head.labels, where=example.key)
         before = image.copy()
         shown, kept = style(example.key, image, label, target, np.random.default_rng(3))
         again, _ = style(example.key, image, label, target, np.random.default_rng(3))

@@ -77,7 +77,8 @@ def test_parameters_are_those_of_the_model_itself(recipe: Make, planner: Planner
 
 def test_bytes_kept_for_backward_are_those_of_a_real_pass(recipe: Make, backbone: Any) -> None:
     chosen, size = recipe(), (64, 64)
-    head = heads[chosen.head.name](backbone.spec, counting.label_space(chosen), **chosen.head.settings)
+    kind = heads[chosen.head.name]
+    head = kind(backbone.spec, counting.label_space(chosen), kind.Settings(**chosen.head.settings))
     networks = counting.Networks(backbone, head)
     networks.train(chosen)
     latents, text = networks.latents(size, 2), networks.text(2)
@@ -111,7 +112,8 @@ def test_operations_grow_with_the_batch_and_with_what_moves(
 
 def test_counted_operations_are_those_of_a_real_step(recipe: Make, backbone: Any) -> None:
     chosen = recipe()
-    head = heads[chosen.head.name](backbone.spec, counting.label_space(chosen), **chosen.head.settings)
+    kind = heads[chosen.head.name]
+    head = kind(backbone.spec, counting.label_space(chosen), kind.Settings(**chosen.head.settings))
     found = []
     for networks in (counting.Networks(backbone, head), counting.build(chosen)):
         networks.train(chosen)

@@ -58,7 +58,7 @@ def test_the_whole_figure_on_own_folders(
     assert command(*words) == 0
     table = json.loads((out / "tables/own/table.json").read_text())
     assert [row["name"] for row in table["rows"]] == rows.split(",")
-    assert all(set(row["target"]["values"]) == {"1"} for row in table["rows"])
+    assert all(set(row["primary"]["values"]) == {"1"} for row in table["rows"])
     assert (out / "tables/own/scores.png").stat().st_size > 1000
     assert (out / "tables/own/panels.png").stat().st_size > 1000
     overlays = sorted((out / "predictions/dreambooth").glob("*.png"))
@@ -114,7 +114,7 @@ def test_stage_by_stage(command: Command, toys: Path, tiny_pipeline: Path, tmp_p
     score = tmp_path / "score"
     test = ["evaluate", model, toys / "test/images", toys / "test/masks", "--out", score]
     assert command(*test, "--captioner", toys / "blip2", *common) == 0
-    assert json.loads((score / "report.json").read_text())["target"]["images"] == 4
+    assert json.loads((score / "report.json").read_text())["evaluations"]["test"]["images"] == 4
     seen = tmp_path / "seen"
     predict = ["predict", model, night, "--out", seen, "--captions", captions, "--attention", "photo,nowhere"]
     assert command(*predict, *common) == 0

@@ -130,15 +130,15 @@ def test_it_survives_saving_learning_and_low_rank_layers(model, tmp_path):
     ("name", "alias"), [("v2-1_768", "sd-2.1"), ("v2-1_512", "sd-2.1-base"), ("v2", None)]
 )
 def test_a_single_file_of_version_2_is_told_by_its_name(model, tmp_path, name, alias):
-    from tadp_da.backbones.sd.single_file import _alias, _shapes
+    from tadp_da.backbones.sd.single_file import alias as alias_of
     from tadp_da.errors import ArtifactError
 
     file = write_original(model, tmp_path / f"{name}.safetensors", openclip=True)
     if alias:
-        assert _alias(file, _shapes(file)) == alias
+        assert alias_of(file) == alias
     else:
         with pytest.raises(ArtifactError, match="text of width 1024") as caught:
-            _alias(file, _shapes(file))
+            alias_of(file)
         assert "the file's own name will do" in caught.value.fix
 
 

@@ -108,3 +108,8 @@ class Canvas:
         quarters = np.stack([code[::2, ::2], code[::2, 1::2], code[1::2, ::2], code[1::2, 1::2]])
         part = np.where(quarters >> 8 == ident, quarters & 255, 0).max(0).astype(np.uint8)
         return rgb, ident, part
+
+
+def blend_point(p: tuple[float, float], q: tuple[float, float], t: float) -> tuple[float, float]:
+    """The point a fraction ``t`` of the way from ``p`` to ``q``."""
+    return p[0] + (q[0] - p[0]) * t, p[1] + (q[1] - p[1]) * t

@@ -16,6 +16,7 @@ from tadp_da.mini._canvas import (
     PART_WINDOW,
     Canvas,
     blend,
+    blend_point,
     shade,
 )  # fmt: skip
 from tadp_da.mini._layout import RGB, Actor, Building, Camera, ScenePlan
@@ -206,11 +207,6 @@ def draw_car(c: Canvas, plan: ScenePlan, a: Actor) -> None:
     c.poly([pane[3], blend_point(pane[3], pane[2], 0.45), blend_point(pane[0], pane[1], 0.2), pane[0]],
            (96, 120, 144), PART_GLASS)  # fmt: skip
     _car_end(c, cam, a, belt, half)
-
-
-def blend_point(p: tuple[float, float], q: tuple[float, float], t: float) -> tuple[float, float]:
-    """The point a fraction ``t`` of the way from ``p`` to ``q``."""
-    return p[0] + (q[0] - p[0]) * t, p[1] + (q[1] - p[1]) * t
 
 
 def _car_end(c: Canvas, cam: Camera, a: Actor, belt: float, half: float) -> None:

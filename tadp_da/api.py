@@ -51,7 +51,7 @@ class DataOptions(TypedDict, total=False):
 
     classes: Sequence[str]
     legend: AnyPath | None
-    ignore_index: int
+    ignore_index: int | None
     split: str
     data: AnyPath
 
@@ -82,7 +82,7 @@ def _data(
         labels=Path(labels) if labels else None,
         classes=tuple(options.get("classes") or ()),
         legend=Path(options["legend"]) if options.get("legend") else None,
-        ignore=options.get("ignore_index", 255),
+        ignore=255 if options.get("ignore_index") is None else options["ignore_index"],
         test=split == "test",
         **facts,
     )
@@ -251,7 +251,8 @@ def evaluate(
     loaded = PerceptionModel.load(Path(model), device=run.torch_device)
     if not options.get("classes") and not options.get("legend"):
         options["classes"] = loaded.labels.classes
-        options.setdefault("ignore_index", loaded.labels.ignore)
+        if options.get("ignore_index") is None:
+            options["ignore_index"] = loaded.labels.ignore
     data, split = _data(images, labels, "test", run, options)
     return Scoring(
         model=loaded,

@@ -56,7 +56,7 @@ def run(
     source_boxes: Boxes = None,
     classes: Annotated[str, typer.Option(help="Class names in the order of their ids: sky,road,car.")] = "",
     legend: Legend = None,
-    ignore_index: IgnoreIndex = 255,
+    ignore_index: IgnoreIndex = None,
     target_test_images: Annotated[
         Path | None, typer.Option(help="Target test images, not among the above.")
     ] = None,

@@ -58,7 +58,7 @@ def data_check(
     labels: Labels = None,
     classes: Classes = "",
     legend: Legend = None,
-    ignore_index: IgnoreIndex = 255,
+    ignore_index: IgnoreIndex = None,
     split: Annotated[list[str] | None, typer.Option(help="Only this split. Repeatable.")] = None,
     data: Data = Path("data"),
     partial: Annotated[bool, typer.Option(help="A part of the data set is enough.")] = False,
@@ -75,7 +75,12 @@ def data_check(
     from tadp_da.domains.checks.validate import check_data
 
     source, _ = find(
-        images, data, labels=labels, classes=names_of(classes), legend=legend, ignore=ignore_index
+        images,
+        data,
+        labels=labels,
+        classes=names_of(classes),
+        legend=legend,
+        ignore=255 if ignore_index is None else ignore_index,
     )
     report = check_data(
         source.domain,

@@ -47,7 +47,12 @@ Legend = Annotated[
     Path | None, typer.Option(help="YAML file: what values or colours of the masks mean, 7: road.")
 ]
 IgnoreIndex = Annotated[
-    int, typer.Option("--ignore-index", help="Mask value that counts neither in training nor in scores.")
+    int | None,
+    typer.Option(
+        "--ignore-index",
+        help="Mask value that counts neither in training nor in scores.",
+        show_default="255, or what the model was trained with",
+    ),
 ]
 Split = Annotated[
     str, typer.Option(help="Split of a registered data set.", show_default="what suits the command")

@@ -21,7 +21,7 @@ def test_the_demo_fills_its_table_and_says_where_everything_is(tmp_path: Path) -
         Run(folder=tmp_path / "demo", device="cpu"), tmp_path / "data", Console(file=text, width=160)
     )
     table = json.loads((folder / "table.json").read_text())
-    scores = {row["name"]: row["target"]["mean"] for row in table["rows"]}
+    scores = {row["name"]: row["primary"]["mean"] for row in table["rows"]}
     assert set(scores) == {"null", "dreambooth"}
     # 8 classes: a network that learned nothing stays near the 4 % of calling everything road
     assert min(scores.values()) > 20

@@ -228,3 +228,30 @@ def test_listing_recipes_loads_no_networks() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_model_is_scored_with_the_ignored_value_that_it_was_trained_with(
+    command: Command, tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    captions = tmp_path / "captions.json"
+    captions.write_text(json.dumps({"a.png": "a street", "b.png": "a street"}))
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        for folder, values in (
+            ("i", rng.integers(0, 256, (*SIZE, 3), np.uint8)),
+            ("m", np.where(rng.random(SIZE) < 0.2, 7, rng.integers(0, 3, SIZE)).astype(np.uint8)),
+        ):
+            path = tmp_path / folder / f"{name}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(values).save(path)
+    data = [tmp_path / "i", tmp_path / "m", "--captions", captions, "--device", "cpu"]
+    train = ["adapt", *data, "--classes", "a,b,c", "--model", tiny_pipeline, "--preset", "mini"]
+    quick = ["--set", "adapt.steps=1", "--set", "adapt.batch=1", "--set", "inference.long=64"]
+    assert command(*train, *quick, "--out", tmp_path / "refused") == 3, "7 is not a class"
+    assert command(*train, *quick, "--out", tmp_path / "model", "--ignore-index", "7") == 0
+    score = ["evaluate", tmp_path / "model", *data, "--allow-overlap", "--out", tmp_path / "score"]
+    assert command(*score) == 0
+    assert (
+        json.loads((tmp_path / "score/report.json").read_text())["evaluations"]["test"]["labels"]["ignore"]
+        == 7
+    )

@@ -123,7 +123,7 @@ def test_the_report_is_that_of_one_process_to_the_last_digit(
     crew.score(tmp_path, crew.pictures(tmp_path / "images"))
     one, other = (json.loads((place / "scored/report.json").read_text()) for place in (tmp_path, shared))
     assert one == other
-    assert other["target"]["images"] == crew.IMAGES
+    assert other["evaluations"]["target"]["images"] == crew.IMAGES
     names = [sorted(p.name for p in (place / "scored/target").iterdir()) for place in (tmp_path, shared)]
     assert names[0] == names[1] != []
 

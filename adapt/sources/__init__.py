@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +28,7 @@ A member derives from :class:`Source`:
 """
 
 
-class Source:
+class Source(ABC):
     """Base class of source styles.
 
     Attributes:
@@ -38,9 +39,12 @@ class Source:
     identity: bool = False
     reads_target: bool = False
 
-    def setup(self, model: PerceptionModel, images: Unlabeled, target: Unlabeled | None, run: Run) -> None:
+    def setup(  # noqa: B027 - an optional hook
+        self, model: PerceptionModel, images: Unlabeled, target: Unlabeled | None, run: Run
+    ) -> None:
         """Called once before training: statistics of the target, or images made ahead, are prepared here."""
 
+    @abstractmethod
     def __call__(
         self, key: str, image: np.ndarray, label: Any, target: Unlabeled | None, rng: np.random.Generator
     ) -> tuple[np.ndarray, Any]:
@@ -56,7 +60,6 @@ class Source:
         Returns:
             Image and label to learn from instead.
         """
-        raise NotImplementedError
 
 
 __all__ = ["Source", "sources"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ Generators = Mapping[str, Sequence[torch.Generator]]
 """By stream, one CPU generator per sample of the micro-batch: a function of (seed, stream, step, position)."""
 
 
-class Objective:
+class Objective(ABC):
     """Base class of losses over batches of one or several streams; what a member does not need has a default.
 
     Attributes:
@@ -27,10 +28,11 @@ class Objective:
 
     streams: frozenset[str] = frozenset({"source"})
 
-    def setup(self, model: Any, run: Run) -> None:
+    def setup(self, model: Any, run: Run) -> None:  # noqa: B027 - an optional hook
         """Called once before the first step, with the model whole and on the run's device: an EMA teacher starts as a
         copy of it. State that is restored from a checkpoint is loaded after this."""
 
+    @abstractmethod
     def __call__(
         self, model: Any, batches: Mapping[str, Any], step: int, generators: Generators
     ) -> Mapping[str, Tensor]:
@@ -45,9 +47,8 @@ class Objective:
             step: counts from 0.
             generators: the only source of randomness.
         """
-        raise NotImplementedError
 
-    def after_step(self, model: Any, step: int) -> None:
+    def after_step(self, model: Any, step: int) -> None:  # noqa: B027 - an optional hook
         """Called after the optimizer's step ``step``, counted from 0, and before its checkpoint. Parameters may be
         sharded: read them through :func:`tadp_da.distributed.sharding.whole`, in every process."""
 

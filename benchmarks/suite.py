@@ -20,11 +20,13 @@ from benchmarks.reports.tables import Written
 from benchmarks.results import Report
 from benchmarks.workers import run_parallel
 from tadp_da.backbones import portable_settings
+from tadp_da.datasets import resolve
 from tadp_da.errors import DataError, UsageError
 from tadp_da.prediction import predict_overlays
 from tadp_da.run import Run
 from tadp_da.storage.artifacts import NON_SEMANTIC_FIELDS
 from tadp_da.storage.files import write_json
+from tadp_da.types import Unlabeled
 
 Reports = Mapping[str, Mapping[int, Report]]
 Note = Mapping[str, Any]
@@ -247,12 +249,20 @@ def publish(
     return comparison, tables.write(comparison, reports, folder)
 
 
+def shown_images(recipe: Recipe, run: Run) -> Unlabeled:
+    """The unlabelled target images that predictions are shown on, looked at once. Rows that learn nothing from them do
+    not look at them: called before the training, this finds what is wrong with them while nothing is spent yet."""
+    if recipe.target is None:
+        raise UsageError("the recipe has no target to predict", fix="name one")
+    return resolve(recipe.target, Path(), recipe.limit).checked(["unlabeled"], run).images("unlabeled")
+
+
 def show_predictions(table: Benchmark, seed: int, run: Run, most: int = SHOWN) -> Path:
     """Overlays of every row on the first unlabelled target images, for targets that have no labels to score by."""
     for name, recipe in table.rows.items():
         experiment = Experiment(recipe, run.with_seed(seed), Path())
         model = experiment.adaptation(experiment.personalization()())()
-        images = experiment.target.images("unlabeled")[:most]
+        images = shown_images(recipe, run)[:most]
         folder = run.folder / "predictions" / name
         shutil.rmtree(folder, ignore_errors=True)  # of other images, perhaps
         captions = experiment.captions(images, "unlabeled", run)

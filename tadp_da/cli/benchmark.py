@@ -115,13 +115,14 @@ def _run_own(
     jobs: int,
 ) -> None:
     from benchmarks.recipe import custom_benchmark, preset_for
-    from benchmarks.suite import SHOWN, run_suite, show_predictions
+    from benchmarks.suite import SHOWN, run_suite, show_predictions, shown_images
 
     if source["masks"] is None and source["boxes"] is None:
         raise UsageError("the source has no labels", fix="give --source-masks FOLDER, or --source-boxes PATH")
     task = "segmentation" if source["boxes"] is None else "detection"
     options["preset"] = options["preset"] or preset_for(options["model"], task)
     table = custom_benchmark(source=source, target=target, sets=sets, **options)
+    shown_images(next(iter(table.rows.values())), run)
     reports = run_suite(table, seeds, run, Path("data"), jobs)
     if target.get("test_images") is not None:
         _publish(table.name, reports, run.folder)

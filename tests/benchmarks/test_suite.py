@@ -179,6 +179,16 @@ def words(folders: Path, *, rows: str) -> list[object]:
     ]  # fmt: skip
 
 
+def test_bad_target_images_are_found_before_any_row_is_trained(
+    folders: Path, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where no row learns from them: predictions are shown on them at the end."""
+    (folders / "night/b.png").write_bytes(b"not an image")
+    assert command(*words(folders, rows="null")) == 3
+    assert "night/b.png" in capsys.readouterr().err
+    assert not list((folders / "run").glob("report-*")), "nothing was run"
+
+
 def test_without_null_the_first_row_is_what_others_are_compared_with(
     folders: Path,
     command: Callable[..., int],

@@ -1,9 +1,10 @@
-"""Images: decoding, resizing and normalising, one function each, used by all stages."""
+"""Images: their names, decoding, resizing and normalising, one function each, used by all stages."""
 
 from __future__ import annotations
 
 import os
 import struct
+import unicodedata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +21,27 @@ if TYPE_CHECKING:
 MOST_PIXELS = 80_000_000
 """Pixels that an image may have unless ``TADP_MAX_PIXELS`` says otherwise; just below Pillow's own limit."""
 
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
+)  # fmt: skip
+"""Suffixes of image files, in either case."""
+
+OUTPUT = ".tadp-da"
+"""A file that marks a folder of images which this project wrote: it is not read when a folder above it is listed."""
 
 _DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+def name_key(name: str) -> str:
+    """The form in which names of files are compared: Macs may store ``é`` as two characters, others as one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def output_folder(folder: Path) -> Path:
+    """Create a folder that images are written to, and mark it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / OUTPUT).touch()
+    return folder
 
 
 def most_pixels() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,15 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> str:
-    """The text of a YAML file.
+    """The text of a file in UTF-8, or in UTF-16 with a byte order mark.
 
     Raises:
-        UsageError: if it cannot be read or is not UTF-8.
+        UsageError: if it cannot be read or is in another encoding.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
+        wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return content.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(
             f"the file is not UTF-8 (byte {error.start})",

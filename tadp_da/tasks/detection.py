@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from tadp_da.errors import DataError
 from tadp_da.storage.files import write_json
 from tadp_da.tasks import SharedClasses, Size, View, tasks
-from tadp_da.tasks.labels.boxes import BoxLabel
+from tadp_da.tasks.labels.boxes import BoxLabel, check_detections
 from tadp_da.tasks.labels.classes import shared_classes
 from tadp_da.tasks.metrics.average_precision import AveragePrecision
 from tadp_da.types import Boxes, Detections, LabelSpace
@@ -103,7 +103,7 @@ class Detection:
         """The same detections."""
         try:
             rows = json.loads(path.read_text(encoding="utf-8"))
-            return Detections(
+            found = Detections(
                 np.array([row["xyxy"] for row in rows], np.float32).reshape(-1, 4),
                 np.array([labels.classes.index(row["class"]) for row in rows], np.int64),
                 np.array([row["score"] for row in rows], np.float32),
@@ -112,6 +112,8 @@ class Detection:
             raise DataError(
                 f"not a file of detections: {error!r}", where=path, fix="predict the image again"
             ) from None
+        check_detections(found, len(labels.classes), where=path)
+        return found
 
 
 def _renumbered(label: Boxes, table: NDArray[np.uint8], shared: Mapping[int, int]) -> Boxes:

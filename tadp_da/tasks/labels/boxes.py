@@ -12,7 +12,7 @@ from torch import Tensor
 from tadp_da.errors import DataError
 from tadp_da.images import geometry
 from tadp_da.tasks.labels.label import Label, Size
-from tadp_da.types import Boxes, LabelSpace
+from tadp_da.types import Boxes, Detections, LabelSpace
 
 SMALLEST = 1.0
 """Pixels of the shorter side below which nothing can be learned from a box at its working size."""
@@ -99,4 +99,25 @@ def check_boxes(target: Any, labels: LabelSpace, *, where: object, size: Size | 
             f"class id {int(target.labels[~known][0])} is not a class: expected 0 to {len(labels.classes) - 1}",
             where=where,
             fix="map the ids to the label space, or list every class",
+        )
+
+
+def check_detections(found: Detections, classes: int, *, where: object) -> None:
+    """Refuse detections whose boxes or scores are not finite, whose corners are swapped, or whose ids are not below
+    ``classes``: one infinite box or score that is not a number changes an average precision.
+
+    Raises:
+        DataError: naming the first such detection, and the fix.
+    """
+    valid = np.isfinite(found.xyxy).all(axis=1) & np.isfinite(found.scores)
+    valid &= (found.xyxy[:, 2:] >= found.xyxy[:, :2]).all(axis=1)
+    valid &= (found.labels >= 0) & (found.labels < classes)
+    if not valid.all():
+        box, score, label = (x[~valid][0].tolist() for x in (found.xyxy, found.scores, found.labels))
+        raise DataError(
+            f"a detection has the box {box} (left, top, right, bottom), the score {score} and the class id {label}: "
+            f"expected finite numbers, ordered corners and an id below {classes}",
+            where=where,
+            fix="predict the image again; a model that gives such numbers has diverged: train it with a lower learning "
+            "rate",
         )

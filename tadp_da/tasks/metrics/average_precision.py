@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from tadp_da.errors import DataError
 from tadp_da.tasks import Measure
-from tadp_da.tasks.labels.boxes import check_boxes
+from tadp_da.tasks.labels.boxes import check_boxes, check_detections
 from tadp_da.tasks.labels.classes import predicted_ids
 from tadp_da.tasks.metrics.voc_ap import THRESHOLDS, Matches, match
 from tadp_da.types import Boxes, Detections, LabelSpace
@@ -47,9 +46,9 @@ class AveragePrecision:
         """Count one image.
 
         Raises:
-            DataError: when a box of the label is empty or its id is not a class.
+            DataError: when a box of the label is empty or its id is not a class, or a detection is not finite.
         """
-        check_boxes(truth, self.labels, where=f"image {len(self._truths)} of this metric")
+        check_boxes(truth, self.labels, where=self._image)
         self._detections.append(self._translated(prediction))
         self._truths.append(truth)
 
@@ -89,8 +88,13 @@ class AveragePrecision:
         missing = self.coco and importlib.util.find_spec("faster_coco_eval") is None
         return (NO_COCO,) if missing else ()
 
+    @property
+    def _image(self) -> str:
+        return f"image {len(self._truths)} of this metric"
+
     def _translated(self, prediction: Detections) -> Detections:
         """Detections of the labels' classes, under the labels' ids."""
+        check_detections(prediction, len(self._ids), where=self._image)
         ids = self._ids[prediction.labels]
         kept = ids >= 0
         return Detections(prediction.xyxy[kept], ids[kept], prediction.scores[kept])
@@ -108,28 +112,24 @@ class AveragePrecision:
         import torch
         from torchmetrics.detection import MeanAveragePrecision
 
-        with warnings.catch_warnings():
-            # it warns of more than 100 detections, which COCO's rules cut off
-            warnings.simplefilter("ignore")
-            metric = MeanAveragePrecision(backend="faster_coco_eval", class_metrics=True)
-            for found, truth in zip(self._detections, self._truths, strict=True):
-                metric.update(
-                    [
-                        {
-                            "boxes": torch.from_numpy(found.xyxy),
-                            "labels": torch.from_numpy(found.labels),
-                            "scores": torch.from_numpy(found.scores),
-                        }
-                    ],
-                    [
-                        {
-                            "boxes": torch.from_numpy(truth.xyxy),
-                            "labels": torch.from_numpy(truth.labels),
-                            "iscrowd": torch.from_numpy(truth.difficult.astype(np.int64)),
-                        }
-                    ],
-                )
-            values = metric.compute()
+        # the defaults of torchmetrics are float32, where 0.6 is 0.60000002: an overlap of 0.6 would be a miss
+        metric = MeanAveragePrecision(
+            iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
+            rec_thresholds=np.linspace(0, 1, 101).tolist(),
+            backend="faster_coco_eval",
+        )
+        metric.warn_on_many_detections = False  # COCO's rules cut off all beyond 100
+        for found, truth in zip(self._detections, self._truths, strict=True):
+            prediction = {"boxes": found.xyxy.astype(float), "labels": found.labels, "scores": found.scores}
+            label = {
+                "boxes": truth.xyxy.astype(float),
+                "labels": truth.labels,
+                "iscrowd": truth.difficult * 1,
+            }
+            metric.update(
+                *([{name: torch.from_numpy(x) for name, x in one.items()}] for one in (prediction, label))
+            )
+        values = metric.compute()
         return _absent(values["map_50"]), _absent(values["map"])
 
 

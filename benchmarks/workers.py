@@ -1,4 +1,4 @@
-"""Work on independent tasks in several processes: a GPU each where there are several, else a share of the cores."""
+"""Independent tasks in several processes: each with a GPU of its own, or a share of the cores."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -13,31 +14,30 @@ from typing import Any, TypeVar
 
 from tadp_da.errors import EnvironmentSetupError, InterruptedRunError, TadpError
 from tadp_da.run import Run
-from tadp_da.training.signals import Stop, attended
+from tadp_da.training.signals import Stop, attended, end_with_parent
 
 T = TypeVar("T")
-Told = tuple[type[TadpError], str, str | None, str] | str | None
 
 
 def run_parallel(
     work: Callable[[T, Run], str], tasks: Sequence[T], run: Run, jobs: int, title: str = "tasks"
 ) -> None:
-    """Call ``work(task, run)`` for every task, each in one of ``jobs`` processes; each takes the next when it is free.
+    """Call ``work(task, run)`` for every task, in ``jobs`` processes.
 
-    When one fails the others are told to stop, which saves what they have begun.
+    When one fails, or this process is signalled or killed, the others stop as after a signal: they save their step.
 
     Args:
-        work: a function of a module; what it returns is shown beside the progress bar.
+        work: a function of a module; its result is shown beside the progress bar.
         tasks: can be pickled.
         run: with device ``auto`` and several GPUs, process i gets GPU i.
-        jobs: processes.
+        jobs: number of processes.
         title: of the progress bar.
 
     Raises:
-        TadpError: what a process raised first.
-        EnvironmentSetupError: when a process died, most often of too little memory.
+        TadpError: the first that a process raised.
+        EnvironmentSetupError: when a process died, most often for lack of memory.
     """
-    context = get_context("spawn")  # a fork would take torch's threads and CUDA's state along, broken
+    context = get_context("spawn")  # a fork would break torch's threads and CUDA
     waiting = iter(tasks)
     ends: dict[Connection, Any] = {}
     for number in range(min(jobs, len(tasks))):
@@ -53,7 +53,7 @@ def run_parallel(
             while busy:
                 for end in wait(list(busy)):
                     assert isinstance(end, Connection)
-                    if (done := _told(end, ends[end])) is not None:
+                    if (done := _receive(end, ends[end])) is not None:
                         advance(done)
                     task = next(waiting, None)
                     end.send(task)
@@ -66,25 +66,25 @@ def run_parallel(
             process.join()
 
 
-def _told(end: Connection, process: Any) -> str | None:
-    """What a process has done; None if it only asks for its first task."""
+def _receive(end: Connection, process: Any) -> str | None:
+    """The result of a process's task; None if it asks for its first task."""
     try:
-        told: Told = end.recv()
+        message: TadpError | str | None = end.recv()
     except EOFError:
         process.join()
         raise EnvironmentSetupError(
             f"a worker process died without reporting an error (exit code {process.exitcode})",
             fix="look for lack of memory (-9: the system killed it), and take fewer --jobs",
         ) from None
-    if isinstance(told, tuple):
-        kind, what, where, fix = told
-        raise kind(what, where=where, fix=fix)
-    return told
+    if isinstance(message, TadpError):
+        raise message
+    return message
 
 
 def _worker(end: Connection, run: Run, number: int, jobs: int) -> None:
     import torch
 
+    end_with_parent()
     # it warns on import of a kernel that nothing here uses; what imports it comes with the work
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     work: Callable[[Any, Run], str] = end.recv()
@@ -96,8 +96,9 @@ def _worker(end: Connection, run: Run, number: int, jobs: int) -> None:
             while (task := end.recv()) is not None:
                 end.send(work(task, run))
     except TadpError as error:
-        end.send((type(error), error.what, error.where, error.fix))
-    except (Stop, EOFError):  # a signal, or the parent is gone
+        with suppress(BrokenPipeError):
+            end.send(error)
+    except (Stop, EOFError, BrokenPipeError):  # a signal, or the parent is gone
         sys.exit(InterruptedRunError.exit_code)
 
 

@@ -1,15 +1,14 @@
-"""Several processes at one piece of work: who each is, what they tell each other, and how a command starts them.
+"""Several processes that share one command: rank and device of each, exchange of objects, and how they are started.
 
     tadp-da adapt ... --processes 2        # or: torchrun --nproc-per-node 2 -m tadp_da.cli adapt ...
 
-All run the same program on the same arguments and meet in the same order: at every gradient, and wherever one must
-know what another did. The first is the main one: it alone writes what lasts.
+All run the same program with the same arguments and synchronize at every gradient and at every call of
+:func:`all_gather_object`. The main process is the one of rank 0: it alone writes results.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -18,39 +17,41 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tadp_da.errors import EnvironmentSetupError, InterruptedRunError, TadpError, UsageError
+from tadp_da.training.signals import end_with_parent, handling
 
 if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
-_PATIENCE = timedelta(days=30)  # one may wait for another's lock; a process that died is noticed at once
+_TIMEOUT = timedelta(days=30)  # one may wait for another's lock; a process that died is noticed at once
+_LAUNCHER = "TADP_DA_LAUNCHER"  # the environment variable with the launcher's process id
 
 
 def rank() -> int:
-    """The number of this process, from 0, as launchers tell it."""
+    """The number of this process, from 0, as set by the launcher."""
     return int(os.environ.get("RANK", "0")) if count() > 1 else 0
 
 
 def count() -> int:
-    """How many processes work together; 1 where no launcher says otherwise."""
+    """The number of processes; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_main() -> bool:
-    """Whether this process writes what lasts."""
+    """Whether this process writes the results."""
     return rank() == 0
 
 
 def device_of(asked: str) -> torch.device:
-    """The device of a name, ``"auto"`` being the best there is; of several processes on GPUs each takes its own.
+    """The device of a name; ``"auto"`` takes CUDA, then MPS, then the CPU. Each of several processes gets its own GPU.
 
     Raises:
-        UsageError: when torch knows no such device.
-        EnvironmentSetupError: when this machine has none.
+        UsageError: when torch does not know the name.
+        EnvironmentSetupError: when this machine has no such device.
     """
     import torch
 
@@ -63,7 +64,7 @@ def device_of(asked: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"{asked!r} is no device", fix="choose auto, cpu, cuda, cuda:1 or mps") from None
+        raise UsageError(f"{asked!r} is not a device", fix="choose auto, cpu, cuda, cuda:1 or mps") from None
     if (device.index or 0) >= kinds.get(device.type, 1):
         raise EnvironmentSetupError(
             f"there is no device {asked!r} here",
@@ -73,13 +74,12 @@ def device_of(asked: str) -> torch.device:
 
 
 def local() -> int:
-    """The number of this process on its machine, which is that of its GPU."""
+    """The number of this process on its machine, and of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0")) if count() > 1 else 0
 
 
 def join(device: Any) -> None:
-    """Meet the other processes: over NCCL where the device is a GPU, over gloo where it is the CPU. Does nothing alone,
-    nor a second time."""
+    """Connect to the other processes, over NCCL on GPUs and gloo on CPUs, unless this has been done."""
     if count() > 1:
         from accelerate import PartialState
 
@@ -87,97 +87,92 @@ def join(device: Any) -> None:
 
 
 def all_gather_object(work: Callable[..., T], *args: Any) -> list[T]:
-    """What ``work(*args)`` gives in every process, by rank; every process must come here.
+    """Results of ``work(*args)`` by rank; every process must call this.
 
     Raises:
-        TadpError: the first one that it raised in any of them, in all of them.
+        TadpError: in all processes, the first that was raised in any of them.
     """
     if count() == 1:
         return [work(*args)]
-    told: Any
+    from torch import distributed
+
+    own: Any
     try:
-        told = True, work(*args)
+        own = True, work(*args)
     except TadpError as error:
-        told = False, (type(error), error.what, error.where, error.fix)
-    answers = _told_by_all(told)
-    for fine, answer in answers:
-        if not fine:
-            kind, what, where, fix = answer
-            raise kind(what, where=where, fix=fix)
-    return [answer for _, answer in answers]
+        own = False, error
+    results: list[Any] = [None] * count()
+    distributed.all_gather_object(results, own, group=_object_group())
+    for succeeded, result in results:
+        if not succeeded:
+            raise result
+    return [result for _, result in results]
 
 
 def broadcast(work: Callable[..., T], *args: Any) -> T:
-    """What ``work(*args)`` gives in the main process, which alone does it; every process must come here.
+    """Result of ``work(*args)``, called in the main process only; every process must call this.
 
     Raises:
-        TadpError: what it raised there, in all of them.
+        TadpError: in all processes, what it raised there.
     """
     if count() == 1:
         return work(*args)
-    answer: Any = all_gather_object(work, *args)[0] if is_main() else all_gather_object(lambda: None)[0]
-    return answer
+    result: Any = all_gather_object(work, *args)[0] if is_main() else all_gather_object(lambda: None)[0]
+    return result
 
 
 def wait() -> None:
-    """Go on when every process has come here."""
+    """Return once every process has called this."""
     all_gather_object(lambda: None)
 
 
-def _told_by_all(told: Any) -> list[Any]:
-    from torch import distributed
-
-    answers: list[Any] = [None] * count()
-    distributed.all_gather_object(answers, told, group=_words())
-    return answers
-
-
 @cache
-def _words() -> Any:
-    """The group for words; that for gradients may be of GPUs, and loses its patience in minutes."""
+def _object_group() -> Any:
+    """The group for objects; that for gradients may be of GPUs, and times out after minutes."""
     import torch
     from torch import distributed
 
     join(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    return distributed.new_group(backend="gloo", timeout=_PATIENCE)
+    return distributed.new_group(backend="gloo", timeout=_TIMEOUT)
 
 
 def launch(command: Sequence[str], processes: int) -> int:
     """Run a command in several processes on this machine, and wait for all.
 
-    A signal is passed on to each, and they stop at the same step. When one fails, the others are told to stop. Only the
-    main one speaks; what another said is shown when that one failed and the main one does not know why.
+    Signals are passed on to each, and they stop at the same step. When one fails, the others are told to stop. Only the
+    main process writes to the terminal; stderr of another one is shown when that one failed first.
 
     Args:
         command: program and arguments.
         processes: how many.
 
     Returns:
-        Exit code: that of the first one that failed, else 75 when any was interrupted, else 0. One that was ended by
-        the first signal, before it could listen for any, was interrupted; one that was ended by the second saved
-        nothing, and the code is what a shell calls it: 128 and the signal's number.
+        Exit code: that of the first process that failed, else 75 when any was interrupted, else 0. A process that the
+        first signal ended before it could handle any was interrupted; one that the second signal ended has saved
+        nothing, and the code is 128 plus the signal's number, as in a shell.
 
     Raises:
-        EnvironmentSetupError: when one was ended from outside, most often for lack of memory.
+        EnvironmentSetupError: when another signal ended one, most often for lack of memory.
     """
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(processes)}
-    # torch takes every core in every process otherwise, and they stand in each other's way
+    shared[_LAUNCHER] = str(os.getpid())
+    # torch uses every core in every process otherwise
     cores = max(1, (os.cpu_count() or 1) // processes)
     shared["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(cores)
     started: list[subprocess.Popen[bytes]] = []
-    with _passing_on(started) as signals, tempfile.TemporaryFile() as words:
+    with _passing_on(started) as signals, tempfile.TemporaryFile() as errors:
         for number in range(processes):
             own = {"RANK": str(number), "LOCAL_RANK": str(number), "LOCAL_WORLD_SIZE": str(processes)}
-            quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": words} if number else {}
+            quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": errors} if number else {}
             started.append(subprocess.Popen([*command], env=os.environ | shared | own, **quiet))
-            for missed in list(signals):  # which came before this one was among those that hear of them
+            for missed in list(signals):  # those that arrived before this process was in the list
                 started[-1].send_signal(missed)
         first = _first_failure(started, signals)
         if first is None:
             return InterruptedRunError.exit_code if any(process.returncode for process in started) else 0
         if first is not started[0]:
-            words.seek(0)
-            sys.stderr.write(words.read().decode(errors="replace"))
+            errors.seek(0)
+            sys.stderr.write(errors.read().decode(errors="replace"))
     if -first.returncode in signals:
         return 128 - first.returncode
     if first.returncode < 0:
@@ -191,10 +186,10 @@ def launch(command: Sequence[str], processes: int) -> int:
 def _first_failure(
     started: Sequence[subprocess.Popen[bytes]], signals: Sequence[int]
 ) -> subprocess.Popen[bytes] | None:
-    """Wait for all; the process that failed first, and then the others were told to stop."""
+    """Wait for all; the process that failed first, after which the others were told to stop."""
 
     def failed(process: subprocess.Popen[bytes]) -> bool:
-        # one that was interrupted was so in step with the others, who need no second word
+        # all are interrupted together, and need no second signal
         fine = process.returncode in (None, 0, InterruptedRunError.exit_code)
         return not fine and list(signals) != [-process.returncode]
 
@@ -211,20 +206,16 @@ def _first_failure(
 
 @contextmanager
 def _passing_on(started: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
-    """Hand every signal to the processes, which know what to do about it; yields those that came."""
-    came: list[int] = []
+    """Pass every signal on to the processes; yields the list of those that arrived."""
+    arrived: list[int] = []
 
     def pass_on(number: int, _frame: Any) -> None:
-        came.append(number)
+        arrived.append(number)
         for process in started:
             process.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with handling(pass_on):
+        yield arrived
 
 
 def _free_port() -> int:
@@ -245,11 +236,19 @@ def without(arguments: Sequence[str], option: str) -> list[str]:
 
 
 def relaunch(processes: int) -> None:
-    """Run this very command in several processes instead, and end with their exit code; return at once in one of them,
-    or where one is enough."""
+    """Run this command in several processes instead and exit with their exit code; return at once in one of them, or
+    if ``processes`` is 1."""
+    if launcher := os.environ.pop(_LAUNCHER, None):
+        end_with_parent(partial(_wait_for, int(launcher)))
     if processes > 1 and count() == 1:
-        # -m alone runs what it finds in the current folder, among the data; so does this process if it was begun that
-        # way, and then the package itself may lie there
+        # -m alone also searches the current folder, which holds the user's data; it is searched only if this process
+        # was started that way, for then the package itself may be there
         safe = [] if sys.path[:1] in ([""], [os.getcwd()]) else ["-P"]
         command = [sys.executable, *safe, "-m", "tadp_da.cli", *without(sys.argv[1:], "--processes")]
         sys.exit(launch(command, processes))
+
+
+def _wait_for(parent: int) -> None:
+    """Return once the parent of this process is no longer the one with this id."""
+    while os.getppid() == parent:
+        time.sleep(0.5)

@@ -21,6 +21,7 @@ from tadp_da.mini.pretrain_loop import atomic
 from tadp_da.mini.styles import LOOKS, render
 from tadp_da.mini.word_tokens import words_of
 from tadp_da.mini.world import CLASSES, Scene, draw_scene, parse_counts
+from tadp_da.training.signals import end_with_parent
 
 PATCH = 8
 COUNTED = ("car", "person", "tree")
@@ -129,7 +130,8 @@ def draw_all(plan: DataPlan, work: Path, processes: int = 2) -> Path:
     with ExitStack() as stack:
         run: Callable[..., Iterable[None]] = map
         if processes > 1:
-            run = stack.enter_context(ProcessPoolExecutor(processes, mp_context=get_context("spawn"))).map
+            pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=end_with_parent)
+            run = stack.enter_context(pool).map
         for done, _ in enumerate(run(draw, starts), 1):
             print(f"data {min(done * CHUNK, plan.scenes)} of {plan.scenes} images", flush=True)
     return folder

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from tadp_da.errors import UsageError
-from tadp_da.training.signals import ignore
+from tadp_da.training.signals import data_worker
 
 
 class Dataset(Protocol):
@@ -123,7 +123,7 @@ class Stream:
             batch_sampler=sampler,
             collate_fn=dataset.collate,
             num_workers=workers,
-            worker_init_fn=ignore,
+            worker_init_fn=data_worker,
         )
         self._batches = iter(loader)
 

@@ -18,7 +18,6 @@ from PIL import Image
 
 from adapt.training_data import SourceDataset
 from benchmarks.evaluate import evaluate
-from tadp_da import cli
 from tadp_da.captions.captioner import Captioner, CaptionerSettings, caption_images
 from tadp_da.captions.files import CaptionFile
 from tadp_da.errors import InterruptedRunError, UsageError
@@ -51,20 +50,6 @@ def pictures(tmp_path: Path) -> Unlabeled:
 
 
 # -- signals
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_front_door_stops_at_once_where_nothing_is_held(
-    command: Callable[..., int],
-    monkeypatch: pytest.MonkeyPatch,
-    number: signal.Signals,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(cli, "app", lambda: (signal.raise_signal(number), pytest.fail("went on")))
-    before = signal.getsignal(number)
-    assert command() == 75
-    assert "Run the same command again" in capsys.readouterr().err
-    assert signal.getsignal(number) is before
 
 
 def test_a_signal_waits_where_it_is_held_and_is_not_forgotten() -> None:

@@ -70,13 +70,14 @@ def train(
     lr: float = 0.01,
     examples: Any = None,
     optimizer: Any = "adamw",
+    quiet: bool = True,
     **more: Any,
 ) -> list[Step]:
     """Six of the samples at a step, in two portions: ten are an epoch, so steps 5 and 10 end at the end of one."""
     line = line or Line()
     settings = LoopSettings(steps=steps, batch=3, accumulate=2, **({"checkpoint_every": 1} | more))
     groups = [{"params": list(line.layer.parameters()), "lr": lr, "weight_decay": 0.01}]
-    run = Run(folder=folder, seed=5, device="cpu", quiet=True)
+    run = Run(folder=folder, seed=5, device="cpu", quiet=quiet)
     taken = fit(
         line,
         groups,
@@ -147,11 +148,14 @@ def command(words: list[str], body: Callable[[], Any] | None = None) -> None:
     cli.main()
 
 
-def begin(target: Callable[..., Any], *arguments: Any) -> multiprocessing.process.BaseProcess:
-    """Start a function of this module in a process of its own, which need not import anything anew."""
+def begin(
+    target: Callable[..., Any], *arguments: Any, daemon: bool = True
+) -> multiprocessing.process.BaseProcess:
+    """Start a function of this module in a process of its own, which need not import anything anew; only one that is no
+    daemon may start others."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    process = context.Process(target=target, args=arguments, daemon=True)
+    process = context.Process(target=target, args=arguments, daemon=daemon)
     process.start()
     return process
 

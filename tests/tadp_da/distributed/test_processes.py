@@ -227,11 +227,12 @@ def test_the_first_failure_ends_all_and_gives_the_exit_code(capfd: pytest.Captur
     assert "memory" in failed.value.fix
 
 
-#: Arguments: a folder, and by rank how to answer a first signal: an exit code, or a word. The first process signals the
-#: launcher when both are ready.
+#: Arguments: a folder, a signal, and by rank how to answer it when it comes first: an exit code, or a word. The first
+#: process signals the launcher when both are ready.
 ANSWERING = """
 import os, pathlib, signal, sys, time
-place, rank, answer = pathlib.Path(sys.argv[1]), int(os.environ["RANK"]), sys.argv[2 + int(os.environ["RANK"])]
+rank = int(os.environ["RANK"])
+place, sent, answer = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3 + rank]
 def all_are(word):
     (place / f"{word}-{rank}").touch()
     while not ((place / f"{word}-0").exists() and (place / f"{word}-1").exists()):
@@ -247,37 +248,43 @@ def answered(number, frame):
         time.sleep(0.1)
         os.kill(os.getppid(), number)
 if answer != "deaf":
-    signal.signal(signal.SIGTERM, answered)
+    signal.signal(sent, answered)
 all_are("ready")
 if rank == 0:
-    os.kill(os.getppid(), signal.SIGTERM)
+    os.kill(os.getppid(), sent)
 time.sleep(60)
 """
 
 
+def answering(folder: Path, number: signal.Signals, *answers: object) -> list[str]:
+    return [sys.executable, "-c", ANSWERING, str(folder), str(int(number)), *map(str, answers)]
+
+
 @pytest.mark.parametrize(
-    ("answers", "code"),
+    ("answers", "number", "code"),
     [
-        ((75, 75), 75),
-        ((0, 75), 75),
-        ((0, 0), 0),
-        ((75, 3), 3),
-        ((4, 75), 4),
-        (("deaf", 75), 75),
-        (("deaf", "deaf"), 75),
-        ((75, 1), 1),
-        (("hurried", "hurried"), 128 + signal.SIGTERM),
+        ((75, 75), signal.SIGTERM, 75),
+        ((0, 75), signal.SIGUSR1, 75),
+        ((0, 0), signal.SIGTERM, 0),
+        ((75, 3), signal.SIGTERM, 3),
+        ((4, 75), signal.SIGHUP, 4),
+        (("deaf", 75), signal.SIGTERM, 75),
+        (("deaf", "deaf"), signal.SIGUSR1, 75),
+        ((75, 1), signal.SIGTERM, 1),
+        (("hurried", "hurried"), signal.SIGTERM, 128 + signal.SIGTERM),
     ],
 )
 def test_only_what_was_interrupted_is_told_as_such(
-    tmp_path: Path, answers: tuple[object, object], code: int
+    tmp_path: Path, answers: tuple[object, object], number: signal.Signals, code: int
 ) -> None:
-    assert launch([sys.executable, "-c", ANSWERING, str(tmp_path), *map(str, answers)], 2) == code
+    before = signal.signal(number, signal.SIG_DFL)  # nohup ignores SIGHUP
+    assert launch(answering(tmp_path, number, *answers), 2) == code
+    signal.signal(number, before)
 
 
 def test_one_that_the_system_killed_after_a_signal_was_not_interrupted(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentSetupError, match="process 1 of 2 was ended by signal 9"):
-        launch([sys.executable, "-c", ANSWERING, str(tmp_path), "75", "killed"], 2)
+        launch(answering(tmp_path, signal.SIGTERM, 75, "killed"), 2)
 
 
 def test_a_signal_between_two_starts_reaches_both(monkeypatch: pytest.MonkeyPatch) -> None:

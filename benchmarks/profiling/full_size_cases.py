@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,33 +10,27 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.profiling.measure import Cost, measure
+from tadp_da.backbones.sd.attention import FeatureHook, FeatureRecorder
 from tadp_da.backbones.sd.feature_layers import FeatureLayer, feature_layers
 from tadp_da.backbones.sd.shapes import SD_15
 from tadp_da.backbones.stable_diffusion import BackboneSettings, StableDiffusion
 from tadp_da.heads.semantic_fpn import SemanticFPN
 from tadp_da.types import FeaturePyramid, FeatureSpec, LabelSpace
 
-CLASSES = tuple(f"class {i}" for i in range(19))
-"""As many as Cityscapes has."""
+LABELS = LabelSpace("segmentation", tuple(f"class {i}" for i in range(19)))
+"""As many classes as Cityscapes has."""
 RANK = 16
-"""Of low-rank layers, as fine-tuning has it."""
+"""Of low-rank layers, as in fine-tuning."""
 TOKENS = 77
 Shape = Mapping[str, dict[str, Any]]
 _NARROW: Shape = {
     "unet": {
-        "block_out_channels": [32, 32, 64, 64],
-        "attention_head_dim": 4,
-        "cross_attention_dim": 32,
+        "block_out_channels": [32, 32, 64, 64], "attention_head_dim": 4, "cross_attention_dim": 32,
         "norm_num_groups": 8,
     },
     "vae": {"block_out_channels": [16, 16, 16, 16], "layers_per_block": 1, "norm_num_groups": 8},
-    "text_encoder": {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_attention_heads": 2,
-        "vocab_size": 1000,
-    },
-}
+    "text_encoder": {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "vocab_size": 1000},
+}  # fmt: skip
 TINY: Shape = {part: SD_15[part] | narrow for part, narrow in _NARROW.items()}
 """The same shape with next to no width: what the tests run."""
 
@@ -46,7 +40,7 @@ class Case:
     """One measurement.
 
     Attributes:
-        says: what it is, as the table shows it.
+        title: what it is, as the table shows it.
         way: ``"eager"`` is plain attention with all maps, as in the published code; ``"bare"`` the network alone, as
             diffusers calls it; ``"ours"`` this project.
         work: the network's forward pass on a latent; the model's from pixels to logits; or forward pass, loss and
@@ -56,7 +50,7 @@ class Case:
         recomputes: gradient checkpointing.
     """
 
-    says: str
+    title: str
     way: Literal["eager", "bare", "ours"]
     work: Literal["features", "logits", "step"] = "features"
     trains: Literal["full", "lora"] = "full"
@@ -65,19 +59,19 @@ class Case:
 
 
 CASES: Mapping[str, Case] = {
-    "eager": Case(says="eager attention, all maps", way="eager"),
-    "bare": Case(says="bare UNet call, no maps", way="bare"),
-    "ours": Case(says="ours: features and maps", way="ours"),
-    "bare-bf16": Case(says="bare UNet call, bf16 weights", way="bare", half=True),
-    "ours-bf16": Case(says="ours, bf16 weights", way="ours", half=True),
-    "logits": Case(says="ours, pixels to logits (VAE, UNet, FPN)", way="ours", work="logits"),
-    "logits-bf16": Case(says="the same, bf16 weights", way="ours", work="logits", half=True),
-    "step-eager": Case(says="training step, eager attention, all maps", way="eager", work="step"),
-    "step": Case(says="training step, ours", way="ours", work="step"),
-    "step-bf16": Case(says="training step, ours, bf16 autocast", way="ours", work="step", half=True),
-    "step-lora": Case(says="training step, ours, LoRA", way="ours", work="step", trains="lora"),
+    "eager": Case(title="eager attention, all maps", way="eager"),
+    "bare": Case(title="bare UNet call, no maps", way="bare"),
+    "ours": Case(title="ours: features and maps", way="ours"),
+    "bare-bf16": Case(title="bare UNet call, bf16 weights", way="bare", half=True),
+    "ours-bf16": Case(title="ours, bf16 weights", way="ours", half=True),
+    "logits": Case(title="ours, pixels to logits (VAE, UNet, FPN)", way="ours", work="logits"),
+    "logits-bf16": Case(title="the same, bf16 weights", way="ours", work="logits", half=True),
+    "step-eager": Case(title="training step, eager attention, all maps", way="eager", work="step"),
+    "step": Case(title="training step, ours", way="ours", work="step"),
+    "step-bf16": Case(title="training step, ours, bf16 autocast", way="ours", work="step", half=True),
+    "step-lora": Case(title="training step, ours, LoRA", way="ours", work="step", trains="lora"),
     "step-lora-checkpointing": Case(
-        says="training step, ours, LoRA and checkpointing", way="ours", work="step", trains="lora", recomputes=True
+        title="training step, ours, LoRA and checkpointing", way="ours", work="step", trains="lora", recomputes=True
     ),
 }  # fmt: skip
 
@@ -115,31 +109,22 @@ class Published(nn.Module):
         super().__init__()
         self.unet, self.levels = unet, levels
         self.maps: dict[str, Tensor] = {}
-        self.features: dict[int, Tensor] = {}
-        unet.set_attn_processor(
-            {
-                name: EveryMap(name.removesuffix(".processor"), cells // 4, self.maps)
-                for name in unet.attn_processors
-            }
-        )
+        self.recorder = FeatureRecorder()
+        names = {name: name.removesuffix(".processor") for name in unet.attn_processors}
+        unet.set_attn_processor({key: EveryMap(name, cells // 4, self.maps) for key, name in names.items()})
         for level in levels:
-            unet.get_submodule(level.feature).register_forward_hook(self._keeping(level.stride))
-
-    def _keeping(self, stride: int) -> Callable[..., None]:
-        def keep(module: nn.Module, arguments: Any, output: Any) -> None:
-            self.features[stride] = output if isinstance(output, Tensor) else output[0]
-
-        return keep
+            unet.get_submodule(level.feature).register_forward_hook(FeatureHook(level.stride, self.recorder))
 
     def forward(self, latents: Tensor, text: Tensor) -> FeaturePyramid:
         """The same pyramid as the backbone's."""
         self.maps.clear()
-        self.unet(latents, torch.ones(len(latents), device=latents.device), text, return_dict=False)
-        maps = {}
-        for level in (level for level in self.levels if level.maps):
-            mean = torch.stack([self.maps[name] for name in level.maps]).mean(0)
-            maps[level.stride] = mean.transpose(1, 2).unflatten(2, self.features[level.stride].shape[-2:])
-        return FeaturePyramid(features=dict(sorted(self.features.items())), attention=maps)
+        with self.recorder.record(maps=True):
+            self.unet(latents, torch.ones(len(latents), device=latents.device), text, return_dict=False)
+            for level in self.levels:
+                for name in level.maps:
+                    self.recorder.add_map(level.stride, self.maps[name])
+        features, maps = self.recorder.take()
+        return FeaturePyramid(features=features, attention=maps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,64 +146,50 @@ class Bench:
     def cost(self, case: Case) -> Cost:
         """Build the networks of random weights, and measure."""
         torch.manual_seed(0)
-        device, trains = torch.device(self.device), case.work == "step"
+        device, trains, size = torch.device(self.device), case.work == "step", (self.size, self.size)
         dtype = torch.bfloat16 if case.half and not trains else torch.float32
         shape = TINY if self.tiny else SD_15
-        unet = _unet(shape)
-        levels = feature_layers(unet, _factor(shape))
-        head = SemanticFPN(_spec(levels), LabelSpace("segmentation", CLASSES)).to(device, dtype)
-        side = self.size // _factor(shape)
+        factor, unet = 2 ** (len(shape["vae"]["block_out_channels"]) - 1), bare_unet(shape)
+        levels, side = feature_layers(unet, factor), self.size // factor
+        spec = FeatureSpec(
+            channels={level.stride: level.channels for level in levels},
+            attention={level.stride: TOKENS for level in levels if level.maps},
+        )
+        head = SemanticFPN(spec, LABELS).to(device, dtype).train(trains)
         latents = torch.randn(1, 4, side, side).to(device, dtype)
         text = torch.randn(1, TOKENS, unet.config.cross_attention_dim).to(device, dtype)
-        model = self._model(case, unet, shape, levels, side).to(device, dtype)
-        if not trains:
-            work = self._look(case, model, head.eval(), latents, text)
-            return measure(torch.no_grad()(work), device)
-        work = self._step(case, model, head.train(), latents, text)
-        moving = [*_trained(case, model, unet), *head.parameters()]
-        return measure(work, device, reset=lambda: _forget(moving))
-
-    def _model(self, case: Case, unet: Any, shape: Shape, levels: list[FeatureLayer], side: int) -> Any:
-        """Takes latents and text; ours encodes pixels too."""
-        if case.way == "bare":
-            return unet
+        pixels, times = torch.rand(1, 3, *size).to(latents) * 2 - 1, torch.ones(1, device=device)
+        targets = torch.randint(len(LABELS.classes), (1, *size), device=device)
+        model: Any = unet
         if case.way == "eager":
-            return Published(unet, levels, side * side)
-        settings = BackboneSettings(channels_last=self.channels_last)
-        return backbone(shape, settings, unet=unet, text_layers=1)
+            model = Published(unet, levels, side * side)
+        elif case.way == "ours":
+            model = backbone(
+                shape, BackboneSettings(channels_last=self.channels_last), unet=unet, text_layers=1
+            )
+        model.to(device, dtype)
 
-    def _look(
-        self, case: Case, model: Any, head: SemanticFPN, latents: Tensor, text: Tensor
-    ) -> Callable[[], Any]:
-        size = (self.size, self.size)
-        if case.way == "bare":
-            times = torch.ones(1, device=latents.device)
-            return lambda: model(latents, times, text, return_dict=False)
-        if case.way == "eager":
-            return lambda: model(latents, text)
-        if case.work == "features":
-            return lambda: model.pyramid_of(latents, text, size)
-        pixels = torch.rand(1, 3, *size).to(latents) * 2 - 1
-        return lambda: head(model.pyramid(pixels, text), size)
+        def features() -> Any:
+            if case.way == "bare":
+                return model(latents, times, text, return_dict=False)
+            return model(latents, text) if case.way == "eager" else model.pyramid_of(latents, text, size)
 
-    def _step(
-        self, case: Case, model: Any, head: SemanticFPN, latents: Tensor, text: Tensor
-    ) -> Callable[[], None]:
-        size = (self.size, self.size)
-        targets = torch.randint(len(CLASSES), (1, *size), device=latents.device)
+        def logits() -> Tensor:
+            return head(model.pyramid(pixels, text), size)
 
-        def work() -> None:
-            with torch.autocast(latents.device.type, dtype=torch.bfloat16, enabled=case.half):
-                pyramid = (
-                    model(latents, text) if case.way == "eager" else model.pyramid_of(latents, text, size)
-                )
-                loss = head.loss(head(pyramid, size), targets)
+        def step() -> None:
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=case.half):
+                loss = head.loss(head(features(), size), targets)
             loss.backward()
 
-        return work
+        gradients = torch.optim.SGD([*(_trained(case, model, unet) if trains else ()), *head.parameters()])
+        work = {"features": features, "logits": logits, "step": step}[case.work]
+        with torch.set_grad_enabled(trains):
+            return measure(work, device, reset=gradients.zero_grad)
 
 
-def _unet(shape: Shape) -> Any:
+def bare_unet(shape: Shape) -> Any:
+    """A frozen UNet of random weights."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel.from_config(shape["unet"]).eval().requires_grad_(False)
@@ -232,7 +203,7 @@ def backbone(
     Args:
         shape: configurations of the networks.
         settings: of the backbone.
-        unet: a network that is there already.
+        unet: a network that exists already.
         text_layers: layers of the text encoder, where texts are given encoded; None for all.
     """
     from diffusers import AutoencoderKL, DDIMScheduler
@@ -242,7 +213,7 @@ def backbone(
 
     layers = {} if text_layers is None else {"num_hidden_layers": text_layers}
     return StableDiffusion(
-        _unet(shape) if unet is None else unet,
+        unet or bare_unet(shape),
         AutoencoderKL.from_config(shape["vae"]),
         CLIPTextModel(CLIPTextConfig(**shape["text_encoder"] | layers)),
         CLIPTokenizer.from_pretrained(WEIGHTS / "stable-diffusion" / "tokenizer"),
@@ -251,28 +222,11 @@ def backbone(
     )
 
 
-def _factor(shape: Shape) -> int:
-    return 2 ** (len(shape["vae"]["block_out_channels"]) - 1)
-
-
-def _spec(levels: list[FeatureLayer]) -> FeatureSpec:
-    return FeatureSpec(
-        channels={level.stride: level.channels for level in levels},
-        attention={level.stride: TOKENS for level in levels if level.maps},
-    )
-
-
 def _trained(case: Case, model: Any, unet: Any) -> list[nn.Parameter]:
-    """What of the network moves."""
+    """The parameters of the network that are trained."""
     if case.recomputes:
         unet.enable_gradient_checkpointing()
     if case.way == "ours":
-        moving: list[nn.Parameter] = model.trainable(case.trains, rank=RANK)
-        return moving
-    unet.requires_grad_(True)
-    return list(unet.parameters())
-
-
-def _forget(parameters: list[nn.Parameter]) -> None:
-    for parameter in parameters:
-        parameter.grad = None
+        trained: list[nn.Parameter] = model.trainable(case.trains, rank=RANK)
+        return trained
+    return list(unet.requires_grad_(True).parameters())

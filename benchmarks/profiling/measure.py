@@ -1,26 +1,29 @@
-"""Time and memory of a piece of work, and processes of their own to measure it in."""
+"""Time and memory of a piece of work, in a process of its own where memory of the one before must not count."""
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import gc
-import json
-import subprocess
+import multiprocessing
+import platform
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil  # type: ignore[import-untyped]
 import torch
 
+from tadp_da.doctor.finding import in_a_line
 from tadp_da.errors import EnvironmentSetupError
 
 MIB = 2**20
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Cost:
     """What one piece of work took.
 
     Attributes:
-        seconds: of wall time.
+        seconds: wall time.
         cpu_seconds: of all threads of the process; on a busy machine it says more than wall time.
         extra_bytes: peak of memory above what was held before.
     """
@@ -36,10 +39,6 @@ class Cost:
     seconds: float
     cpu_seconds: float
     extra_bytes: int
-
-    def as_json(self) -> str:
-        """One line, as :func:`apart` reads it."""
-        return json.dumps(asdict(self))
 
 
 def measure(
@@ -55,92 +54,94 @@ def measure(
     work()
     reset()
     gc.collect()
-    with _Peak(device) as peak:
-        begun, cpu = time.perf_counter(), time.process_time()
-        kept = work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds, cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu
-    del kept
-    return Cost(seconds, cpu_seconds, peak.extra)
+    peak = _peak(device)
+    begun, cpu = time.perf_counter(), time.process_time()
+    held = work()
+    synchronize(device)
+    seconds, cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu
+    extra = peak()
+    del held
+    return Cost(seconds, cpu_seconds, extra)
 
 
-class _Peak(AbstractContextManager["_Peak"]):
-    """Peak of memory above what was held on entering: of the device's allocator, or of the resident set."""
-
-    extra: int
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def __enter__(self) -> _Peak:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-            torch.cuda.reset_peak_memory_stats(self.device)
-            self.before = torch.cuda.memory_allocated(self.device)
-            return self
-        _give_back()
-        self.exact = _forget_peak()
-        self.before = self.highest = psutil.Process().memory_info().rss
-        self.done = threading.Event()
-        self.watch = threading.Thread(target=self._look, daemon=True)
-        if not self.exact:
-            self.watch.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.device.type == "cuda":
-            self.extra = torch.cuda.max_memory_allocated(self.device) - self.before
-            return
-        if self.exact:
-            self.highest = _status("VmHWM")
-        else:
-            self.done.set()
-            self.watch.join()
-        self.extra = self.highest - self.before
-
-    def _look(self) -> None:
-        process = psutil.Process()
-        while not self.done.wait(0.002):
-            self.highest = max(self.highest, process.memory_info().rss)
+def synchronize(device: torch.device) -> None:
+    """Wait for a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
-def _give_back() -> None:
-    """Return freed memory to the system (glibc), so that it is counted when it is taken again."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+def _peak(device: torch.device) -> Callable[[], int]:
+    """Watch memory from now on; the function returns its peak above what is held now: that of the device's allocator,
+    or the resident set."""
+    if device.type == "cuda":
+        synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        allocated = torch.cuda.memory_allocated(device)
+        return lambda: torch.cuda.max_memory_allocated(device) - allocated
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)  # return freed memory to the system (glibc), so that it is counted when it is taken again
+    process = psutil.Process()
+    before = highest = process.memory_info().rss
+    if _reset_peak():
+        return lambda: _high_water() - before
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal highest
+        while not done.wait(0.002):
+            highest = max(highest, process.memory_info().rss)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+
+    def stop() -> int:
+        done.set()
+        thread.join()
+        return highest - before
+
+    return stop
 
 
-def _forget_peak() -> bool:
+def _reset_peak() -> bool:
     """Let Linux count the peak of the resident set anew; elsewhere it must be watched."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
-        return _status("VmHWM") > 0
+        return _high_water() > 0
     except (OSError, StopIteration):
         return False
 
 
-def _status(key: str) -> int:
+def _high_water() -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(key)).split()[1]) * 1024
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
 
 
-def apart(module: str, words: Sequence[str]) -> Any:
-    """The last line that ``python -m module words`` prints, read as JSON. Memory of one measurement is none of the
-    next.
+def apart(work: Callable[..., T], *arguments: Any) -> T:
+    """The result of ``work`` in a new process.
 
     Raises:
-        EnvironmentSetupError: when the process fails, most likely for want of memory.
+        EnvironmentSetupError: when it fails, most likely for lack of memory.
     """
-    done = subprocess.run([sys.executable, "-m", module, *words], capture_output=True, text=True, check=False)
-    lines = done.stdout.strip().splitlines()
-    if done.returncode or not lines:
-        last = (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
+    try:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(work, *arguments).result()
+    except (RuntimeError, MemoryError) as error:  # a killed process is a BrokenProcessPool
         raise EnvironmentSetupError(
-            f"a measurement ended with exit code {done.returncode}: {last}",
-            where=" ".join(["python -m", module, *words]),
-            fix="leave it out with --only, or take a machine with more memory",
-        )
-    return json.loads(lines[-1])
+            f"a measurement failed: {in_a_line(error)}",
+            where=", ".join(map(str, arguments)),
+            fix="leave it out with --only, or use a machine with more memory",
+        ) from error
+
+
+def options_of(module: str, description: str) -> argparse.ArgumentParser:
+    """A parser with the options that all measurements share."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
+    parser.add_argument("--device", default="cpu")
+    return parser
+
+
+def machine(device: str) -> str:
+    """The end of a report: where it was measured."""
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor()
+    return f"{device} {name}, {torch.get_num_threads()} threads, torch {torch.__version__}."

@@ -6,7 +6,7 @@
 The scripts open and encode every image again at every step, encode its prompt, and textual inversion gives the
 optimizer all of the embedding matrix and restores the other rows afterwards. Ours encodes what is frozen once and
 trains the new rows alone. Both ways work on the same model, images and batch size and take turns step by step, so that
-a busy machine slows both. DreamBooth of Stable Diffusion wants 22 GiB, or 12 with ``--optimizer adamw8bit``, because
+a busy machine slows both. DreamBooth of Stable Diffusion needs 22 GiB, or 12 with ``--optimizer adamw8bit``, because
 two optimizers hold their states.
 """
 
@@ -19,7 +19,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,12 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from benchmarks.profiling.full_size_cases import TINY, backbone
+from benchmarks.profiling.measure import machine, options_of, synchronize
+from benchmarks.reports.tables import grid
 from personalize.denoising import LatentDataset, NoisePrediction, Prompts, TextTable
 from personalize.latents import encode, target_size, to_pixels
 from personalize.methods.dreambooth import DreamBooth
 from personalize.methods.textual_inversion import TextualInversion
-from personalize.settings import TrainingSettings
 from tadp_da.backbones.sd.shapes import SD_15
 from tadp_da.backbones.stable_diffusion import BackboneSettings, StableDiffusion
 from tadp_da.run import Run
@@ -44,14 +45,15 @@ from tadp_da.types import Unlabeled
 
 GOAL = 1.5
 SHAPES = {"sd-1.5": SD_15, "tiny": TINY}
+HEADER = ["method", "ours, steps/s", "theirs, steps/s", "ratio", "goal", "", "ours once before, s"]
 _SEED, _IMAGES, _MOST_STEPS = 0, 5, 100_000
+Method = TextualInversion | DreamBooth
 
 
 @dataclass(frozen=True, kw_only=True)
-class Speed:
+class StepTimes:
     """Seconds of each step of both ways, in turn, and what ours did once before."""
 
-    method: str
     ours: Sequence[float]
     theirs: Sequence[float]
     once: float
@@ -61,80 +63,63 @@ class Speed:
         """How many steps of ours fit into one of theirs: the median over pairs of neighbours in time."""
         return statistics.median(t / o for o, t in zip(self.ours, self.theirs, strict=True))
 
-    def row(self) -> str:
+    def row(self, method: str) -> list[str]:
         """A line of the table."""
-        rates = [1 / statistics.median(seconds) for seconds in (self.ours, self.theirs)]
+        rates = [f"{1 / statistics.median(seconds):.3g}" for seconds in (self.ours, self.theirs)]
         met = "met" if self.ratio >= GOAL else "missed"
-        cells = (
-            self.method,
-            *(f"{rate:.3g}" for rate in rates),
-            f"{self.ratio:.2f}",
-            GOAL,
-            met,
-            f"{self.once:.1f}",
-        )
-        return f"| {' | '.join(map(str, cells))} |"
+        return [method, *rates, f"{self.ratio:.2f}", str(GOAL), met, f"{self.once:.1f}"]
 
 
 class Script:
-    """What the diffusers example scripts do at a step, which nothing remembers to the next.
+    """A step as the diffusers example scripts take it: nothing is kept from one step to the next.
 
     Args:
         model: its VAE and scheduler are used as they are, its UNet is shared.
-        text_encoder: one of its own.
+        text_encoder: of the prompts.
         images: opened anew for every batch.
         prompt: of every image.
         chosen: batch, size and optimizer.
-        run: device.
     """
 
     def __init__(
-        self,
-        model: StableDiffusion,
-        text_encoder: Any,
-        images: Unlabeled,
-        prompt: str,
-        chosen: TrainingSettings,
-        run: Run,
+        self, model: StableDiffusion, text_encoder: Any, images: Unlabeled, prompt: str, chosen: Method
     ) -> None:
-        self.model, self.text_encoder, self.images = model, text_encoder.to(run.torch_device), images
-        self.prompt, self.chosen, self.device = prompt, chosen, run.torch_device
+        self.model, self.text_encoder, self.images = model, text_encoder, images
+        self.prompt, self.chosen, self.device = prompt, chosen, model.device
         self.size, self.next = target_size(chosen, model), 0
         self.rng = np.random.default_rng(_SEED)
 
     def optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-        """As ours."""
-        rate, decay = self.chosen.learning_rate, self.chosen.weight_decay
-        if self.chosen.optimizer == "adamw":
-            return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
-        from bitsandbytes.optim import AdamW8bit
+        """The same as ours."""
+        make: Any = torch.optim.AdamW
+        if self.chosen.optimizer == "adamw8bit":
+            from bitsandbytes.optim import AdamW8bit
 
-        return AdamW8bit(parameters, lr=rate, weight_decay=decay)
+            make = AdamW8bit
+        return make(parameters, lr=self.chosen.learning_rate, weight_decay=self.chosen.weight_decay)
 
     def pixels(self) -> Tensor:
         """The next batch, from the files."""
-        pictures = []
+        batch = []
         for _ in range(self.chosen.batch):
-            picture = self.images[self.next % len(self.images)].convert("RGB").resize(self.size[::-1])
-            pictures.append(ImageOps.mirror(picture) if self.rng.random() < 0.5 else picture)
+            image = self.images[self.next % len(self.images)].convert("RGB").resize(self.size[::-1])
+            batch.append(ImageOps.mirror(image) if self.rng.random() < 0.5 else image)
             self.next += 1
-        return to_pixels(pictures).to(self.device)
+        return to_pixels(batch).to(self.device)
 
     def text(self) -> Tensor:
         """The batch's prompts, encoded."""
+        prompts = [self.prompt] * self.chosen.batch
         ids = self.model.tokenizer(
-            [self.prompt] * self.chosen.batch, padding="max_length", max_length=77, return_tensors="pt"
+            prompts, padding="max_length", max_length=77, return_tensors="pt"
         ).input_ids
         return self.text_encoder(ids.to(self.device)).last_hidden_state
 
     def loss(self, text: Tensor) -> Tensor:
         """Mean squared error of the prediction for the next batch."""
-        scheduler = self.model.scheduler
+        scheduler, vae = self.model.scheduler, self.model.vae
         with torch.no_grad():
-            latents = (
-                self.model.vae.encode(self.pixels()).latent_dist.sample()
-                * self.model.vae.config.scaling_factor
-            )
+            latents = vae.encode(self.pixels()).latent_dist.sample() * vae.config.scaling_factor
         noise = torch.randn_like(latents)
         times = torch.randint(scheduler.config.num_train_timesteps, (len(latents),), device=self.device)
         found = self.model.unet(scheduler.add_noise(latents, noise, times), times, text).sample
@@ -142,7 +127,7 @@ class Script:
         return F.mse_loss(found, scheduler.get_velocity(latents, noise, times) if velocity else noise)
 
     def whole_matrix(self, tokens: Sequence[str]) -> Callable[[], None]:
-        """Textual inversion: a step on all of the embedding matrix, then all rows but the new ones are put back."""
+        """Textual inversion: a step on all of the embedding matrix, then all rows but the new ones are restored."""
         self.text_encoder.requires_grad_(False)
         matrix = self.text_encoder.get_input_embeddings().weight.requires_grad_(True)
         before, optimizer = matrix.detach().clone(), self.optimizer([matrix])
@@ -183,108 +168,89 @@ class Turns:
 
 
 @contextmanager
-def textual_inversion(
-    model: StableDiffusion, images: Unlabeled, chosen: TextualInversion, run: Run
-) -> Iterator[Turns]:
-    """Rows of a new word, beside all of the embedding matrix in a text encoder of its own."""
-    begun = time.perf_counter()
-    tokens = model.add_tokens(chosen.word, chosen.like)
-    prompts = Prompts.of(chosen.sentences, tokens[0], images, None)
+def both_ways(model: StableDiffusion, images: Unlabeled, chosen: Method, run: Run) -> Iterator[Turns]:
+    """Textual inversion trains the rows of a new word, the script all of the embedding matrix in a text encoder of its
+    own; DreamBooth trains all of the UNet by either way."""
+    begun, text = time.perf_counter(), model.encode_text
+    if isinstance(chosen, TextualInversion):
+        tokens, sentences = model.add_tokens(chosen.word, chosen.like), chosen.sentences
+    else:
+        tokens, sentences = (chosen.word,), (chosen.prompt,)
+    prompts = Prompts.of(sentences, tokens[0], images, None)
     views = LatentDataset(encode(model, images, chosen, run), prompts)
+    if isinstance(chosen, DreamBooth):
+        text = TextTable(model, prompts.all(), run)
     once = time.perf_counter() - begun
-    script = Script(model, copy.deepcopy(model.text_encoder), images, prompts.say(0, 0), chosen, run)
-    with model.trained_rows(tokens) as rows:
-        ours = _steps(NoisePrediction(model, model.encode_text), [rows], views, chosen, run)
-        yield Turns(ours, script.whole_matrix(tokens), once)
+    with ExitStack() as stack:
+        if isinstance(chosen, TextualInversion):
+            script = Script(model, copy.deepcopy(model.text_encoder), images, prompts.say(0, 0), chosen)
+            parameters = [stack.enter_context(model.trained_rows(tokens))]
+            theirs = script.whole_matrix(tokens)
+        else:
+            script = Script(model, model.text_encoder, images, prompts.say(0, 0), chosen)
+            parameters = model.trainable("full", prediction=True)
+            theirs = script.whole_unet(parameters)
+        objective = NoisePrediction(model, text).requires_grad_(False).eval()
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        groups = [{"params": parameters, "lr": chosen.learning_rate, "weight_decay": chosen.weight_decay}]
+        loop = LoopSettings(steps=_MOST_STEPS, batch=chosen.batch, clip=chosen.clip)
+        steps = fit(objective, groups, {"source": views}, loop, run, optimizer=chosen.optimizer)
+        yield Turns(lambda: next(steps), theirs, once)
 
 
-@contextmanager
-def dreambooth(model: StableDiffusion, images: Unlabeled, chosen: DreamBooth, run: Run) -> Iterator[Turns]:
-    """All of the UNet, by either way."""
-    begun = time.perf_counter()
-    prompts = Prompts.of((chosen.prompt,), chosen.word, images, None)
-    views = LatentDataset(encode(model, images, chosen, run), prompts)
-    objective = NoisePrediction(model, TextTable(model, prompts.all(), run))
-    once = time.perf_counter() - begun
-    script = Script(model, model.text_encoder, images, prompts.say(0, 0), chosen, run)
-    parameters = model.trainable("full", prediction=True)
-    yield Turns(_steps(objective, parameters, views, chosen, run), script.whole_unet(parameters), once)
-
-
-def _steps(
-    objective: NoisePrediction,
-    parameters: list[nn.Parameter],
-    views: LatentDataset,
-    chosen: TrainingSettings,
-    run: Run,
-) -> Callable[[], Any]:
-    """The project's training loop, one step at a time."""
-    objective.requires_grad_(False).eval()
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    groups = [{"params": parameters, "lr": chosen.learning_rate, "weight_decay": chosen.weight_decay}]
-    loop = LoopSettings(steps=_MOST_STEPS, batch=chosen.batch, clip=chosen.clip)
-    steps = fit(objective, groups, {"source": views}, loop, run, optimizer=chosen.optimizer)
-    return lambda: next(steps)
-
-
-def compare(turns: Turns, steps: int, device: torch.device) -> tuple[list[float], list[float]]:
+def compare(turns: Turns, steps: int, device: torch.device) -> StepTimes:
     """Seconds of each step of ours and of theirs, in turn; the first of each is not counted."""
     taken: tuple[list[float], list[float]] = ([], [])
     for _ in range(steps + 1):
         for way, seconds in zip((turns.ours, turns.theirs), taken, strict=True):
             begun = time.perf_counter()
             way()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            synchronize(device)
             seconds.append(time.perf_counter() - begun)
-    return taken[0][1:], taken[1][1:]
+    return StepTimes(ours=taken[0][1:], theirs=taken[1][1:], once=turns.once)
 
 
-def _model(shape: str, settings: BackboneSettings) -> StableDiffusion:
-    if shape == "mini":
-        return StableDiffusion.from_pretrained("mini", settings)
-    torch.manual_seed(_SEED)
-    return backbone(SHAPES[shape], settings)
-
-
-def _photographs(folder: Path, side: int) -> Unlabeled:
+def draw_images(folder: Path, side: int) -> Unlabeled:
     """A few drawn scenes of that side as files."""
     from tadp_da.mini.styles import render
     from tadp_da.mini.world import draw_scene
 
-    paths = []
-    for index in range(_IMAGES):
-        picture = render(draw_scene(_SEED, index, (side, side)), "city-night", _SEED, index)
-        paths.append(folder / f"{index}.jpg")
-        Image.fromarray(picture).save(paths[-1], quality=95)
-    return Unlabeled("city-night", folder, tuple(paths))
+    paths = tuple(folder / f"{index}.jpg" for index in range(_IMAGES))
+    for index, path in enumerate(paths):
+        scene = render(draw_scene(_SEED, index, (side, side)), "city-night", _SEED, index)
+        Image.fromarray(scene).save(path, quality=95)
+    return Unlabeled("city-night", folder, paths)
 
 
-def run(method: str, options: argparse.Namespace) -> Speed:
+def run(method: str, options: argparse.Namespace) -> StepTimes:
     """Measure one method on a fresh model."""
-    model = _model(options.shape, BackboneSettings(channels_last=options.channels_last))
-    common = {"batch": options.batch, "optimizer": options.optimizer, "resolution": options.size}
-    with tempfile.TemporaryDirectory() as place:
-        the_run = Run(folder=Path(place), seed=_SEED, device=options.device, quiet=True)
-        chosen: Any
-        turns: Any
-        if method == "dreambooth":
-            chosen, turns = DreamBooth(**common), dreambooth
-        else:
-            chosen, turns = TextualInversion(word="<dusk>", like="night", **common), textual_inversion
-        images = _photographs(Path(place), target_size(chosen, model)[0])
-        with turns(model, images, chosen, the_run) as both:
-            ours, theirs = compare(both, options.steps, the_run.torch_device)
-    return Speed(method=method, ours=ours, theirs=theirs, once=both.once)
+    settings = BackboneSettings(channels_last=options.channels_last)
+    torch.manual_seed(_SEED)
+    mini = options.shape == "mini"
+    model = (
+        StableDiffusion.from_pretrained("mini", settings)
+        if mini
+        else backbone(SHAPES[options.shape], settings)
+    )
+    common: Any = {"batch": options.batch, "optimizer": options.optimizer, "resolution": options.size}
+    own: Any = {"word": "<dusk>", "like": "night"}
+    inversion = method == "textual-inversion"
+    chosen: Method = TextualInversion(**common, **own) if inversion else DreamBooth(**common)
+    with tempfile.TemporaryDirectory() as folder:
+        the_run = Run(folder=Path(folder), seed=_SEED, device=options.device, quiet=True)
+        model.to(the_run.torch_device)
+        images = draw_images(Path(folder), target_size(chosen, model)[0])
+        with both_ways(model, images, chosen, the_run) as turns:
+            return compare(turns, options.steps, the_run.torch_device)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     methods = ("textual-inversion", "dreambooth")
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.profiling.step_speed",
-        description="Steps per second of personalization, beside the way of the diffusers example scripts.",
+    parser = options_of(
+        "benchmarks.profiling.step_speed",
+        "Steps per second of personalization, beside the way of the diffusers example scripts.",
     )
     parser.add_argument("--shape", choices=["mini", *SHAPES], default="mini")
     parser.add_argument("--method", nargs="+", choices=methods, default=methods)
@@ -292,17 +258,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--size", type=int, help="side of the images; the model's own if not given")
     parser.add_argument("--optimizer", choices=["adamw", "adamw8bit"], default="adamw")
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--channels-last", action="store_true", help="the backbone's setting, for both ways")
     options = parser.parse_args(arguments)
     os.environ["TADP_DA_CACHE"] = "off"  # what was encoded for others would be found here
-    print("| method | ours, steps/s | theirs, steps/s | ratio | goal | | ours once before, s |")
-    print("| --- | ---: | ---: | ---: | ---: | --- | ---: |")
-    for method in options.method:
-        print(run(method, options).row(), flush=True)
+    print(grid(HEADER, [run(method, options).row(method) for method in options.method]))
     print(
         f"\n{options.shape}, batch {options.batch}, {options.optimizer}, fp32, {options.steps} steps of each way in "
-        f"turn, {options.device}, {torch.get_num_threads()} threads, torch {torch.__version__}."
+        f"turn, {machine(options.device)}"
     )
 
 

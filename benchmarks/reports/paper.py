@@ -7,15 +7,13 @@ table stands.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rich.table import Table
 
 from benchmarks.recipe import read_benchmark
-from benchmarks.results import Report
+from benchmarks.reports.tables import Grid
 from benchmarks.suite import load_results
 from tadp_da.errors import DataError
 
@@ -24,31 +22,18 @@ VARIANTS: tuple[Variant, ...] = ("paper", "repo", "ours")
 NOT_RUN = "not run"
 
 
-@dataclass(frozen=True)
-class Column:
-    """A measure of a table.
-
-    Attributes:
-        target: the domain that is evaluated, by its name here.
-        measure: by its name in an evaluation; ``AP`` is the mean over overlaps 0.50 to 0.95.
-        heading: as the paper calls it.
-    """
+class Column(NamedTuple):
+    """A measure of a table: the target domain and the measure by their names here, and the paper's heading. ``AP`` is
+    the mean over overlaps 0.50 to 0.95."""
 
     target: str
     measure: str
     heading: str
 
 
-@dataclass(frozen=True)
-class PaperRow:
-    """A method and its numbers in the order of the columns, None where the paper has none.
-
-    Attributes:
-        method: as the paper calls it.
-        seen: what it has used of the target, besides test captions.
-        numbers: one per column.
-        row: name of the row in the recipes here; empty for the work of others.
-    """
+class PaperRow(NamedTuple):
+    """A method, what it has used of the target besides test captions, its numbers in the order of the columns (None
+    where the paper has none), and the name of the row in the recipes here; empty for the work of others."""
 
     method: str
     seen: str
@@ -56,8 +41,7 @@ class PaperRow:
     row: str = ""
 
 
-@dataclass(frozen=True)
-class PaperTable:
+class PaperTable(NamedTuple):
     """A table of the paper."""
 
     number: int
@@ -92,7 +76,7 @@ TABLE_4 = PaperTable(
 )
 TABLE_5 = PaperTable(
     number=5,
-    title="Pascal VOC to drawn pictures, object detection",
+    title="Pascal VOC to drawings, object detection",
     columns=(
         Column("watercolor2k", "AP (VOC07)", "Watercolor2k AP"),
         Column("watercolor2k", "AP50 (VOC07)", "Watercolor2k AP50"),
@@ -128,40 +112,23 @@ def benchmark_name(column: Column, variant: Variant) -> str:
     return f"{column.target}-{variant}"
 
 
-def extra_rows(table: PaperTable, variant: Variant) -> Iterator[PaperRow]:
-    """Rows that the recipes here add to the paper's, without numbers of the paper."""
-    known = {row.row for row in table.rows}
-    names = [name for c in table.columns for name in read_benchmark(benchmark_name(c, variant)).rows]
-    for name in dict.fromkeys(names):
-        if name not in known:
-            seen = "images and labels" if name == "oracle" else "-"
-            yield PaperRow(f"ours: {name}", seen, (None,) * len(table.columns), name)
-
-
 def measured(folder: Path | None, column: Column, variant: Variant, row: str) -> tuple[float, ...]:
     """One number per seed of the runs in a run folder; empty where nothing was run with the recipe's settings."""
     if folder is None or not row:
         return ()
     name = benchmark_name(column, variant)
     try:
-        seeds: Mapping[int, Report] = load_results(folder, name, only=read_benchmark(name).rows).get(row, {})
+        reports = load_results(folder, name, only=read_benchmark(name).rows).get(row, {}).values()
     except DataError:  # none of the benchmark is finished: its cells say so
         return ()
-    found = (_value(report, column) for report in seeds.values())
-    return tuple(value for value in found if value is not None)
-
-
-def _value(report: Report, column: Column) -> float | None:
-    found = report.primary and report.primary.measure(column.measure)
-    return found.value if found else None
+    found = (report.primary.measure(column.measure) for report in reports if report.primary)
+    return tuple(measure.value for measure in found if measure and measure.value is not None)
 
 
 def as_text(numbers: tuple[float, ...]) -> str:
     """Mean, spread over seeds and their number."""
-    if not numbers:
-        return NOT_RUN
-    if len(numbers) == 1:
-        return f"{numbers[0]:.1f} (1 seed)"
+    if len(numbers) < 2:
+        return f"{numbers[0]:.1f} (1 seed)" if numbers else NOT_RUN
     return f"{statistics.mean(numbers):.1f} ± {statistics.stdev(numbers):.1f} ({len(numbers)} seeds)"
 
 
@@ -173,17 +140,17 @@ def beside_ours(table: PaperTable, variant: Variant, folder: Path | None) -> Tab
         variant: whose settings ours are.
         folder: run folder of ``benchmark run``; None for none.
     """
-    drawn = Table(title=f"Table {table.number}: {table.title}", title_justify="left", header_style="bold")
-    for heading in ("method", "seen of the target"):
-        drawn.add_column(heading)
-    for column in table.columns:
-        drawn.add_column(column.heading, justify="right")
-        drawn.add_column(f"here ({variant})", justify="right")
-    for row in (*table.rows, *extra_rows(table, variant)):
-        cells = []
-        for column, number in zip(table.columns, row.numbers, strict=True):
-            cells.append("-" if number is None else f"{number:.1f}")
-            offered = row.row in read_benchmark(benchmark_name(column, variant)).rows
-            cells.append(as_text(measured(folder, column, variant, row.row)) if offered else "-")
-        drawn.add_row(row.method, row.seen, *cells)
-    return drawn
+    header, known = ["method", "seen of the target"], {row.row for row in table.rows}
+    recipes = [read_benchmark(benchmark_name(column, variant)).rows for column in table.columns]
+    rows = list(table.rows)
+    for name in dict.fromkeys(name for found in recipes for name in found if name not in known):
+        seen = "images and labels" if name == "oracle" else "-"
+        rows.append(PaperRow(f"ours: {name}", seen, (None,) * len(table.columns), name))
+    lines = [[row.method, row.seen] for row in rows]
+    for i, column in enumerate(table.columns):
+        header += [column.heading, f"here ({variant})"]
+        for row, line in zip(rows, lines, strict=True):
+            number = row.numbers[i]
+            ours = as_text(measured(folder, column, variant, row.row)) if row.row in recipes[i] else "-"
+            line += ["-" if number is None else f"{number:.1f}", ours]
+    return Grid(f"Table {table.number}: {table.title}", header, lines).rich()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,56 +17,65 @@ from tadp_da.visualize import colours
 
 if TYPE_CHECKING:
     from benchmarks.reports.statistics import ComparedRow, Comparison, Spread
-    from benchmarks.results import Report, SavedImage
+    from benchmarks.results import Report, SavedImage, Shown
 
 _INK, _FAINT, _GRID = "#22262b", "#8a9099", "#e3e6ea"
-_VERDICT_INK = {"helps": "#1a7f4b", "hurts": "#b3261e"}
+_VERDICT_INK = {"helps": "#1a7f4b", "hurts": "#b3261e", "baseline": _INK}
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
     "axes.edgecolor": _GRID,
     "figure.facecolor": "white",
 }
+_STYLE |= dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), _INK)
 
 
-def plot_scores(comparison: Comparison, path: Path) -> None:
-    """Write a PNG of every row: its seeds and their mean, the paired difference, and the same on the source if any."""
+@contextmanager
+def _figure(path: Path, size: tuple[float, float], dpi: int, **layout: Any) -> Iterator[Any]:
+    """A figure of this size in inches, saved after the block."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(**layout))
+        yield figure
+        figure.savefig(path, dpi=dpi)
+
+
+def plot_scores(comparison: Comparison, path: Path) -> None:
+    """Write a PNG of every row: its seeds and their mean, the paired difference, and the same on the source if any."""
     rows, name, unit = comparison.rows, comparison.evaluation, comparison.unit
     widths = (1.2, 1.3, 0.9) if name == "target" else (1.2, 1.3)
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(12, 1.7 + 0.42 * len(rows)), layout=ConstrainedLayoutEngine(wspace=0.08))
-        every = figure.subplots(1, len(widths), sharey=True, width_ratios=widths)
-        primary, difference = every[:2]
+    with _figure(path, (12, 1.7 + 0.42 * len(rows)), 150, wspace=0.08) as figure:
+        panels = figure.subplots(1, len(widths), sharey=True, width_ratios=widths)
+        primary, difference = panels[:2]
         reach = _reach(rows)
         difference.set_xlim(-reach, reach)
         difference.axvline(0, color=_INK, lw=0.8)
-        for place, row in enumerate(rows):
-            _dots(primary, place, row.primary, _ink(row))
-            _interval(difference, place, row, reach)
-            for source in every[2:]:
-                _dots(source, place, row.source, _FAINT)
+        for y, row in enumerate(rows):
+            ink = _VERDICT_INK.get(row.verdict, "#4a6fa5")
+            _dots(primary, y, row.primary, ink)
+            _interval(difference, y, row.difference, reach, ink)
+            for source in panels[2:]:
+                _dots(source, y, row.source, _FAINT)
         seeds = max((len(row.primary.values) for row in rows if row.primary), default=0)
         titles = (f"{name} {comparison.metric} ({unit})", f"difference from {comparison.baseline}, {name}")
-        for axes, title in zip(every, (*titles, f"source {comparison.metric} ({unit})"), strict=False):
+        for axes, title in zip(panels, (*titles, f"source {comparison.metric} ({unit})"), strict=False):
             axes.set_title(title, loc="left", weight="bold")
-            _bare(axes)
+            axes.grid(axis="x", color=_GRID, lw=0.8)
+            axes.set_axisbelow(True)
+            axes.tick_params(length=0)
+            axes.margins(x=0.08)
+            axes.spines[["top", "right", "left"]].set_visible(False)
         primary.set_yticks(range(len(rows)), [_plain(row.name) for row in rows])
         primary.set_ylim(len(rows) - 0.4, -0.6)
         figure.suptitle(_plain(comparison.title), x=0.01, ha="left", weight="bold", size=13)
         figure.supxlabel(
-            f"dots: seeds (up to {seeds}); upright bars and diamonds: mean; level bars: 95 % Student interval of the "
-            "paired difference; arrows: beyond the scale",
+            f"dots: seeds (up to {seeds}); vertical bars and diamonds: mean; horizontal bars: 95 % Student interval of "
+            "the paired difference; arrows: beyond the scale",
             x=0.01, ha="left", size=8.5, color=_FAINT,
         )  # fmt: skip
-        figure.savefig(path, dpi=150)
 
 
 def plot_panels(reports: Mapping[str, Report], path: Path, *, most: int = 6) -> bool:
@@ -73,36 +83,27 @@ def plot_panels(reports: Mapping[str, Report], path: Path, *, most: int = 6) -> 
 
     Args:
         reports: row name to one report of that row, all at one seed.
-        path: where to.
+        path: of the PNG.
         most: images to show.
 
     Returns:
         Whether there was anything to show: without saved images no file is written.
     """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.patches import Patch
 
-    found = {name: report.primary for name, report in reports.items()}
-    rows = {name: reports[name] for name, evaluation in found.items() if evaluation and evaluation.saved}
+    rows = {name: report for name, report in reports.items() if report.primary and report.primary.saved}
     if not rows:
         return False
     first = next(iter(rows.values()))
     assert first.primary is not None  # it has saved images
-    labels, shown = first.primary.labels, first.primary.saved[:most]
+    labels, shown, columns = first.primary.labels, first.primary.saved[:most], 2 + len(rows)
     with Image.open(first.image(first.primary_name, shown[0], "image")) as image:
         cell = 1.9 * image.height / image.width
-    with mpl.rc_context(_STYLE):
-        columns = 2 + len(rows)
-        figure = Figure(
-            figsize=(1.95 * columns, (cell + 0.1) * len(shown) + 0.75),
-            layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02),
-        )
+    with _figure(
+        path, (1.95 * columns, (cell + 0.1) * len(shown) + 0.75), 120, w_pad=0.02, h_pad=0.02
+    ) as figure:
         grid = figure.subplots(len(shown), columns, squeeze=False)
-        seen: set[str] = set()
-        for line, saved in zip(grid, shown, strict=True):
-            seen |= _line(line, saved, rows)
+        seen = {name for line, saved in zip(grid, shown, strict=True) for name in _line(line, saved, rows)}
         for axes, name in zip(grid[0], ("image", "truth", *rows), strict=True):
             axes.set_title(textwrap.fill(_plain(name), 18), size=10, weight="bold")
         handles = [
@@ -111,64 +112,57 @@ def plot_panels(reports: Mapping[str, Report], path: Path, *, most: int = 6) -> 
             if name in seen
         ]
         if handles:
-            figure.legend(
-                handles=handles, loc="outside lower left", ncols=max(4, 2 * columns - 2), frameon=False
-            )
-        figure.savefig(path, dpi=120)
+            ncols = max(4, 2 * columns - 2)
+            figure.legend(handles=handles, loc="outside lower left", ncols=ncols, frameon=False)
     return True
 
 
 def _line(line: Sequence[Any], saved: SavedImage, rows: Mapping[str, Report]) -> set[str]:
     """Draw one image, its label and the predictions of all rows; returns the names of the classes that are shown."""
     first, seen = next(iter(rows.values())), set[str]()
-    shown = [(first.image(first.primary_name, saved, what), "") for what in ("image", "truth")]
+    both: tuple[Shown, ...] = ("image", "truth")
+    cells: list[tuple[Path, float | None]] = [(first.image(first.primary_name, saved, s), None) for s in both]
     for report in rows.values():
         assert report.primary is not None  # it has saved images
-        mine = next(s for s in report.primary.saved if s.key == saved.key)
-        score = "" if mine.score is None else f"{mine.score:.1f}"
-        shown.append((report.image(report.primary_name, mine, "prediction"), score))
-        seen |= set(mine.classes)
-    for axes, (path, note) in zip(line, shown, strict=True):
+        own = next(s for s in report.primary.saved if s.key == saved.key)
+        cells.append((report.image(report.primary_name, own, "prediction"), own.score))
+        seen |= set(own.classes)
+    for axes, (path, score) in zip(line, cells, strict=True):
         with Image.open(path) as image:
             axes.imshow(np.asarray(image.convert("RGB")), interpolation="auto")
         axes.set(xticks=[], yticks=[])
-        if note:
+        axes.spines[:].set_visible(False)
+        if score is not None:
             box = {"facecolor": "black", "alpha": 0.55, "pad": 1.5, "linewidth": 0}
-            axes.text(0.97, 0.04, note, transform=axes.transAxes, ha="right", size=8, color="white", bbox=box)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
+            at = {"transform": axes.transAxes, "ha": "right", "bbox": box}
+            axes.text(0.97, 0.04, f"{score:.1f}", size=8, color="white", **at)
     return seen
 
 
-def _dots(axes: Any, place: int, spread: Spread | None, ink: str) -> None:
+def _dots(axes: Any, y: float, spread: Spread | None, ink: str) -> None:
     if spread is None:
         return
     values = list(spread.values.values())
-    axes.scatter(values, [place] * len(values), s=26, color=ink, alpha=0.45, linewidths=0, zorder=3)
-    axes.plot(
-        [spread.mean] * 2, [place - 0.27, place + 0.27], color=ink, lw=2.4, solid_capstyle="butt", zorder=4
-    )
-    _beside(axes, place, f"{spread.mean:.1f}" + (f" ± {spread.std:.1f}" if spread.std is not None else ""))
+    axes.scatter(values, [y] * len(values), s=26, color=ink, alpha=0.45, linewidths=0, zorder=3)
+    ends = [y - 0.27, y + 0.27]
+    axes.plot([spread.mean] * 2, ends, color=ink, lw=2.4, solid_capstyle="butt", zorder=4)
+    _beside(axes, y, f"{spread.mean:.1f}" + (f" ± {spread.std:.1f}" if spread.std is not None else ""))
 
 
-def _interval(axes: Any, place: int, row: ComparedRow, reach: float) -> None:
-    found, ink = row.difference, _ink(row)
+def _interval(axes: Any, y: float, found: Spread | None, reach: float, ink: str) -> None:
     if found is None:
         return
-    _beside(axes, place, f"{found.mean:+.1f}", ink)
+    _beside(axes, y, f"{found.mean:+.1f}", ink)
     if abs(found.mean) > reach:
-        arrow = ">" if found.mean > 0 else "<"
-        axes.scatter(
-            [math.copysign(0.97 * reach, found.mean)], [place], s=70, color=ink, marker=arrow, linewidths=0
-        )
+        arrow, x = ">" if found.mean > 0 else "<", math.copysign(0.97 * reach, found.mean)
+        axes.scatter([x], [y], s=70, color=ink, marker=arrow, linewidths=0)
         return
-    if found.low is not None and found.high is not None:
-        axes.plot([found.low, found.high], [place] * 2, color=ink, lw=2, solid_capstyle="butt", zorder=2)
+    if found.low is not None:
+        axes.plot([found.low, found.high], [y] * 2, color=ink, lw=2, solid_capstyle="butt", zorder=2)
     values = list(found.values.values())
-    axes.scatter(values, [place + 0.26] * len(values), s=16, color=ink, alpha=0.45, linewidths=0)
-    axes.scatter(
-        [found.mean], [place], s=48, color=ink, marker="D", zorder=4, edgecolors="white", linewidths=0.8
-    )
+    axes.scatter(values, [y + 0.26] * len(values), s=16, color=ink, alpha=0.45, linewidths=0)
+    diamond = {"marker": "D", "zorder": 4, "edgecolors": "white", "linewidths": 0.8}
+    axes.scatter([found.mean], [y], s=48, color=ink, **diamond)
 
 
 def _reach(rows: Sequence[ComparedRow]) -> float:
@@ -181,21 +175,8 @@ def _reach(rows: Sequence[ComparedRow]) -> float:
     return 1.15 * max([*ends, 0.1])
 
 
-def _beside(axes: Any, place: int, text: str, ink: str = _INK) -> None:
-    axes.annotate(text, (1.02, place), xycoords=("axes fraction", "data"), va="center", size=9, color=ink)
-
-
-def _ink(row: ComparedRow) -> str:
-    return _VERDICT_INK.get(row.verdict, _INK if row.verdict == "baseline" else "#4a6fa5")
-
-
-def _bare(axes: Any) -> None:
-    axes.grid(axis="x", color=_GRID, lw=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0)
-    axes.margins(x=0.08)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
+def _beside(axes: Any, y: float, text: str, ink: str = _INK) -> None:
+    axes.annotate(text, (1.02, y), xycoords=("axes fraction", "data"), va="center", size=9, color=ink)
 
 
 def _plain(text: str) -> str:

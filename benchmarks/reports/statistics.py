@@ -17,6 +17,7 @@ from tadp_da.errors import UsageError
 from tadp_da.registry import nearest
 
 Verdict = Literal["baseline", "helps", "hurts", "no clear difference", "too few seeds"]
+_CLEAR = {"helps": "Better", "hurts": "Worse"}
 LEVEL = 0.95
 BASELINE = "null"
 """The row that others are compared with, where a table has it."""
@@ -24,21 +25,14 @@ BASELINE = "null"
 
 @dataclass(frozen=True)
 class Spread:
-    """Values over seeds: ``std`` is the sample standard deviation, None for a single seed."""
+    """Values by seed: ``std`` is the sample standard deviation, ``low`` and ``high`` bound Student's interval of the
+    mean; None for a single seed."""
 
     values: Mapping[int, float]
     mean: float
-    std: float | None
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Paired difference from the baseline over the seeds that both have; ``low`` and ``high`` bound the interval."""
-
-    values: Mapping[int, float]
-    mean: float
-    low: float | None
-    high: float | None
+    std: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,8 @@ class ComparedRow:
         name: the row, e.g. a caption strategy.
         primary: main measure on the test images that rows are compared by, None where no seed has one.
         source: main measure on the source's test images, None where no seed has one.
-        difference: of ``primary`` from the baseline; None for the baseline and where no seed is shared.
+        difference: of ``primary`` from the baseline, over the seeds that both have; None for the baseline and where no
+            seed is shared.
         verdict: what the interval says.
         classes: mean per class; None where the class is absent at every seed.
         measures: means of the further measures by name; None where no seed has one.
@@ -59,7 +54,7 @@ class ComparedRow:
     name: str
     primary: Spread | None
     source: Spread | None
-    difference: Difference | None
+    difference: Spread | None
     verdict: Verdict
     classes: Mapping[str, float | None]
     measures: Mapping[str, float | None] = field(default_factory=dict)
@@ -93,28 +88,37 @@ class Comparison:
         """Class names in the order of the labels."""
         return next((tuple(row.classes) for row in self.rows if row.classes), ())
 
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of the further measures."""
+        return next((tuple(row.measures) for row in self.rows if row.measures), ())
+
     def conclusion(self) -> str:
         """The verdicts in two or three sentences."""
-        said = []
-        for verdict, words in (("helps", "better than"), ("hurts", "worse than")):
-            found = [row for row in self.rows if row.verdict == verdict]
-            if found:
-                names = ", ".join(
-                    f"{row.name} ({row.difference.mean:+.1f})" for row in found if row.difference is not None
-                )
-                where = "on the target" if self.evaluation == "target" else "on the test images"
-                said.append(f"{words.capitalize()} {self.baseline} {where}: {names}.")
-        compared = sum(row.verdict in ("helps", "hurts", "no clear difference") for row in self.rows)
-        if said and compared > 1:
+        where = "on the target" if self.evaluation == "target" else "on the test images"
+        names: dict[str, list[str]] = {}
+        for row in self.rows:
+            gain = f" ({row.difference.mean:+.1f})" if row.verdict in _CLEAR and row.difference else ""
+            names.setdefault(row.verdict, []).append(row.name + gain)
+        sentences = [
+            f"{word} than {self.baseline} {where}: {', '.join(names[verdict])}."
+            for verdict, word in _CLEAR.items()
+            if verdict in names
+        ]
+        compared = sum(len(names.get(verdict, ())) for verdict in (*_CLEAR, "no clear difference"))
+        if sentences and compared > 1:
             chance = (1 - LEVEL) * compared
-            said.append(
+            sentences.append(
                 f"Of {compared} rows without any effect about {chance:.1f} would be listed there by chance."
             )
-        if open_ := [row.name for row in self.rows if row.verdict == "no clear difference"]:
-            said.append(f"No clear difference from {self.baseline}: {', '.join(open_)}.")
-        if few := [row.name for row in self.rows if row.verdict == "too few seeds"]:
-            said.append(f"Too few seeds for a verdict: {', '.join(few)}; run at least two, better five.")
-        return " ".join(said) or "There is nothing to compare yet."
+        if "no clear difference" in names:
+            sentences.append(
+                f"No clear difference from {self.baseline}: {', '.join(names['no clear difference'])}."
+            )
+        if "too few seeds" in names:
+            few = ", ".join(names["too few seeds"])
+            sentences.append(f"Too few seeds for a verdict: {few}; run at least two, better five.")
+        return " ".join(sentences) or "There is nothing to compare yet."
 
 
 def compare(
@@ -147,41 +151,32 @@ def compare(
         )
     ((metric, unit, higher),), (evaluation,) = kinds, names
     base = _values(reports[baseline], evaluation)
-    return Comparison(
-        title=title,
-        evaluation=evaluation,
-        metric=metric,
-        unit=unit,
-        higher_is_better=higher,
-        baseline=baseline,
-        rows=tuple(
-            _row(name, seeds, evaluation, None if name == baseline else base, higher=higher)
-            for name, seeds in reports.items()
-        ),
+    rows = (
+        _row(name, seeds, evaluation, None if name == baseline else base, higher=higher)
+        for name, seeds in reports.items()
     )
+    return Comparison(title, evaluation, metric, unit, higher, baseline, tuple(rows))
 
 
 def _row(
-    name: str,
-    seeds: Mapping[int, Report],
-    evaluation: str,
-    base: Mapping[int, float] | None,
-    *,
-    higher: bool,
+    name: str, seeds: Mapping[int, Report], evaluation: str, base: Mapping[int, float] | None, *, higher: bool
 ) -> ComparedRow:
     """A row from its reports, and the baseline's values by seed; None for the baseline itself."""
     values = _values(seeds, evaluation)
     found = [e for report in seeds.values() if (e := report.primary) is not None]
-    further = [{m.name: m.value for m in e.further} for e in found]
-    paired = None if base is None else _difference(values, base)
+    paired = (
+        _spread({seed: value - base[seed] for seed, value in values.items() if seed in base})
+        if base
+        else None
+    )
     return ComparedRow(
         name=name,
         primary=_spread(values),
         source=_spread(_values(seeds, "source")),
         difference=paired,
         verdict="baseline" if base is None else _verdict(paired, higher=higher),
-        classes=_means([e.main.per_class for e in found], tuple(found[0].main.per_class) if found else ()),
-        measures=_means(further, tuple(further[0]) if further else ()),
+        classes=_means([e.main.per_class for e in found]),
+        measures=_means([{m.name: m.value for m in e.further} for e in found]),
         notes=tuple(dict.fromkeys(note for e in found for note in e.notes)),
     )
 
@@ -203,23 +198,17 @@ def _spread(values: Mapping[int, float]) -> Spread | None:
     if not values:
         return None
     numbers = list(values.values())
-    return Spread(values, statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else None)
-
-
-def _difference(values: Mapping[int, float], base: Mapping[int, float]) -> Difference | None:
-    shared = {seed: value - base[seed] for seed, value in values.items() if seed in base}
-    spread = _spread(shared)
-    if spread is None:
-        return None
-    if spread.std is None:
-        return Difference(shared, spread.mean, None, None)
+    mean = statistics.fmean(numbers)
+    if len(numbers) == 1:
+        return Spread(values, mean)
     from scipy.stats import t
 
-    half = float(t.ppf((1 + LEVEL) / 2, len(shared) - 1)) * spread.std / math.sqrt(len(shared))
-    return Difference(shared, spread.mean, spread.mean - half, spread.mean + half)
+    std = statistics.stdev(numbers)
+    half = float(t.ppf((1 + LEVEL) / 2, len(numbers) - 1)) * std / math.sqrt(len(numbers))
+    return Spread(values, mean, std, mean - half, mean + half)
 
 
-def _verdict(paired: Difference | None, *, higher: bool) -> Verdict:
+def _verdict(paired: Spread | None, *, higher: bool) -> Verdict:
     if paired is None or paired.low is None or paired.high is None:
         return "too few seeds"
     if paired.low <= 0 <= paired.high:
@@ -227,10 +216,9 @@ def _verdict(paired: Difference | None, *, higher: bool) -> Verdict:
     return "helps" if (paired.low > 0) is higher else "hurts"
 
 
-def _means(tables: Sequence[Mapping[str, float | None]], names: Sequence[str]) -> dict[str, float | None]:
-    """Mean of each figure over the seeds that have it."""
-    means: dict[str, float | None] = {}
-    for name in names:
-        present = [v for table in tables if (v := table.get(name)) is not None]
-        means[name] = statistics.fmean(present) if present else None
-    return means
+def _means(tables: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """Mean of each number over the seeds that have it, under the names that the first seed has."""
+    present = {
+        name: [v for table in tables if (v := table.get(name)) is not None] for name in (tables or [{}])[0]
+    }
+    return {name: statistics.fmean(values) if values else None for name, values in present.items()}

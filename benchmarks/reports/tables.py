@@ -6,13 +6,13 @@ import csv
 import dataclasses
 import html
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.reports.plots import plot_panels, plot_scores
-from benchmarks.reports.statistics import ComparedRow, Comparison, Difference, Spread
+from benchmarks.reports.statistics import Comparison, Spread
 from benchmarks.results import Report
 from tadp_da.storage.files import write_json
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 ABSENT = "-"
-_WORDS = ("row", "verdict")
-_MEASURES = "Further measures of the same predictions"
+_NUMBERS = "+-0123456789"
+_INKS = {"helps": "green", "hurts": "red"}
 NOTES = (
     "± is the sample standard deviation over training seeds. The difference is taken seed by seed on the {images}; in "
     "brackets its 95 % interval (Student's t). A row helps or hurts when that interval does not contain zero; "
@@ -41,6 +41,42 @@ class Written:
     panels: Path | None
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Cells under a header."""
+
+    title: str
+    header: Sequence[str]
+    lines: Sequence[Sequence[str]]
+
+    def right(self) -> list[bool]:
+        """Which columns hold numbers; they are aligned to the right."""
+        return [all(line[i][:1] in _NUMBERS for line in self.lines) for i in range(len(self.header))]
+
+    def markdown(self) -> str:
+        """The table without its title."""
+        rule = ["---:" if right else "---" for right in self.right()]
+        first, *rest = ([_escaped(cell) for cell in cells] for cells in (self.header, *self.lines))
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in (first, rule, *rest))
+
+    def rich(self, styles: Sequence[str | None] = (), **options: Any) -> Table:
+        """The table for a rich console, whatever its cells contain."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=Text(self.title), title_justify="left", header_style="bold", **options)
+        for name, right in zip(self.header, self.right(), strict=True):
+            table.add_column(Text(name), justify="right" if right else "left")
+        for i, line in enumerate(self.lines):
+            table.add_row(*map(Text, line), style=styles[i] if styles else None)
+        return table
+
+
+def grid(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return Grid("", header, lines).markdown()
+
+
 def write(comparison: Comparison, reports: Mapping[str, Mapping[int, Report]], folder: Path) -> Written:
     """Write tables, plot and panels into a folder.
 
@@ -50,70 +86,43 @@ def write(comparison: Comparison, reports: Mapping[str, Mapping[int, Report]], f
         folder: created if it does not exist; files of an earlier report are replaced.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = Written(
-        folder / "table.md",
-        folder / "table.csv",
-        folder / "table.json",
-        folder / "scores.png",
-        folder / "panels.png",
-    )
-    plot_scores(comparison, files.plot)
+    names = ("table.md", "table.csv", "table.json", "scores.png", "panels.png")
+    text, table, data, plot, panels = (folder / name for name in names)
+    plot_scores(comparison, plot)
     shown = {name: seeds[min(seeds)] for name, seeds in reports.items() if seeds}
-    panels = files.panels if files.panels and plot_panels(shown, files.panels) else None
-    plots = [path.name for path in (files.plot, panels) if path is not None]
-    files.markdown.write_text(markdown(comparison, plots=plots), encoding="utf-8")
-    files.csv.write_text(as_csv(comparison), encoding="utf-8")
-    write_json(files.json, dataclasses.asdict(comparison) | {"conclusion": comparison.conclusion()})
-    return dataclasses.replace(files, panels=panels)
+    files = Written(text, table, data, plot, panels if plot_panels(shown, panels) else None)
+    plots = [path.name for path in (files.plot, files.panels) if path is not None]
+    text.write_text(markdown(comparison, plots=plots), encoding="utf-8")
+    table.write_text(as_csv(comparison), encoding="utf-8")
+    write_json(data, dataclasses.asdict(comparison) | {"conclusion": comparison.conclusion()})
+    return files
 
 
 def terminal(comparison: Comparison) -> Table:
     """The table for a rich console: scores, differences and verdicts."""
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title=Text(comparison.title), title_justify="left", caption_justify="left", header_style="bold"
-    )
-    table.caption = Text("\n".join([comparison.conclusion(), *_notes(comparison)]))
-    for column in _header(comparison):
-        table.add_column(Text(column), justify="left" if column in _WORDS else "right")
-    inks = {"helps": "green", "hurts": "red"}
-    for row in comparison.rows:
-        table.add_row(*(Text(cell) for cell in _cells(comparison, row)), style=inks.get(row.verdict))
-    return table
+    caption = Text("\n".join([comparison.conclusion(), *_notes(comparison)]))
+    styles = [_INKS.get(row.verdict) for row in comparison.rows]
+    return _scores(comparison).rich(styles, caption=caption, caption_justify="left")
 
 
 def terminal_classes(comparison: Comparison) -> Table:
     """The per-class table for a rich console: means, "-" where a class is absent."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=_classes_title(comparison), title_justify="left", header_style="bold")
-    table.add_column("row")
-    for name in comparison.classes:
-        table.add_column(Text(name), justify="right")
-    for row in comparison.rows:
-        table.add_row(Text(row.name), *_class_cells(comparison, row))
-    return table
+    return _means(comparison, "classes").rich()
 
 
 def markdown(comparison: Comparison, *, plots: list[str] | None = None) -> str:
     """The report as Markdown: title, table, conclusion, per-class table, notes."""
     parts = [
         f"# {_escaped(comparison.title)}",
-        _grid(_header(comparison), (_cells(comparison, row) for row in comparison.rows)),
+        _scores(comparison).markdown(),
+        _escaped(comparison.conclusion()),
     ]
-    parts.append(_escaped(comparison.conclusion()))
     parts += [f"![{Path(name).stem}]({name})" for name in plots or []]
-    if comparison.classes:
-        parts.append(f"## {_classes_title(comparison)}")
-        lines = ([row.name, *_class_cells(comparison, row)] for row in comparison.rows)
-        parts.append(_grid(["row", *comparison.classes], lines))
-    if measures := next((tuple(row.measures) for row in comparison.rows if row.measures), ()):
-        parts.append(f"## {_MEASURES}{_on(comparison)}")
-        lines = ([row.name, *_numbers(row.measures, measures)] for row in comparison.rows)
-        parts.append(_grid(["row", *measures], lines))
+    for table in (_means(comparison, "classes"), _means(comparison, "measures")):
+        if len(table.header) > 1:
+            parts += [f"## {table.title}", table.markdown()]
     parts += map(_escaped, _notes(comparison))
     images = "target's test images" if comparison.evaluation == "target" else "test images"
     direction = "higher" if comparison.higher_is_better else "lower"
@@ -122,21 +131,21 @@ def markdown(comparison: Comparison, *, plots: list[str] | None = None) -> str:
 
 
 def as_csv(comparison: Comparison) -> str:
-    """One line per row and seed-free figures in full precision; an absent value is an empty cell."""
+    """One line per row and seed-free numbers in full precision; an absent value is an empty cell."""
     out, name = io.StringIO(), comparison.evaluation
+    header = ["row", "verdict", f"{name}_mean", f"{name}_std", f"{name}_seeds", "source_mean", "source_std"]
+    header += ["difference", "difference_low", "difference_high", "difference_seeds"]
     lines = csv.writer(out, lineterminator="\n")
-    lines.writerow(
-        ["row", "verdict", f"{name}_mean", f"{name}_std", f"{name}_seeds", "source_mean", "source_std"]
-        + ["difference", "difference_low", "difference_high", "difference_seeds"]
-        + [f"{name}_{class_name}" for class_name in comparison.classes]
-    )
+    lines.writerow([*header, *(f"{name}_{class_name}" for class_name in comparison.classes)])
     for row in comparison.rows:
-        primary, source, paired = row.primary, row.source, row.difference
         cells: list[object] = [_harmless(row.name), row.verdict]
-        cells += [primary.mean, primary.std, len(primary.values)] if primary else [None, None, 0]
-        cells += [source.mean, source.std] if source else [None, None]
-        cells += [paired.mean, paired.low, paired.high] if paired else [None, None, None]
-        cells += [len(paired.values) if paired else 0]
+        for found, fields in (
+            (row.primary, ("mean", "std", "values")),
+            (row.source, ("mean", "std")),
+            (row.difference, ("mean", "low", "high", "values")),
+        ):
+            known = {} if found is None else vars(found) | {"values": len(found.values)}
+            cells += [known.get(field, 0 if field == "values" else None) for field in fields]
         lines.writerow([*cells, *(row.classes.get(class_name) for class_name in comparison.classes)])
     return out.getvalue()
 
@@ -146,57 +155,43 @@ def _notes(comparison: Comparison) -> list[str]:
     return list(dict.fromkeys(note for row in comparison.rows for note in row.notes))
 
 
-def _on(comparison: Comparison) -> str:
-    return " on the target" if comparison.evaluation == "target" else ""
-
-
-def _classes_title(comparison: Comparison) -> str:
-    return f"{comparison.metric} per class{_on(comparison)}, {comparison.unit}"
-
-
-def _header(comparison: Comparison) -> list[str]:
+def _scores(comparison: Comparison) -> Grid:
     metric = comparison.metric if comparison.unit == "%" else f"{comparison.metric} ({comparison.unit})"
-    source = [f"source {metric}"] if comparison.evaluation == "target" else []
-    scores = [f"{comparison.evaluation} {metric}", *source]
-    return ["row", *scores, "seeds", f"difference from {comparison.baseline}", "verdict"]
+    sides = ["target", "source"] if comparison.evaluation == "target" else [comparison.evaluation]
+    header = ["row", *(f"{side} {metric}" for side in sides)]
+    lines = []
+    for row in comparison.rows:
+        spreads = [_spread(row.primary), _spread(row.source)][: len(sides)]
+        seeds = str(len(row.primary.values)) if row.primary else "0"
+        lines.append([row.name, *spreads, seeds, _paired(row.difference), row.verdict])
+    header += ["seeds", f"difference from {comparison.baseline}", "verdict"]
+    return Grid(comparison.title, header, lines)
 
 
-def _cells(comparison: Comparison, row: ComparedRow) -> list[str]:
-    seeds = str(len(row.primary.values)) if row.primary else "0"
-    source = [_spread(row.source)] if comparison.evaluation == "target" else []
-    return [row.name, _spread(row.primary), *source, seeds, _paired(row.difference), row.verdict]
-
-
-def _class_cells(comparison: Comparison, row: ComparedRow) -> list[str]:
-    return _numbers(row.classes, comparison.classes)
-
-
-def _numbers(values: Mapping[str, float | None], names: Iterable[str]) -> list[str]:
-    return [ABSENT if (value := values.get(name)) is None else f"{value:.1f}" for name in names]
+def _means(comparison: Comparison, field: str) -> Grid:
+    """Means per class, or of the further measures."""
+    names = comparison.classes if field == "classes" else comparison.measures
+    on = " on the target" if comparison.evaluation == "target" else ""
+    title = f"Further measures of the same predictions{on}"
+    if field == "classes":
+        title = f"{comparison.metric} per class{on}, {comparison.unit}"
+    lines = []
+    for row in comparison.rows:
+        values = getattr(row, field)
+        lines.append([row.name, *(ABSENT if values.get(n) is None else f"{values[n]:.1f}" for n in names)])
+    return Grid(title, ["row", *names], lines)
 
 
 def _spread(found: Spread | None) -> str:
     if found is None:
         return ABSENT
-    return f"{found.mean:.1f}" + (f" ± {found.std:.1f}" if found.std is not None else "")
+    return f"{found.mean:.1f}" + ("" if found.std is None else f" ± {found.std:.1f}")
 
 
-def _paired(found: Difference | None) -> str:
+def _paired(found: Spread | None) -> str:
     if found is None:
         return ABSENT
-    interval = (
-        f" ({found.low:+.1f} to {found.high:+.1f})"
-        if found.low is not None and found.high is not None
-        else ""
-    )
-    return f"{found.mean:+.1f}{interval}"
-
-
-def _grid(header: list[str], lines: Iterable[list[str]]) -> str:
-    rule = ["---" if name in _WORDS else "---:" for name in header]
-    escaped = ([_escaped(cell) for cell in cells] for cells in (header, *lines))
-    first, *rest = (f"| {' | '.join(cells)} |" for cells in escaped)
-    return "\n".join([first, f"| {' | '.join(rule)} |", *rest])
+    return f"{found.mean:+.1f}" + ("" if found.low is None else f" ({found.low:+.1f} to {found.high:+.1f})")
 
 
 def _escaped(text: str) -> str:

@@ -26,7 +26,7 @@ def test_a_tiny_blip_2_is_measured_by_batch_size(capsys):
     caption_speed.main(words)
     said = capsys.readouterr().out
     assert said.count("\n| 1 |") == said.count("\n| 3 |") == 1
-    assert "layers of eyes, Q-Former and language model 1, 1, 1; 3 tokens per caption" in said
+    assert "layers of vision model, Q-Former and language model 1, 1, 1; 3 tokens per caption" in said
 
 
 def test_every_caption_has_the_tokens_that_were_asked_for(monkeypatch):

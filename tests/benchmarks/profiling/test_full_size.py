@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
 from benchmarks.profiling import full_size
-from benchmarks.profiling.full_size_cases import CASES, TINY, Bench, Published, _unet, backbone
+from benchmarks.profiling.full_size_cases import CASES, TINY, Bench, Published, backbone, bare_unet
 from benchmarks.profiling.measure import MIB, Cost, apart, measure
 from tadp_da.backbones.sd.feature_layers import feature_layers
 from tadp_da.backbones.stable_diffusion import BackboneSettings
@@ -16,14 +18,19 @@ CPU = torch.device("cpu")
 SMALL = Bench(size=64, tiny=True)
 
 
-def test_a_measurement_in_a_process_of_its_own_becomes_a_table(capsys, tmp_path):
+def test_measurements_become_a_table(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(full_size, "apart", lambda work, *arguments: work(*arguments))
     out = tmp_path / "table.md"
     full_size.main(["--tiny", "--size", "64", "--repeat", "1", "--only", "ours-bf16", "--out", str(out)])
-    said = capsys.readouterr().out
-    assert out.read_text() == said
-    assert "| ours, bf16 weights |" in said
-    assert "eager" not in said
-    assert "Tiny stand-in, batch 1, 64 px, 1 rounds" in said
+    shown = capsys.readouterr().out
+    assert out.read_text() == shown
+    assert "| ours, bf16 weights |" in shown
+    assert "eager" not in shown
+    assert "Tiny stand-in, batch 1, 64 px, 1 rounds" in shown
+
+
+def test_a_measurement_has_a_process_of_its_own():
+    assert apart(os.getppid) == os.getpid()
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -38,7 +45,7 @@ def test_the_reference_sees_what_the_backbone_sees():
     """Eager attention is the slow way to the same numbers, or the comparison would be of two things."""
     torch.manual_seed(0)
     ours = backbone(TINY, BackboneSettings(channels_last=True), text_layers=1)
-    plain = _unet(TINY)
+    plain = bare_unet(TINY)
     plain.load_state_dict(ours.unet.state_dict())
     eager = Published(plain, feature_layers(plain, 8), 16 * 16)
     latents, text = torch.randn(1, 4, 16, 16), torch.randn(1, 77, 32)
@@ -88,16 +95,14 @@ def test_every_goal_is_about_cases_that_exist():
 
 
 def test_an_unknown_case_is_refused_with_the_nearest():
-    assert full_size._chosen(["step"]) == [name for name in CASES if name.startswith("step")]
-    assert full_size._chosen(["ours-bf16"]) == ["ours-bf16"]
+    assert full_size.select(["step"]) == [name for name in CASES if name.startswith("step")]
+    assert full_size.select(["ours-bf16"]) == ["ours-bf16"]
     with pytest.raises(UsageError, match="did you mean 'step-lora'") as caught:
-        full_size._chosen(["step-loras"])
+        full_size.select(["step-loras"])
     assert "choose from: eager, bare" in caught.value.fix
 
 
 def test_a_measurement_that_dies_is_told_with_advice():
-    with pytest.raises(
-        EnvironmentSetupError, match=r"exit code 2: .*unrecognized arguments: --nonsense"
-    ) as caught:
-        apart("json.tool", ["--nonsense"])
+    with pytest.raises(EnvironmentSetupError, match="a measurement failed: BrokenProcessPool") as caught:
+        apart(os.abort)
     assert "a machine with more memory" in caught.value.fix

@@ -19,7 +19,7 @@ NULL = {0: 46.0, 1: 44.0, 2: 45.0}
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
-    rng, hits, times = np.random.default_rng(0), 0, 2000
+    rng, hits, times = np.random.default_rng(0), 0, 500
     for _ in range(times):
         values = rng.normal(1.5, 2.0, size=4)
         found = compare({"null": row(dict.fromkeys(range(4), 0.0)), "x": row(dict(enumerate(values)))}).rows[
@@ -27,7 +27,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
         ]
         assert found.difference is not None
         hits += found.difference.low <= 1.5 <= found.difference.high
-    assert hits / times == pytest.approx(0.95, abs=0.015)
+    assert hits / times == pytest.approx(0.95, abs=0.02)
 
 
 def test_differences_are_paired_by_seed() -> None:

@@ -22,7 +22,7 @@ from tadp_da.errors import UsageError
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.registry import nearest
 from tadp_da.run import Run
-from tadp_da.storage.files import file_digest
+from tadp_da.storage.files import file_digest, folder_digest
 from tadp_da.types import Side
 
 
@@ -176,7 +176,10 @@ class Experiment:
             for side, found in sides.items()
             if found.has("test")
         }
-        files = {name: file_digest(path) for name, path in self.recipe.caption_files.items()}
+        files = {
+            name: folder_digest(path) if path.is_dir() else file_digest(path)
+            for name, path in self.recipe.caption_files.items()
+        }
         return {
             "precision": self.run.precision,
             "caption_files": files,

@@ -37,6 +37,12 @@ def name_key(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def path_key(name: str) -> str:
+    """The form in which relative paths are compared with those that other programs wrote: :func:`name_key` with slashes
+    for the backslashes of Windows, without a leading ``./``."""
+    return name_key(name).replace("\\", "/").removeprefix("./")
+
+
 def output_folder(folder: Path) -> Path:
     """Create a folder that images are written to, and mark it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,10 +69,19 @@ def opened(path: Path, what: str = "an image") -> Iterator[Image]:
     """An image file whose header has been read and whose pixels have not; errors while it is open name its path.
 
     Raises:
-        DataError: when the file is missing, truncated, not an image, or larger than :func:`most_pixels`.
+        DataError: when the file is missing, truncated, not an image, or larger than :func:`most_pixels`, or when its
+            path is not valid UTF-8, so that no caption file or manifest can hold it.
     """
     from PIL import Image
 
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"the name of {what} is not valid UTF-8",
+            where=path,
+            fix="rename it, or all files of a folder: convmv -f latin1 -t utf8 -r --notest FOLDER",
+        ) from None
     most = most_pixels()
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below speaks for it
     try:

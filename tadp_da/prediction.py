@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from tadp_da.images import output_folder, path_key
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
+from tadp_da.storage.files import digest
 from tadp_da.tasks import tasks
 from tadp_da.types import Unlabeled
 
@@ -38,13 +41,14 @@ def predict_images(
         attention: words of the prompts whose attention maps are drawn; an image whose prompt lacks a word has no map.
     """
     prompts: dict[str, str] = {}
+    names = _names(images)
+    words = file_names({word: word.strip("<>") for word in attention}, most=40)
     with run.progress(len(images), "predicting") as advance:
-        for index in range(len(images)):
-            key, image = images.key(index), images[index]
+        for index, (key, name) in enumerate(names.items()):
+            image = images[index]
             prompts[key] = prompt = model.prompt(captions[key])
-            stem = file_stem(key)
-            _save(model, image, model.predict(image, prompt, precision=run.precision), run.folder, stem)
-            _draw_attention(model, image, prompt, attention, run.folder / "attention", stem)
+            _save(model, image, model.predict(image, prompt, precision=run.precision), run.folder, name)
+            _draw_attention(model, image, prompt, words, run.folder / "attention", name)
             advance(key)
     if lost := [w for w in attention if not any(model.says(prompt, w) for prompt in prompts.values())]:
         _log.warning("no prompt holds %s: there is no attention map of it", " or ".join(map(repr, lost)))
@@ -55,38 +59,60 @@ def predict_overlays(
     model: PerceptionModel, images: Unlabeled, captions: Mapping[str, str], folder: Path
 ) -> None:
     """Write an overlay of every image into a folder."""
-    folder.mkdir(parents=True)
-    for index in range(len(images)):
-        key, image = images.key(index), images[index]
+    output_folder(folder)
+    for index, (key, name) in enumerate(_names(images).items()):
+        image = images[index]
         prediction = model.predict(image, caption=captions[key])
-        shown = tasks[model.labels.task].render(image, prediction, model.labels)
-        shown.save(folder / f"{file_stem(key)}.png")
+        tasks[model.labels.task].render(image, prediction, model.labels).save(folder / f"{name}.png")
 
 
-def file_stem(key: str) -> str:
-    """A file name for an image: those of two folders may have one name."""
-    return Path(key).with_suffix("").as_posix().replace("/", "__")
+def _names(images: Unlabeled) -> dict[str, str]:
+    keys = map(images.key, range(len(images)))
+    return file_names({key: PurePosixPath(key).with_suffix("").as_posix() for key in keys})
 
 
-def _save(model: PerceptionModel, image: Any, prediction: Any, folder: Path, stem: str) -> None:
+def file_names(wanted: Mapping[str, str], most: int = 200) -> dict[str, str]:
+    """File names for keys of images or for words, without suffix and folders: ``a/b`` becomes ``a__b``.
+
+    No two are equal, on file systems that ignore case neither. Keys that would share a name keep theirs as it is, with
+    its suffix; where that is not enough, or a name has more than ``most`` bytes, it is cut and ends in a digest.
+
+    Args:
+        wanted: the preferred name of each key.
+        most: bytes that a name may have; usual file systems allow 255 with what is added to it.
+    """
+
+    def shared(names: Mapping[str, str]) -> set[str]:
+        count = Counter(path_key(name).casefold() for name in names.values())
+        return {key for key, name in names.items() if count[path_key(name).casefold()] > 1}
+
+    short, whole = (
+        {key: name.replace("/", "__") for key, name in n.items()} for n in (wanted, {k: k for k in wanted})
+    )
+    names = short | {key: whole[key] for key in shared(short)}
+    cut = shared(names) | {key for key, name in names.items() if len(name.encode()) > most}
+    start = {key: names[key].encode()[: most - 13].decode(errors="ignore") for key in cut}
+    return names | {key: f"{start[key]}-{digest(key.encode())[:12]}" for key in cut}
+
+
+def _save(model: PerceptionModel, image: Any, prediction: Any, folder: Path, name: str) -> None:
     task = tasks[model.labels.task]
-    for place in (folder / "overlays", folder / task.files):
-        place.mkdir(parents=True, exist_ok=True)
-    task.render(image, prediction, model.labels).save(folder / "overlays" / f"{stem}.png")
-    task.write(prediction, folder / task.files / f"{stem}{task.suffix}", model.labels)
+    overlays, files = output_folder(folder / "overlays"), output_folder(folder / task.files)
+    task.render(image, prediction, model.labels).save(overlays / f"{name}.png")
+    task.write(prediction, files / f"{name}{task.suffix}", model.labels)
 
 
 def _draw_attention(
-    model: PerceptionModel, image: Any, prompt: str, words: Sequence[str], folder: Path, stem: str
+    model: PerceptionModel, image: Any, prompt: str, words: Mapping[str, str], folder: Path, name: str
 ) -> None:
-    """Heat maps of the words that are in this image's prompt."""
+    """Heat maps of the words that are in this image's prompt; ``words`` has a part of a file name for each."""
     import matplotlib as mpl
 
     present = [word for word in words if model.says(prompt, word)]
     if not present:
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    output_folder(folder)
     for word, heat in model.attention(image, present, prompt).items():
         scaled = (heat - heat.min()) / max(float(np.ptp(heat)), 1e-8)
         shown = Image.fromarray((255 * mpl.colormaps["inferno"](scaled)[..., :3]).astype(np.uint8))
-        Image.blend(image.convert("RGB"), shown, 0.6).save(folder / f"{stem}-{word.strip('<>')}.png")
+        Image.blend(image.convert("RGB"), shown, 0.6).save(folder / f"{name}-{words[word]}.png")

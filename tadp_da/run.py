@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tadp_da.distributed.processes import broadcast, device_of, is_main
 from tadp_da.errors import UsageError
 from tadp_da.storage.artifacts import UNFINISHED, T, copy_files, find_equal, get_or_create, input_digest
+from tadp_da.terminal import progress
 
 if TYPE_CHECKING:
     import torch
@@ -64,36 +65,9 @@ class Run:
         """Where a stage keeps what it needs to go on after an interruption; may go once its result is saved."""
         return self.folder / UNFINISHED
 
-    @contextmanager
-    def progress(self, total: int, description: str) -> Iterator[Advance]:
-        """A progress bar on a terminal, one line at the end elsewhere. Call the yielded function once per
-        unit with a short note."""
-        import sys
-
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True, quiet=self.quiet or not is_main())
-        if not sys.stderr.isatty():
-            last = ""
-
-            def note_only(note: str) -> None:
-                nonlocal last
-                last = note
-
-            yield note_only
-            console.print(f"{description}: {total} done{', ' + last if last else ''}", highlight=False)
-            return
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task(description, total=total, note="")
-            yield lambda note: bar.update(task, advance=1, note=note)
+    def progress(self, total: int, description: str) -> AbstractContextManager[Advance]:
+        """A progress bar of the main process, see :func:`tadp_da.terminal.progress`."""
+        return progress(total, description, quiet=self.quiet or not is_main())
 
     def artifact_path(self, kind: str, inputs: Mapping[str, Any]) -> Path:
         """Folder of the artifact of this kind made from these inputs, whether or not it stands."""

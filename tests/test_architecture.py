@@ -35,6 +35,7 @@ LAYERS = (
         "tadp_da.class_names",
         "tadp_da.plain_yaml",
         "tadp_da.settings",
+        "tadp_da.terminal",
     ),
     (
         "tadp_da.concept",

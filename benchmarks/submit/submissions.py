@@ -27,7 +27,7 @@ from benchmarks.submit.mask_zips import MASK_ZIPS, MaskZip, beside
 from tadp_da.class_names import same_classes
 from tadp_da.domains.formats.files import some
 from tadp_da.errors import DataError, UsageError
-from tadp_da.images import displayed_size
+from tadp_da.images import path_key, displayed_size
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.registry import nearest
 from tadp_da.run import Run
@@ -88,7 +88,7 @@ def _numbers(file: Path, keys: Sequence[str], labels: LabelSpace) -> tuple[list[
     """Ids of our images, and of our classes where the file has them. File names may be suffixes of our keys."""
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
-        by_name = {str(entry["file_name"]): entry["id"] for entry in content["images"]}
+        by_name = {path_key(str(entry["file_name"])): entry["id"] for entry in content["images"]}
         categories = [(str(entry["name"]), entry["id"]) for entry in content["categories"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
@@ -96,12 +96,19 @@ def _numbers(file: Path, keys: Sequence[str], labels: LabelSpace) -> tuple[list[
             where=file,
             fix='give a file with {"images": [{"id", "file_name"}], "categories": [{"id", "name"}]}',
         ) from None
-    found = [next((by_name[end] for end in _ends(key) if end in by_name), None) for key in keys]
-    if missing := [key for key, number in zip(keys, found, strict=True) if number is None]:
+    names = {key: next((end for end in _ends(path_key(key)) if end in by_name), None) for key in keys}
+    if missing := [key for key, name in names.items() if name is None]:
         raise DataError(
             f"{len(missing)} of {len(keys)} images are not in the COCO file: {some(missing)}",
             where=file,
             fix="give the file of this split",
+        )
+    name, count = Counter(names.values()).most_common(1)[0]
+    if count > 1:
+        raise DataError(
+            f"{count} images are named {name!r} in the COCO file: {some([k for k, n in names.items() if n == name])}",
+            where=file,
+            fix="write the folders of the images into its file_name fields",
         )
     shared = same_classes(labels.classes, [name for name, _ in categories])
     if not shared:
@@ -110,7 +117,9 @@ def _numbers(file: Path, keys: Sequence[str], labels: LabelSpace) -> tuple[list[
             where=file,
             fix="give the file of a data set with these classes",
         )
-    return found, {ours: categories[theirs][1] for ours, theirs in shared.items()}
+    return [by_name[str(name)] for name in names.values()], {
+        ours: categories[theirs][1] for ours, theirs in shared.items()
+    }
 
 
 def write_voc(
@@ -202,7 +211,7 @@ FORMS: Mapping[str, Form] = {
 def submit(
     model: PerceptionModel,
     images: Unlabeled,
-    captions: Mapping[str, str],
+    captions: Callable[[], Mapping[str, str]],
     form: str,
     place: Path,
     run: Run,
@@ -214,7 +223,7 @@ def submit(
     Args:
         model: is moved to the run's device.
         images: to predict.
-        captions: caption of each image by key.
+        captions: gives the caption of each image by key; called once names and classes are known to fit the form.
         form: a name in ``FORMS``.
         place: file or, for ``voc``, folder to write.
         run: device and progress bars.
@@ -243,10 +252,10 @@ def submit(
 
 
 def _predictions(
-    model: PerceptionModel, images: Unlabeled, captions: Mapping[str, str], run: Run
+    model: PerceptionModel, images: Unlabeled, captions: Callable[[], Mapping[str, str]], run: Run
 ) -> Iterator[Any]:
-    keys = [images.key(i) for i in range(len(images))]
-    items = ((images[i], model.prompt(captions[key])) for i, key in enumerate(keys))
+    keys, texts = [images.key(i) for i in range(len(images))], captions()
+    items = ((images[i], model.prompt(texts[key])) for i, key in enumerate(keys))
     found = model.predict_images(items, precision=run.precision)
     with run.progress(len(images), "predicting") as advance:
         for key, prediction in zip(keys, found, strict=True):

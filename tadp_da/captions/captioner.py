@@ -220,8 +220,6 @@ def caption_images(
 
 
 def _caption(images: Unlabeled, captioner: Captioner, out: Path, run: Run, save_every: int) -> CaptionReport:
-    from rich.markup import escape
-
     from tadp_da.captions.cached import CachedCaptioner
 
     entries = broadcast(_begin, out, captioner)
@@ -243,7 +241,7 @@ def _caption(images: Unlabeled, captioner: Captioner, out: Path, run: Run, save_
                 for chosen, (captions, _) in zip(together, found, strict=False):
                     for i, text in zip(chosen, captions, strict=True):
                         entries[images.key(i)] = CaptionEntry((text,))
-                        advance(escape(text[:40]))  # brackets in a caption are not markup
+                        advance(text[:40])
                 if number % save_every == 0 and is_main():
                     CaptionFile(out, entries).write()
                     saved = len(entries)

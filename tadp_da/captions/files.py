@@ -1,24 +1,31 @@
-"""Caption files: JSON of the form ``{key: {"captions": [caption, ...], "class_label": 15}}``.
+"""Files of captions, in the forms that tools write.
 
-BLIP-2 captions of this field are published in this format. The first caption of an entry is used. A key is an image's
-path relative to the data root or, in files where no key has a folder or an image suffix, the stem of its name.
+    captions.json   {key: {"captions": [caption, ...], "class_label": 15}}: published BLIP-2 captions
+    metadata.jsonl  lines of {"file_name": key, "text": caption}: image folders of Hugging Face datasets
+    FOLDER          such a metadata.jsonl in it, or else a text file per image: 1.txt (or 1.caption) for 1.jpg
+
+The first caption of an entry is used, of a text file its first line. A key is an image's path relative to the data root
+or, in files where no key has an image suffix, that path without its suffix.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from tadp_da.errors import DataError
+from tadp_da.images import SUFFIXES, path_key
 from tadp_da.storage.files import storing, write_json
 from tadp_da.types import Unlabeled
 
-_IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
+_TEXT_SUFFIXES = (".txt", ".caption")
 _FORM = 'write entries as {"images/1.png": {"captions": ["a car on a street"]}}'
+_LINES = 'write lines as {"file_name": "1.png", "text": "a car on a street"}'
 
 
 @dataclass(frozen=True)
@@ -45,43 +52,32 @@ class CaptionEntry:
 
 @dataclass(frozen=True)
 class CaptionFile:
-    """Captions by key, and the file that holds them."""
+    """Captions by key, and the file or folder that holds them."""
 
     path: Path
     entries: Mapping[str, CaptionEntry]
 
     @classmethod
     def read(cls, path: Path) -> CaptionFile:
-        """Read a caption file. An entry may also be a list of captions or a single string.
+        """Read a caption file or a folder of text files. In JSON, an entry may also be a list of captions or a string.
 
         Raises:
             DataError: if the file is missing, not UTF-8 or not JSON, or has NaN, a repeated key, or an entry that is
                 not a caption; the message names file and key.
         """
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-            content = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique)
-        except FileNotFoundError:
-            fix = f"check the path, or create it: tadp-da caption IMAGES --out {path}"
-            raise DataError("the caption file is missing", where=path, fix=fix) from None
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"the caption file is not UTF-8 (byte {error.start})",
-                where=path,
-                fix=f"convert it, e.g. iconv -f latin1 -t utf8 {path.name}",
-            ) from None
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"the caption file is not valid JSON: {error}", where=path, fix=_FORM) from None
-        except OSError as error:
-            what = f"cannot read the caption file: {error.strerror}"
-            raise DataError(what, where=path, fix="check the path and its permissions") from None
+        lines = path / "metadata.jsonl" if path.is_dir() else path
+        if lines.suffix.lower() == ".jsonl" and lines.exists():
+            return cls(lines, dict(_read_lines(lines)))
+        if path.is_dir():
+            return cls(path, _read_folder(path))
+        content = _json(_text(path), path, _FORM)
         if not isinstance(content, dict):
             what = f"the caption file holds a {type(content).__name__}, not an object of entries by key"
             raise DataError(what, where=path, fix=_FORM)
         return cls(path, {key: _entry(value, path, key) for key, value in content.items()})
 
     def write(self, path: Path | None = None) -> None:
-        """Write the file atomically, sorted by key.
+        """Write the file as JSON, atomically and sorted by key.
 
         Raises:
             EnvironmentSetupError: if it cannot be written.
@@ -94,16 +90,22 @@ class CaptionFile:
 
     @property
     def by_stem(self) -> bool:
-        """Whether the keys are stems: none of them has a folder or an image suffix."""
-        return bool(self.entries) and not any(
-            "/" in key or PurePosixPath(key).suffix.lower() in _IMAGE_SUFFIXES for key in self.entries
-        )
+        """Whether the keys are without suffix: none of them has that of an image."""
+        return not any(PurePosixPath(key).suffix.lower() in SUFFIXES for key in self._keys)
+
+    @cached_property
+    def _keys(self) -> Mapping[str, list[str]]:
+        """Keys of the file by their :func:`path_key` form."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for key in self.entries:
+            found[path_key(key)].append(key)
+        return dict(found)
 
     def lookup(self, images: Unlabeled, fallback: str | None = None) -> dict[str, str]:
         """The caption of every image by ``images.key``.
 
-        A key of the file is an image's path relative to the data root, the end of that path (published files start at
-        the data set's own folder, e.g. ``night/...``), or, in a file of stems, the stem of its name.
+        A key of the file is an image's path, with or without the folders that lead to it (published files start at the
+        data set's own folder, e.g. ``night/...``), compared as in :func:`path_key`.
 
         Args:
             images: the images whose captions are requested.
@@ -111,23 +113,34 @@ class CaptionFile:
 
         Raises:
             DataError: if captions are missing, with the coverage and the command that creates them; if two images
-                share an entry.
+                share an entry, or two entries differ in spelling only.
         """
-        keys = [images.key(i) for i in range(len(images))]
-        names = {key: name for key in keys if (name := self._name_of(key)) is not None}
+        keys, by_stem = [images.key(i) for i in range(len(images))], self.by_stem
+        names = {key: name for key in keys if (name := self._name_of(key, by_stem)) is not None}
         self._refuse_shared(names)
         missing = [key for key in keys if key not in names]
         if missing and fallback is None:
             raise self._missing(missing, len(keys), images.root)
         return {key: self.entries[names[key]].caption if key in names else fallback or "" for key in keys}
 
-    def _name_of(self, key: str) -> str | None:
+    def _name_of(self, key: str, by_stem: bool) -> str | None:
         """The longest key of the file that fits an image."""
-        parts = PurePosixPath(key).parts
-        ends = ["/".join(parts[i:]) for i in range(len(parts))]
-        if self.by_stem:
-            ends.append(PurePosixPath(key).stem)
-        return next((end for end in ends if end in self.entries), None)
+        if key in self.entries:
+            return key
+        whole = PurePosixPath(path_key(key))
+        for path in (whole, whole.with_suffix("")) if by_stem else (whole,):
+            found = next(
+                (f for i in range(len(path.parts)) if (f := self._keys.get("/".join(path.parts[i:])))), None
+            )
+            if found is not None and len(found) > 1:
+                raise DataError(
+                    f"two entries are about {key!r}: {found[0]!a} and {found[1]!a}",
+                    where=self.path,
+                    fix="remove one",
+                )
+            if found is not None:
+                return found[0]
+        return None
 
     def _refuse_shared(self, names: Mapping[str, str]) -> None:
         name, count = max(Counter(names.values()).items(), key=lambda c: c[1], default=("", 0))
@@ -141,7 +154,12 @@ class CaptionFile:
 
     def _missing(self, missing: list[str], total: int, root: Path) -> DataError:
         known = next(iter(sorted(self.entries)), None)
-        keys = f"its keys look like {known!r}" if known is not None else "the file is empty"
+        nothing = (
+            f"there is no {' or '.join(_TEXT_SUFFIXES)} file in it"
+            if self.path.is_dir()
+            else "the file is empty"
+        )
+        keys = f"its keys look like {known!r}" if known is not None else nothing
         return DataError(
             f"{total - len(missing)} of {total} images have a caption and {len(missing)} have none, "
             f"e.g. {missing[0]!r}; {keys}",
@@ -149,6 +167,68 @@ class CaptionFile:
             fix=f"check the data root, or create them: tadp-da caption {root} --out captions.json; or use the class "
             "names as captions of these images: --caption-fallback class-names",
         )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        fix = f"check the path, or create it: tadp-da caption IMAGES --out {path}"
+        raise DataError("the caption file is missing", where=path, fix=fix) from None
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"the caption file is not UTF-8 (byte {error.start})",
+            where=path,
+            fix=f"convert it, e.g. iconv -f latin1 -t utf8 {path.name}",
+        ) from None
+    except OSError as error:
+        what = f"cannot read the caption file: {error.strerror}"
+        raise DataError(what, where=path, fix="check the path and its permissions") from None
+
+
+def _json(text: str, where: object, form: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"the caption file is not valid JSON: {error}", where=where, fix=form) from None
+
+
+def _read_lines(path: Path) -> Iterator[tuple[str, CaptionEntry]]:
+    seen = set[str]()
+    for number, line in enumerate(_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        content = _json(line, where, _LINES)
+        if not isinstance(content, dict) or not isinstance(key := content.get("file_name"), str):
+            raise DataError("a line has no field 'file_name'", where=where, fix=_LINES)
+        if "text" not in content:
+            raise DataError(
+                f"the line of {key!r} has no field 'text', only {sorted(content)}", where=where, fix=_LINES
+            )
+        if key in seen:
+            raise DataError(f"the file_name {key!r} is repeated", where=where, fix="remove one of the lines")
+        seen.add(key)
+        yield key, _entry(content["text"], where, key, _LINES)
+
+
+def _read_folder(folder: Path) -> dict[str, CaptionEntry]:
+    found: dict[str, CaptionEntry] = {}
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in _TEXT_SUFFIXES and p.is_file()):
+        key = path.relative_to(folder).with_suffix("").as_posix()
+        if key in found:
+            raise DataError(
+                f"{path.with_suffix('').name} has two text files", where=path, fix="remove one of them"
+            )
+        text = _text(path)
+        if text.strip() and not any(map(str.isalpha, text)):
+            raise DataError(
+                f"a text file holds no caption but {text.split()[0]!r}, ...: are these boxes of YOLO?",
+                where=path,
+                fix="give a folder with captions, or a caption file",
+            )
+        found[key] = CaptionEntry(tuple(line.strip() for line in text.splitlines() if line.strip()) or ("",))
+    return found
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -163,9 +243,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _entry(value: Any, path: Path, key: str) -> CaptionEntry:
+def _entry(value: Any, where: object, key: str, form: str = _FORM) -> CaptionEntry:
     def refuse(what: str) -> NoReturn:
-        raise DataError(f"the entry of {key!r} {what}", where=path, fix=_FORM)
+        raise DataError(f"the entry of {key!r} {what}", where=where, fix=form)
 
     content = value if isinstance(value, dict) else {"captions": value}
     if "captions" not in content:

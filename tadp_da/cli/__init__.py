@@ -9,16 +9,15 @@ import logging
 import sys
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from tadp_da import __version__
 from tadp_da.cli import benchmark as figure
 from tadp_da.cli import cache, data, doctor, exchange, plan, stages, submit
 from tadp_da.cli.options import ManySeeds
-from tadp_da.errors import InterruptedRunError, TadpError
+from tadp_da.errors import InterruptedRunError, TadpError, UsageError
 from tadp_da.installation import require_own_packages
 from tadp_da.storage.files import storing
+from tadp_da.terminal import TextConsole, prepare_streams
 from tadp_da.training.signals import Stop, attended
 
 app = typer.Typer(
@@ -91,6 +90,17 @@ app.add_typer(kept, name="cache")
 app.command("doctor")(doctor.doctor)
 
 
+def _refuse_undecodable(arguments: list[str]) -> None:
+    """Refuse what no caption, manifest or report could hold."""
+    for argument in arguments:
+        if any("\ud800" <= letter <= "\udfff" for letter in argument):
+            raise UsageError(
+                "an argument is not valid UTF-8",
+                where=argument,
+                fix="type it in a UTF-8 terminal; rename a file: convmv -f latin1 -t utf8 -r --notest PATH",
+            )
+
+
 def main() -> None:
     """Entry point: one place turns errors into lines and exit codes. ``--debug`` anywhere shows the traceback."""
     debug = "--debug" in sys.argv
@@ -98,9 +108,11 @@ def main() -> None:
         sys.argv.remove("--debug")
     # it warns on import of a kernel that nothing here uses
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    errors = Console(stderr=True, soft_wrap=True)
+    prepare_streams()
+    errors = TextConsole(stderr=True)
     try:
         with attended(), storing("the command's output"):
+            _refuse_undecodable(sys.argv[1:])
             stages.refuse_alone(sys.argv[1:])
             app()
     except (Stop, InterruptedRunError) as stop:
@@ -109,13 +121,13 @@ def main() -> None:
             if isinstance(stop, InterruptedRunError)
             else "interrupted; what was finished before is kept"
         )
-        errors.print(Text(f"{what}. Run the same command again to go on"))
+        errors.print(f"{what}. Run the same command again to go on")
         sys.exit(InterruptedRunError.exit_code)
     except TadpError as error:
         if debug:
             raise
         first, *rest = error.lines()
-        errors.print(Text(f"error: {first}", style="bold red"))
+        errors.print(f"error: {first}", style="bold red")
         for line in rest:
-            errors.print(Text(line))
+            errors.print(line)
         sys.exit(error.exit_code)

@@ -127,7 +127,7 @@ def _run_own(
     if target.get("test_images") is not None:
         _publish(table.name, reports, run.folder)
     shown = show_predictions(table, seeds[0], run)
-    out.print(f"Predictions on the first {SHOWN} target images: {shown}", markup=False)
+    out.print(f"Predictions on the first {SHOWN} target images: {shown}")
 
 
 def benchmark_list() -> None:

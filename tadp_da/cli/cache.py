@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Column, Table
-from rich.text import Text
 
 from tadp_da.cli.options import out
 from tadp_da.errors import ArtifactError, DataError, EnvironmentSetupError, UsageError
+from tadp_da.terminal import print_json
 
 if TYPE_CHECKING:
     from tadp_da.storage.cache import Cache
@@ -41,7 +39,7 @@ def cache_ls(as_json: AsJson = False) -> None:
         for kind, found in sorted(kinds.items())
     }
     if as_json:
-        _print_json({"folder": str(cache.folder), "limit": cache.limit, "kinds": rows})
+        print_json({"folder": str(cache.folder), "limit": cache.limit, "kinds": rows})
         return
     right = [Column(name, justify="right") for name in ("entries", "size")]
     table = Table("kind", *right, "last used", box=None, header_style="bold")
@@ -51,7 +49,7 @@ def cache_ls(as_json: AsJson = False) -> None:
     if rows:
         out.print(table)
     total = sum(row["bytes"] for row in rows.values())
-    _say(f"{_human(total)} of at most {_human(cache.limit)} in {cache.folder}")
+    out.print(f"{_human(total)} of at most {_human(cache.limit)} in {cache.folder}")
 
 
 def cache_verify(
@@ -74,12 +72,12 @@ def cache_verify(
             continue
         except (OSError, ValueError) as error:
             damaged += 1
-            _say(f"damaged: {entry.path}: {error}")
+            out.print(f"damaged: {entry.path}: {error}")
             if remove:
                 entry.path.unlink(missing_ok=True)
-    _say(f"{checked} entries, {damaged} damaged{' and removed' if damaged and remove else ''}")
+    out.print(f"{checked} entries, {damaged} damaged{' and removed' if damaged and remove else ''}")
     if damaged and not remove:
-        _say("  fix:   tadp-da cache verify --remove; a run that needs a damaged entry also replaces it")
+        out.print("  fix:   tadp-da cache verify --remove; a run that needs a damaged entry also replaces it")
         raise typer.Exit(ArtifactError.exit_code)
 
 
@@ -98,7 +96,7 @@ def cache_prune(
 
     cache = _cache()
     count, size = cache.prune(size_of(to, "--to") if to else cache.limit)
-    _say(f"{count} entries removed, {_human(size)}")
+    out.print(f"{count} entries removed, {_human(size)}")
 
 
 def cache_why(
@@ -120,25 +118,25 @@ def cache_why(
     answers = why(_cache(), source=path, prompt=file if text else None)
     content = file_digest(path) if path is not None else None
     if as_json:
-        _print_json({"file": file, "content": content, "entries": [_as_json(answer) for answer in answers]})
+        print_json({"file": file, "content": content, "entries": [_as_json(answer) for answer in answers]})
         return
     if not answers:
-        _say("it has no entry; the next run that needs it creates one")
+        out.print("it has no entry; the next run that needs it creates one")
         return
     for answer in answers:
         _show(answer)
     if content is not None and all(answer.record.facts.get("image") != content for answer in answers):
-        _say("the file has changed since; the next run that needs it creates a new entry")
+        out.print("the file has changed since; the next run that needs it creates a new entry")
 
 
 def _show(answer: Explanation) -> None:
     facts = answer.record.facts
     size = f", {'x'.join(map(str, facts['size']))}" if "size" in facts else ""
-    _say(f"{answer.kind}{size}, created {answer.record.made}: {answer.entry.name}")
+    out.print(f"{answer.kind}{size}, created {answer.record.made}: {answer.entry.name}")
     why = "there was none" if answer.instead is None else f"it differs from the one of {answer.instead}:"
-    _say(f"  created because {why}")
+    out.print(f"  created because {why}")
     for name, (there, here) in answer.changed.items():
-        _say(f"    {name}: {there} there, {here} here")
+        out.print(f"    {name}: {there} there, {here} here")
 
 
 def _as_json(answer: Explanation) -> dict[str, Any]:
@@ -187,11 +185,3 @@ def _ago(when: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit} ago"
     return "just now"
-
-
-def _say(line: str) -> None:
-    out.print(Text(line), soft_wrap=True)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")

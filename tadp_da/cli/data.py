@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
 from tadp_da.cli.options import (
@@ -25,6 +23,7 @@ from tadp_da.cli.options import (
     out,
 )
 from tadp_da.errors import DataError
+from tadp_da.terminal import print_json, progress
 
 
 def data_list(
@@ -38,7 +37,7 @@ def data_list(
 
     if name:
         domain = domains[name]
-        out.print(f"{domain.name}: {domain.fetch}", highlight=False, soft_wrap=True)
+        out.print(f"{domain.name}: {domain.fetch}")
         return
     table = Table(
         Column("name", no_wrap=True), "labels", "classes", "splits", "style", box=None, header_style="bold"
@@ -92,17 +91,16 @@ def data_check(
         tracked=_tracked,
     )
     if as_json:
-        sys.stdout.write(json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n")
+        print_json(report.as_json())
     else:
         for line in report.lines():
-            out.print(line, highlight=False, markup=False, soft_wrap=True)
+            out.print(line)
     if not report.ok:
         raise typer.Exit(DataError.exit_code)
 
 
 def _tracked(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:
-    from rich.progress import track
-
-    if not sys.stderr.isatty():
-        return items
-    return track(items, total=total, description=what, console=Console(stderr=True), transient=True)
+    with progress(total, what, quiet=not sys.stderr.isatty(), transient=True) as advance:
+        for item in items:
+            yield item
+            advance("")

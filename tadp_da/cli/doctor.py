@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from tadp_da.cli.options import Data, Out, out
 from tadp_da.errors import EnvironmentSetupError
+from tadp_da.terminal import TextConsole, print_json
 
 _STYLES = {"ok": "green", "warn": "yellow", "red": "bold red", "off": "dim"}
 
@@ -34,15 +31,16 @@ def doctor(
     """
     from tadp_da.doctor.report import examine
 
-    with Console(stderr=True).status("running all tests once, about ten seconds"):
+    errors = TextConsole(stderr=True)
+    with errors.status("running all tests once, about ten seconds"):
         report = examine(out=out_folder, data=data)
     if as_json:
-        sys.stdout.write(json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n")
+        print_json(report.as_json())
     else:
         for line in report.lines():
-            out.print(Text(line, style=_STYLES.get(line.split(" ")[0], "")), soft_wrap=True)
+            out.print(line, style=_STYLES.get(line.split(" ")[0]))
     if bundle is not None:
         report.bundle(bundle)
-        Console(stderr=True).print(Text(f"bundle: {bundle}"), soft_wrap=True)
+        errors.print(f"bundle: {bundle}")
     if not report.ok:
         raise typer.Exit(EnvironmentSetupError.exit_code)

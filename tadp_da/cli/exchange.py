@@ -42,7 +42,7 @@ def concept_import(
     )
     concept.save(out_folder)
     word = f"its word in prompts is {concept.prompt_word}" if concept.prompt_word else "it has no word"
-    out.print(f"The concept is in {out_folder}; {word}.", markup=False, highlight=False)
+    out.print(f"The concept is in {out_folder}; {word}.")
 
 
 def concept_export(
@@ -66,4 +66,4 @@ def concept_export(
             fix="give a new file that ends in .safetensors",
         )
     write_kohya(Concept.load(concept), out_file, alpha=alpha)
-    out.print(f"The LoRA is in {out_file}.", markup=False, highlight=False)
+    out.print(f"The LoRA is in {out_file}.")

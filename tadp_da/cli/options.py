@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperCommand
 
 from tadp_da.distributed.processes import is_main
 from tadp_da.errors import UsageError
+from tadp_da.terminal import TextConsole
 
-out = Console(quiet=not is_main())
+out = TextConsole(quiet=not is_main())
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for artifacts, tables and pictures.")]
 Seed = Annotated[int, typer.Option(help="Every random number is a function of it.", min=0)]
@@ -133,4 +133,4 @@ def report_if_complete(folder: Path) -> Iterator[None]:
     there = is_complete(folder)
     yield
     if there:
-        out.print(f"already complete: {folder}", highlight=False, soft_wrap=True)
+        out.print(f"already complete: {folder}")

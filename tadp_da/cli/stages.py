@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from tadp_da import api
 from tadp_da.cli.options import (
@@ -74,7 +73,7 @@ def personalize(
     shown = (
         ", with an image of samples before and after" if (out_folder / "before_after.png").exists() else ""
     )
-    out.print(f"{said} is in {out_folder}{shown}.", markup=False)
+    out.print(f"{said} is in {out_folder}{shown}.")
 
 
 def _arguments(context: typer.Context) -> dict[str, Any]:
@@ -133,14 +132,14 @@ def caption(
     )
     report = captioners.caption_images(pictures, model, out_file, run)
     for line in report.lines():
-        out.print(line, highlight=False)
+        out.print(line)
     if clean:
         file = CaptionFile.read(out_file)
         cleaned, changes = clean_all({key: entry.caption for key, entry in file.entries.items()})
         entries = {key: entry.with_caption(cleaned[key]) for key, entry in file.entries.items()}
         CaptionFile(out_file.with_suffix(".clean.json"), entries).write()
         for line in changes.lines():
-            out.print(line, highlight=False)
+            out.print(line)
 
 
 def rewrite(
@@ -172,7 +171,7 @@ def rewrite(
     rows = rewrite_rows(texts, words, names=strategy or (), word=word, classes=names)
     table = Table("strategy", "side", "prompt", box=None, header_style="bold")
     for row in rows:
-        table.add_row(row.strategy, row.side, Text(row.prompt or f"({row.note})" if row.note else row.prompt))
+        table.add_row(row.strategy, row.side, row.prompt or (f"({row.note})" if row.note else ""))
     out.print(table)
 
 
@@ -210,10 +209,7 @@ def adapt(
     relaunch(processes)
     with report_if_complete(out_folder):
         api.adapt(**_arguments(context))
-    out.print(
-        f"The model is in {out_folder}. Try it: tadp-da predict {out_folder} IMAGES --out predictions",
-        markup=False,
-    )
+    out.print(f"The model is in {out_folder}. Try it: tadp-da predict {out_folder} IMAGES --out predictions")
 
 
 def evaluate(
@@ -246,7 +242,7 @@ def evaluate(
     (found,) = report.evaluations.values()
     table = Table("class", found.main.name, box=None, header_style="bold")
     for name, value in found.main.per_class.items():
-        table.add_row(Text(name), "-" if value is None else f"{value:.1f}")
+        table.add_row(name, "-" if value is None else f"{value:.1f}")
     out.print(table)
     main = "-" if found.main.value is None else f"{found.main.value:.1f}"
     out.print(f"{found.main.name} {main} {found.main.unit} over {found.images} images")
@@ -279,7 +275,7 @@ def predict(
     made = [
         f"{words} in {out_folder / name}" for name, words in kinds.items() if (out_folder / name).is_dir()
     ]
-    out.print(f"{count} images: {', '.join(made)}", markup=False)
+    out.print(f"{count} images: {', '.join(made)}")
 
 
 def refuse_alone(arguments: list[str]) -> None:

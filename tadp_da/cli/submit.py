@@ -39,9 +39,14 @@ def submit(
     run = api.open_run(place.parent, {"device": device})
     pictures = _complete(images, split, data, partial) if split else api.images_of(images, run, data=data)
     perception = api.load_model(model, device=str(run.torch_device))
-    texts = api.captions_of(perception, pictures, split, run, {"captions": captions, "captioner": captioner})
+
+    def texts() -> dict[str, str]:
+        return api.captions_of(
+            perception, pictures, split, run, {"captions": captions, "captioner": captioner}
+        )
+
     submissions.submit(perception, pictures, texts, form, place, run, like=like)
-    out.print(f"Predictions of {len(pictures)} images are in {place}", markup=False)
+    out.print(f"Predictions of {len(pictures)} images are in {place}")
 
 
 def _complete(name: str, split: str, data: Path, partial: bool) -> Unlabeled:

@@ -20,7 +20,7 @@ from tadp_da.errors import EnvironmentSetupError, UsageError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_IN_THE_WAY = {errno.EEXIST, errno.ENOTDIR}
+_IN_THE_WAY = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
 _LEFT = re.compile(r"^\..+\.(?P<process>\d+)$")  # partially written, named after the process
 
 
@@ -30,7 +30,7 @@ def storing(where: object) -> Iterator[None]:
 
     Raises:
         EnvironmentSetupError: naming the path and the fix.
-        UsageError: if a file is where a folder should be.
+        UsageError: if a file is where a folder should be or the reverse, or a name is too long for the file system.
     """
     try:
         yield
@@ -50,10 +50,17 @@ def storing(where: object) -> Iterator[None]:
                 fix="choose a writable folder, or correct its permissions",
             ) from error
         if number in _IN_THE_WAY:
+            there, wanted = ("folder", "file") if number == errno.EISDIR else ("file", "folder")
             raise UsageError(
-                "a file is in the place of a folder",
+                f"a {there} is in the place of a {wanted}",
                 where=place,
-                fix="choose another --out, or move that file",
+                fix=f"choose another --out, or move that {there}",
+            ) from error
+        if number == errno.ENAMETOOLONG:
+            raise UsageError(
+                f"a name or path is too long for the file system ({len(os.fsencode(str(place)))} bytes)",
+                where=place,
+                fix="choose a shorter one; names of unfinished files and folders are a few characters longer",
             ) from error
         raise
 
@@ -145,10 +152,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically: the file is the old or the new one, never partial."""
+    """Write UTF-8 text atomically: the file is the old or the new one, never partial. Undecodable bytes of names are
+    escaped, in JSON as its own escapes."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with fresh.open("w", encoding="utf-8") as file:
+        with fresh.open("w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

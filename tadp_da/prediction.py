@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -19,6 +19,8 @@ from tadp_da.storage.files import digest
 from tadp_da.tasks import tasks
 from tadp_da.types import Unlabeled
 
+Key = TypeVar("Key", str, tuple[str, str])
+_LONGEST = 200  # bytes; most file systems allow 255 with the suffix
 _log = logging.getLogger(__name__)
 
 
@@ -42,13 +44,16 @@ def predict_images(
     """
     prompts: dict[str, str] = {}
     names = _names(images)
-    words = file_names({word: word.strip("<>") for word in attention}, most=40)
+    maps = file_names(
+        {(k, w): (f"{name}-{w.strip('<>')}", f"{name}-{w}") for k, name in names.items() for w in attention}
+    )
     with run.progress(len(images), "predicting") as advance:
         for index, (key, name) in enumerate(names.items()):
             image = images[index]
             prompts[key] = prompt = model.prompt(captions[key])
             _save(model, image, model.predict(image, prompt, precision=run.precision), run.folder, name)
-            _draw_attention(model, image, prompt, words, run.folder / "attention", name)
+            places = {word: run.folder / "attention" / f"{maps[key, word]}.png" for word in attention}
+            _draw_attention(model, image, prompt, places)
             advance(key)
     if lost := [w for w in attention if not any(model.says(prompt, w) for prompt in prompts.values())]:
         _log.warning("no prompt holds %s: there is no attention map of it", " or ".join(map(repr, lost)))
@@ -68,31 +73,26 @@ def predict_overlays(
 
 def _names(images: Unlabeled) -> dict[str, str]:
     keys = map(images.key, range(len(images)))
-    return file_names({key: PurePosixPath(key).with_suffix("").as_posix() for key in keys})
+    return file_names({key: (PurePosixPath(key).with_suffix("").as_posix(), key) for key in keys})
 
 
-def file_names(wanted: Mapping[str, str], most: int = 200) -> dict[str, str]:
-    """File names for keys of images or for words, without suffix and folders: ``a/b`` becomes ``a__b``.
+def file_names(wanted: Mapping[Key, Sequence[str]]) -> dict[Key, str]:
+    """A file name for each key, without suffix: its first wanted name with ``a/b`` as ``a__b``.
 
-    No two are equal, on file systems that ignore case neither. Keys that would share a name keep theirs as it is, with
-    its suffix; where that is not enough, or a name has more than ``most`` bytes, it is cut and ends in a digest.
-
-    Args:
-        wanted: the preferred name of each key.
-        most: bytes that a name may have; usual file systems allow 255 with what is added to it.
+    No two are equal, on file systems that ignore case neither. Keys that would share a name get the last one that they
+    want. Where that is not enough, or a name is too long for a usual file system, it is cut and ends in a digest.
     """
 
-    def shared(names: Mapping[str, str]) -> set[str]:
+    def shared() -> set[Key]:
         count = Counter(path_key(name).casefold() for name in names.values())
         return {key for key, name in names.items() if count[path_key(name).casefold()] > 1}
 
-    short, whole = (
-        {key: name.replace("/", "__") for key, name in n.items()} for n in (wanted, {k: k for k in wanted})
-    )
-    names = short | {key: whole[key] for key in shared(short)}
-    cut = shared(names) | {key for key, name in names.items() if len(name.encode()) > most}
-    start = {key: names[key].encode()[: most - 13].decode(errors="ignore") for key in cut}
-    return names | {key: f"{start[key]}-{digest(key.encode())[:12]}" for key in cut}
+    names: dict[Key, str] = {key: choices[0].replace("/", "__") for key, choices in wanted.items()}
+    names |= {key: wanted[key][-1].replace("/", "__") for key in shared()}
+    for key in shared() | {key for key, name in names.items() if len(name.encode()) > _LONGEST}:
+        start = names[key].encode()[: _LONGEST - 13].decode(errors="ignore")
+        names[key] = f"{start}-{digest(repr(key).encode())[:12]}"
+    return names
 
 
 def _save(model: PerceptionModel, image: Any, prediction: Any, folder: Path, name: str) -> None:
@@ -102,17 +102,15 @@ def _save(model: PerceptionModel, image: Any, prediction: Any, folder: Path, nam
     task.write(prediction, files / f"{name}{task.suffix}", model.labels)
 
 
-def _draw_attention(
-    model: PerceptionModel, image: Any, prompt: str, words: Mapping[str, str], folder: Path, name: str
-) -> None:
-    """Heat maps of the words that are in this image's prompt; ``words`` has a part of a file name for each."""
+def _draw_attention(model: PerceptionModel, image: Any, prompt: str, places: Mapping[str, Path]) -> None:
+    """Heat maps of the words that are in this image's prompt, each in its file."""
     import matplotlib as mpl
 
-    present = [word for word in words if model.says(prompt, word)]
+    present = [word for word in places if model.says(prompt, word)]
     if not present:
         return
-    output_folder(folder)
     for word, heat in model.attention(image, present, prompt).items():
         scaled = (heat - heat.min()) / max(float(np.ptp(heat)), 1e-8)
         shown = Image.fromarray((255 * mpl.colormaps["inferno"](scaled)[..., :3]).astype(np.uint8))
-        Image.blend(image.convert("RGB"), shown, 0.6).save(folder / f"{name}-{words[word]}.png")
+        output_folder(places[word].parent)
+        Image.blend(image.convert("RGB"), shown, 0.6).save(places[word])

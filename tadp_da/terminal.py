@@ -64,8 +64,8 @@ def progress(
     what, note = (TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[note]"))
     columns = (what, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), note)
     with Progress(*columns, console=console, transient=transient) as bar:
-        task = bar.add_task(description, total=total, note="")
-        yield lambda note: bar.update(task, advance=1, note=note)
+        task = bar.add_task(printable(description), total=total, note="")
+        yield lambda note: bar.update(task, advance=1, note=printable(note))
 
 
 class _Formatter(logging.Formatter):

@@ -27,7 +27,7 @@ from benchmarks.submit.mask_zips import MASK_ZIPS, MaskZip, beside
 from tadp_da.class_names import same_classes
 from tadp_da.domains.formats.files import some
 from tadp_da.errors import DataError, UsageError
-from tadp_da.images import path_key, displayed_size
+from tadp_da.images import displayed_size, path_key
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.registry import nearest
 from tadp_da.run import Run

@@ -154,12 +154,7 @@ class CaptionFile:
 
     def _missing(self, missing: list[str], total: int, root: Path) -> DataError:
         known = next(iter(sorted(self.entries)), None)
-        nothing = (
-            f"there is no {' or '.join(_TEXT_SUFFIXES)} file in it"
-            if self.path.is_dir()
-            else "the file is empty"
-        )
-        keys = f"its keys look like {known!r}" if known is not None else nothing
+        keys = f"its keys look like {known!r}" if known is not None else "the file is empty"
         return DataError(
             f"{total - len(missing)} of {total} images have a caption and {len(missing)} have none, "
             f"e.g. {missing[0]!r}; {keys}",
@@ -228,6 +223,12 @@ def _read_folder(folder: Path) -> dict[str, CaptionEntry]:
                 fix="give a folder with captions, or a caption file",
             )
         found[key] = CaptionEntry(tuple(line.strip() for line in text.splitlines() if line.strip()) or ("",))
+    if not found:
+        raise DataError(
+            "the folder holds neither metadata.jsonl nor .txt or .caption files",
+            where=folder,
+            fix="check the path, or write a caption file: tadp-da caption IMAGES --out captions.json",
+        )
     return found
 
 

@@ -57,7 +57,12 @@ IgnoreIndex = Annotated[
 Split = Annotated[
     str, typer.Option(help="Split of a registered data set.", show_default="what suits the command")
 ]
-Captions = Annotated[Path | None, typer.Option(help="Caption file; made with the captioner when missing.")]
+Captions = Annotated[
+    Path | None,
+    typer.Option(
+        help="Caption file (JSON), metadata.jsonl, or folder of text files; without it the captioner is asked."
+    ),
+]
 Captioner = Annotated[
     str,
     typer.Option(

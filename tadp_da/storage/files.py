@@ -58,7 +58,7 @@ def storing(where: object) -> Iterator[None]:
             ) from error
         if number == errno.ENAMETOOLONG:
             raise UsageError(
-                f"a name or path is too long for the file system ({len(os.fsencode(str(place)))} bytes)",
+                "a name or path is too long for the file system",
                 where=place,
                 fix="choose a shorter one; names of unfinished files and folders are a few characters longer",
             ) from error

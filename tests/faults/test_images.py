@@ -242,10 +242,3 @@ def test_loops_of_links_are_not_followed_and_dead_links_are_told(own: Path) -> N
     with pytest.raises(DataError, match="cannot access an image") as caught:
         preflight(mine(own), own, ["train"], a_run(own))
     assert "dead.png" in str(caught.value.where)
-
-
-def test_separators_of_windows_in_a_caption_file_are_told(own: Path) -> None:
-    images = mine(own).unlabeled(own, "train")
-    entries = {images.key(i).replace("/", "\\"): CaptionEntry(("a",)) for i in range(4)}
-    with pytest.raises(DataError, match=r"its keys look like 'i\\\\0.png'"):
-        CaptionFile(own / "c.json", entries).lookup(images)

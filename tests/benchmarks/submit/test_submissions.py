@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import zipfile
@@ -101,6 +102,10 @@ def test_coco_results_take_the_ids_of_a_file_however_it_spells_them(
     trees.coco(file, entries, [], ("horse",))
     with pytest.raises(DataError, match="none of the model's classes"):
         write_coco(ANIMALS, pictures, FOUND, tmp_path / "out.json", file)
+    trees.coco(file, [{"id": 1, "file_name": "1.jpg"}], [], ANIMALS.classes)
+    twins = tuple(trees.picture(tmp_path / f"data/{side}/1.jpg") for side in "xy")
+    with pytest.raises(DataError, match=r"2 images are named '1\.jpg' in the COCO file: x/1\.jpg, y/1\.jpg"):
+        write_coco(ANIMALS, dataclasses.replace(pictures, paths=twins), FOUND, tmp_path / "out.json", file)
     file.write_text("[]")
     with pytest.raises(DataError, match="file_name"):
         write_coco(ANIMALS, pictures, FOUND, tmp_path / "out.json", file)
@@ -131,7 +136,10 @@ def driver(backbone: Any) -> PerceptionModel:
 
 def test_a_model_is_asked_only_for_what_it_does(backbone: Any, pictures: Unlabeled, tmp_path: Path) -> None:
     run, model = Run(folder=tmp_path, quiet=True, device="cpu"), driver(backbone)
-    texts = {pictures.key(i): "a street" for i in range(2)}
+
+    def texts() -> dict[str, str]:
+        raise AssertionError("captions are made although the form does not fit")
+
     for form, advice in (("voc", "cityscapes, dark-zurich"), ("cityscape", "did you mean 'cityscapes'")):
         with pytest.raises(UsageError, match=advice):
             submit(model, pictures, texts, form, tmp_path / "x", run)
@@ -142,6 +150,16 @@ def test_a_model_is_asked_only_for_what_it_does(backbone: Any, pictures: Unlabel
     )
     with pytest.raises(UsageError, match="does not score barn"):
         submit(own, pictures, texts, "cityscapes", tmp_path / "x", run)
+    twins = (*pictures.paths, trees.picture(pictures.root / "set/2008_000001.png"))
+    with pytest.raises(DataError, match="2 images are called 2008_000001"):
+        submit(
+            driver(backbone),
+            dataclasses.replace(pictures, paths=twins),
+            texts,
+            "cityscapes",
+            tmp_path / "x",
+            run,
+        )
     assert {form.task for form in FORMS.values()} == set(tasks)
     assert not list(tmp_path.glob("*x*"))
 

@@ -74,6 +74,16 @@ class Concept:
         return " ".join(self.tokens) or self.word or None
 
     @property
+    def prompt_advice(self) -> str:
+        """What to write in prompts to name the concept, here and in plain diffusers."""
+        if len(self.tokens) < 2:
+            return f"its word in prompts is {self.prompt_word}" if self.prompt_word else "it has no word"
+        return (
+            f"in prompts of tadp-da write {self.prompt_word}; in plain diffusers, after load_textual_inversion, write "
+            f"{self.word} alone, which diffusers expands"
+        )
+
+    @property
     def fingerprint(self) -> str:
         """blake2b over word, base and every tensor: equal exactly when installing gives the same model."""
         digest = hashlib.blake2b(digest_size=16)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tadp_da.errors import EnvironmentSetupError, UsageError
-from tadp_da.storage.hub import CAPTIONERS, Files, Found, fetch, has_weights, is_id
+from tadp_da.storage.hub import CAPTIONERS, Files, Found, fetch, has_weights, is_id, weights_variant
 
 if TYPE_CHECKING:
     import torch
@@ -64,6 +64,7 @@ def load(
         model = AutoModelForImageTextToText.from_pretrained(
             folder,
             dtype=dtype,
+            variant=weights_variant(folder) or None,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,

@@ -18,12 +18,15 @@ def concept_import(
         Path | None, typer.Option(help="Textual-inversion embedding (safetensors) of diffusers or A1111.")
     ] = None,
     lora: Annotated[
-        Path | None, typer.Option(help="LoRA of the UNet (safetensors) of diffusers, peft or kohya.")
+        Path | None,
+        typer.Option(
+            help="LoRA of the UNet (safetensors) of diffusers, peft (with its adapter_config.json) or kohya."
+        ),
     ] = None,
     word: Annotated[
         str,
         typer.Option(
-            help="The word of the concept; it selects one of several embeddings, or is a LoRA's trigger."
+            help="The word of the concept: a name for the embedding, the one of several to take, or a LoRA's trigger."
         ),
     ] = "",
     unet_only: Annotated[
@@ -41,8 +44,7 @@ def concept_import(
         api.base_model(model).load(), word=word, embedding=embedding, lora=lora, unet_only=unet_only
     )
     concept.save(out_folder)
-    word = f"its word in prompts is {concept.prompt_word}" if concept.prompt_word else "it has no word"
-    out.print(f"The concept is in {out_folder}; {word}.")
+    out.print(f"The concept is in {out_folder}; {concept.prompt_advice}.")
 
 
 def concept_export(

@@ -69,11 +69,10 @@ def personalize(
     relaunch(processes)
     with report_if_complete(out_folder):
         concept = api.personalize(settings=_word_settings(method, word, like), **_arguments(context))
-    said = f"The concept's word is {concept.prompt_word}. It" if concept.word else "It has no word. It"
     shown = (
         ", with an image of samples before and after" if (out_folder / "before_after.png").exists() else ""
     )
-    out.print(f"{said} is in {out_folder}{shown}.")
+    out.print(f"The concept is in {out_folder}{shown}; {concept.prompt_advice}.")
 
 
 def _arguments(context: typer.Context) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from pathlib import Path
 from tadp_da.errors import EnvironmentSetupError
 
 _log = logging.getLogger(__name__)
+HALF = "*.fp16.*"
+"""Pattern of weights in half precision beside others, for ``unwanted`` of :class:`Files`."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -180,7 +182,8 @@ def fetch(
         if found or not again:
             break
     if found is None:
-        raise _nowhere(model, sources[0], files, reasons)
+        alias = next((a for a, known in aliases.items() if name in {s.repo for s in known}), "")
+        raise _nowhere(model, alias, sources[0], files, reasons)
     _warn(next(s for s in sources if s.repo == found.repo), found)
     return found
 
@@ -206,23 +209,26 @@ def _download(source: Source, files: Files, reasons: dict[Source, str]) -> tuple
     try:
         # One question without retries: the download of a pinned commit would ask a dead network six times.
         HfApi().model_info(source.repo, revision=source.revision, timeout=10)
-        folder = Path(
-            snapshot_download(
-                source.repo,
-                revision=source.revision,
-                allow_patterns=list(files.wanted),
-                ignore_patterns=list(files.unwanted),
-                etag_timeout=5,
+        # half precision only where the repository has nothing else
+        without_half = tuple(pattern for pattern in files.unwanted if pattern != HALF)
+        for unwanted in dict.fromkeys((tuple(files.unwanted), without_half)):
+            folder = Path(
+                snapshot_download(
+                    source.repo,
+                    revision=source.revision,
+                    allow_patterns=list(files.wanted),
+                    ignore_patterns=list(unwanted),
+                    etag_timeout=5,
+                )
             )
-        )
+            if files.complete(folder):
+                return Found(folder, source.repo, folder.name), False
     except Exception as error:  # the client's transport errors have no base in common with its own
         reasons[source] = type(error).__name__
         answered = isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError)
         return None, answered
-    if not files.complete(folder):
-        reasons[source] = f"no {files.marker} with all of its safetensors weights"
-        return None, True
-    return Found(folder, source.repo, folder.name), False
+    reasons[source] = f"no {files.marker} with all of its safetensors weights"
+    return None, True
 
 
 def _warn(source: Source, found: Found) -> None:
@@ -236,10 +242,13 @@ def _warn(source: Source, found: Found) -> None:
         )
 
 
-def _nowhere(model: str, best: Source, files: Files, reasons: Mapping[Source, str]) -> EnvironmentSetupError:
+def _nowhere(
+    model: str, alias: str, best: Source, files: Files, reasons: Mapping[Source, str]
+) -> EnvironmentSetupError:
     from huggingface_hub import constants
 
     pin = f" --revision {best.revision}" if best.revision else ""
+    mirrors = f"use {files.option} {alias}, which also tries the mirrors of this model. Or " if alias else ""
     offline = " HF_HUB_OFFLINE is set: unset it where there is a network." if constants.HF_HUB_OFFLINE else ""
     return EnvironmentSetupError(
         f"cannot fetch {model!r} from the hub: " + ", ".join(dict.fromkeys(reasons.values()))
@@ -247,16 +256,26 @@ def _nowhere(model: str, best: Source, files: Files, reasons: Mapping[Source, st
         else f"{model!r} is not in the hub's cache",
         where="".join(f"tried https://huggingface.co/{source}; " for source in reasons)
         + f"cache {constants.HF_HUB_CACHE}",
-        fix=f"on a machine with network run: hf download {best.repo} --local-dir FOLDER{pin}; copy FOLDER here and "
-        f"give its path: {files.option} FOLDER. Or use 'mini'.{offline}",
+        fix=f"{mirrors}on a machine with network run: hf download {best.repo} --local-dir FOLDER{pin}; "
+        f"copy FOLDER here and give its path: {files.option} FOLDER. Or use 'mini'.{offline}",
     )  # fmt: skip
 
 
+def weights_variant(folder: Path, stem: str = "model") -> str | None:
+    """Which weights a folder holds whole, in a file ``<stem>.safetensors`` or in all the shards that an index names:
+    ``""`` for full precision, else ``"fp16"`` or ``"bf16"``; None for none."""
+    return next((v for v in ("", "fp16", "bf16") if _is_whole(folder, stem, f".{v}" if v else "")), None)
+
+
 def has_weights(folder: Path, stem: str = "model") -> bool:
-    """Whether a folder holds ``<stem>.safetensors``, or all the shards that its index names."""
-    index = folder / f"{stem}.safetensors.index.json"
+    """Whether a folder holds weights of any precision whole; see :func:`weights_variant`."""
+    return weights_variant(folder, stem) is not None
+
+
+def _is_whole(folder: Path, stem: str, variant: str) -> bool:
+    index = folder / f"{stem}.safetensors.index{variant}.json"
     if not index.exists():
-        return (folder / f"{stem}.safetensors").exists()
+        return (folder / f"{stem}{variant}.safetensors").exists()
     try:
         shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, KeyError, AttributeError):

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from tadp_da.errors import ArtifactError
+from tadp_da.storage.hub import weights_variant
 
 READING = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
 """What the libraries raise for files that are missing or corrupt."""
@@ -18,7 +19,7 @@ _OBSOLETE = ("position_ids",)
 
 
 def load_model(kind: Any, folder: Path, part: str) -> Any:
-    """A model in fp32 and eval mode.
+    """A model in fp32 and eval mode; weights in half precision are read where there are no others.
 
     Args:
         kind: its class in diffusers or transformers.
@@ -26,13 +27,18 @@ def load_model(kind: Any, folder: Path, part: str) -> Any:
         part: what to call it in messages.
 
     Raises:
-        ArtifactError: when it cannot be read, or its tensors are not exactly those of its configuration.
+        ArtifactError: when it cannot be read, its weights are quantized, or its tensors are not exactly those of its
+            configuration.
     """
     import torch
 
-    dtype = "dtype" if kind.__module__.startswith("transformers.") else "torch_dtype"
+    transformers = kind.__module__.startswith("transformers.")
+    dtype, stem = ("dtype", "model") if transformers else ("torch_dtype", "diffusion_pytorch_model")
     options = {dtype: torch.float32, "use_safetensors": True, "output_loading_info": True}
+    options["variant"] = weights_variant(folder, stem) or None
     try:
+        for file in folder.glob(f"{stem}*.safetensors"):
+            require_floats(file)
         model, info = kind.from_pretrained(str(folder), **options)
     except READING as error:
         raise unreadable(folder, error) from error
@@ -47,6 +53,25 @@ def load_model(kind: Any, folder: Path, part: str) -> Any:
                 fix="fetch the model again: its weights and its config.json do not belong together",
             )
     return aligned(model)
+
+
+def require_floats(file: Path) -> None:
+    """Check that no weight of a file is stored as integers, which would be read as if they were the values.
+
+    Raises:
+        ArtifactError: for a quantized model.
+    """
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as opened:
+        for name in list(opened.keys()):
+            kind = opened.get_slice(name).get_dtype()
+            if name.endswith((".weight", ".bias")) and not kind.startswith(("F", "BF")):
+                raise ArtifactError(
+                    f"the weights are quantized: {name!r} is of type {kind}",
+                    where=file,
+                    fix="give the model in floats (fp32, fp16, bf16 or fp8): its original, before it was quantized",
+                )
 
 
 def aligned(model: Any) -> Any:

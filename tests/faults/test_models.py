@@ -57,7 +57,7 @@ def test_rows_of_another_width_name_both_models(backbone: Any, tmp_path: Path, w
         f"those of {name} with text of width {width}; this is a model with text of width 32"
         in caught.value.what
     )
-    assert "with the backbone that it was learned on" in caught.value.fix
+    assert "the model that it was learned on (--model" in caught.value.fix
     assert caught.value.exit_code == 6
 
 
@@ -70,9 +70,6 @@ def test_one_of_several_embeddings_is_taken_by_name_only(tmp_path: Path) -> None
         read_embedding(two, "<c>")
     assert read_embedding(two, "<a>")[1].shape == (1, WIDTH)
     assert torch.equal(read_embedding(two, "<b>")[1], rows(2))
-    one = saved(tmp_path / "one.safetensors", {"<a>": rows()})
-    with pytest.raises(ArtifactError, match="none is '<b>'"):
-        read_embedding(one, "<b>")
 
 
 def test_an_embedding_without_a_name_needs_one(tmp_path: Path) -> None:
@@ -127,7 +124,7 @@ def test_a_pickle_is_refused_and_its_payload_never_runs(
 def test_advice_for_pickles_says_how_to_convert(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="is a pickle, which can run any code") as caught:
         read_tensors(tmp_path / "x.pt")
-    assert "safetensors.torch.save_file" in caught.value.fix
+    assert "python -c" in caught.value.fix
     assert caught.value.exit_code == 6
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tadp_da.errors import EnvironmentSetupError
 from tadp_da.storage import hub as _hub
-from tadp_da.storage.hub import DIFFUSION, Files, Found, has_weights
+from tadp_da.storage.hub import DIFFUSION, HALF, Files, Found, has_weights
 from tadp_da.storage.tensors import refuse_pickle
 
 #: Name of the weights of each part in the diffusers format.
@@ -16,7 +16,7 @@ _WEIGHTS = {
     "text_encoder": "model",
 }
 _CONFIGURATION = ["model_index.json", "*/*.json", "tokenizer/*.txt"]
-_UNWANTED = ["*.fp16.*", "*non_ema*", "safety_checker/*", "feature_extractor/*"]
+_UNWANTED = [HALF, "*non_ema*", "safety_checker/*", "feature_extractor/*"]
 
 
 def _has_configuration(folder: Path) -> bool:

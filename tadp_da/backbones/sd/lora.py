@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from tadp_da.errors import ArtifactError, UsageError
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
-_SIDES = {".lora.down.weight": 0, ".lora_A.weight": 0, ".lora.up.weight": 1, ".lora_B.weight": 1}
+_KEY = re.compile(r"unet\.(.+)\.lora\.(down|up)\.weight")
 _NAME = "tadp"
 
 
@@ -46,59 +47,63 @@ def fuse(unet: Any) -> None:
     unet.unload_lora()
 
 
-def require(unet: nn.Module, lora: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
-    """Pairs (down, up) by module, checked against the UNet.
+def pairs(lora: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """(down, up) by module of tensors in the diffusers format.
 
     Raises:
-        ArtifactError: for a name that does not belong to this UNet, half a pair, shapes that do not fit, or
-            numbers that are not finite.
+        ArtifactError: for another name, or half a pair.
     """
-    pairs: dict[str, dict[int, Tensor]] = {}
-    for key, value in lora.items():
-        suffix = next((s for s in _SIDES if key.endswith(s)), None)
-        module = key.removeprefix("unet.").removesuffix(suffix or "")
-        if suffix is None or not key.startswith("unet.") or not _has(unet, module):
+    for key in lora:
+        if not _KEY.fullmatch(key):
             raise _refuse(f"unknown low-rank tensor {key!r}")
-        if not bool(value.isfinite().all()):
-            raise _refuse(f"low-rank tensor {key!r} holds numbers that are not finite")
-        pairs.setdefault(module, {})[_SIDES[suffix]] = value
-    for module, pair in pairs.items():
-        weight: Any = unet.get_submodule(module).weight
-        if len(pair) != 2:
-            raise _refuse(f"low-rank tensors of {module!r} are not a pair of down and up")
-        down, up = pair[0], pair[1]
-        if (up.shape[0], down.shape[1]) != tuple(weight.shape[:2]) or up.shape[1] != down.shape[0]:
+        if _other_side(key) not in lora:
+            raise _refuse(f"low-rank tensor {key!r} has no partner: down and up belong together")
+    return {
+        m[1]: (lora[key], lora[_other_side(key)])
+        for key in lora
+        if (m := _KEY.fullmatch(key)) and m[2] == "down"
+    }
+
+
+def _other_side(key: str) -> str:
+    stem, side, weight = key.rsplit(".", 2)
+    return f"{stem}.{'up' if side == 'down' else 'down'}.{weight}"
+
+
+def require(unet: nn.Module, lora: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """:func:`pairs`, checked against the UNet.
+
+    Raises:
+        ArtifactError: also for a layer that this UNet does not have, shapes that do not fit, or numbers that are not
+            finite.
+    """
+    layers = {name: m.weight for name, m in unet.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    found = pairs(lora)
+    for module, (down, up) in found.items():
+        if module not in layers:
+            raise _refuse(f"the UNet has no layer {module!r}")
+        if not bool(down.isfinite().all() and up.isfinite().all()):
+            raise _refuse(f"low-rank tensors of {module!r} hold numbers that are not finite")
+        rows, columns = layers[module].flatten(1).shape
+        fits = down.ndim > 1 < up.ndim and down[0].numel() == columns and up.shape[0] == rows
+        if not fits or up[0].numel() != len(down):
             raise _refuse(
                 f"low-rank tensors of {module!r} have shapes {tuple(down.shape)} and {tuple(up.shape)}, "
-                f"the weight has {tuple(weight.shape)}"
+                f"the weight has {tuple(layers[module].shape)}"
             )
-    return {module: [pair[0], pair[1]] for module, pair in pairs.items()}
+    return found
 
 
-def load(unet: Any, lora: Mapping[str, Tensor]) -> None:
-    """Fuse low-rank tensors in the diffusers format into the weights; no adapter stays behind.
+@torch.no_grad()
+def load(unet: nn.Module, lora: Mapping[str, Tensor]) -> None:
+    """Add the change that low-rank tensors in the diffusers format stand for to the weights.
 
     Raises:
-        ArtifactError: see :func:`require`; also when a tensor turns out to have had no effect.
+        ArtifactError: see :func:`require`.
     """
-    pairs = require(unet, lora)
-    before = {module: unet.get_submodule(module).weight.detach().clone() for module in pairs}
-    trainable = {name: p.requires_grad for name, p in unet.named_parameters()}
-    unet.load_lora_adapter(dict(lora), prefix="unet", adapter_name=_NAME)
-    fuse(unet)
-    for name, parameter in unet.named_parameters():  # peft freezes what it wraps
-        parameter.requires_grad_(trainable[name])
-    for module, (down, up) in pairs.items():
-        expected = bool(up.count_nonzero()) and bool(down.count_nonzero())
-        if expected and torch.equal(before[module], unet.get_submodule(module).weight):
-            raise _refuse(f"low-rank tensors of {module!r} changed nothing")
-
-
-def _has(unet: nn.Module, module: str) -> bool:
-    try:
-        return isinstance(unet.get_submodule(module), nn.Linear | nn.Conv2d)
-    except AttributeError:
-        return False
+    for module, (down, up) in require(unet, lora).items():
+        weight: Any = unet.get_submodule(module).weight
+        weight += (up.flatten(1) @ down.flatten(1)).reshape(weight.shape).to(weight)
 
 
 def _refuse(what: str) -> ArtifactError:

@@ -12,6 +12,7 @@ from typing import Any
 from tadp_da.backbones.sd.locate import CONFIGURATION
 from tadp_da.errors import ArtifactError, EnvironmentSetupError
 from tadp_da.storage.hub import DIFFUSION, fetch
+from tadp_da.storage.pretrained import require_floats
 
 #: What the original code calls the parts.
 _PREFIXES = {"unet": "model.diffusion_model.", "vae": "first_stage_model."}
@@ -66,6 +67,7 @@ def load(file: Path, folder: Path, kinds: dict[str, Any]) -> dict[str, Any]:
     from safetensors import safe_open
 
     options = {"config": str(folder), "local_files_only": True, "torch_dtype": torch.float32}
+    require_floats(file)
     with safe_open(file, "pt") as opened:
         names = list(opened.keys())
     averaged = {"extract_ema": True} if any(name.startswith("model_ema.") for name in names) else {}

@@ -107,20 +107,21 @@ def require_new(tokenizer: Any, word: str) -> None:
     """
     if not word or word.split() != [word]:
         raise UsageError(
-            f"{word!r} is not one word", where="word", fix="choose a word without blanks, such as '<night>'"
+            f"{word!r} is not one word", where="--word", fix="choose a word without blanks, such as '<night>'"
         )
     if len(token_ids(tokenizer, word)) == 1:
         raise UsageError(
             f"the word {word!r} is in the vocabulary already; learning it would change what it means",
-            where="word",
+            where="--word",
             fix=f"choose a new word, such as '<my-{word.strip('<>')}>'",
         )
 
 
-def _model(width: int) -> str:
-    """Who has text of this width, as far as the width tells."""
-    known = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}.get(width, "a model")
-    return f"{known} with text of width {width}"
+def model_of_width(width: int) -> str:
+    """Which models have text of this width, as far as the width tells."""
+    known = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
+    known |= {1280: "Stable Diffusion XL (second text encoder)", 2048: "Stable Diffusion XL"}
+    return f"{known.get(width, 'a model')} with text of width {width}"
 
 
 def require_rows(text_encoder: Any, rows: Tensor) -> None:
@@ -132,10 +133,11 @@ def require_rows(text_encoder: Any, rows: Tensor) -> None:
     width = text_encoder.get_input_embeddings().embedding_dim
     if rows.ndim != 2 or rows.shape[1] != width:
         raise ArtifactError(
-            f"learned rows of shape {tuple(rows.shape)} are those of {_model(rows.shape[-1])}; "
-            f"this is {_model(width)}",
+            f"learned rows of shape {tuple(rows.shape)} are those of {model_of_width(rows.shape[-1])}; "
+            f"this is {model_of_width(width)}",
             where="learned_embeds.safetensors",
-            fix="use the concept with the backbone that it was learned on, or learn it again on this one",
+            fix="use the model that it was learned on (--model sd-1.5, sd-2.1 or a folder), or learn it again on this "
+            "one",
         )
     if not rows.is_meta and not bool(rows.isfinite().all()):
         raise ArtifactError(

@@ -33,6 +33,34 @@ def test_weights_of_half_precision_are_read_in_full(folder):
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("variant", ["fp16", "bf16"])
+def test_a_folder_with_half_precision_alone_is_read(folder, backbone, variant):
+    for file in folder.glob("*/*.safetensors"):
+        file.rename(file.with_suffix(f".{variant}.safetensors"))
+    assert StableDiffusion.from_pretrained(str(folder)).fingerprint == backbone.fingerprint
+    shutil.copy(folder / "unet" / f"diffusion_pytorch_model.{variant}.safetensors", folder / UNET)
+    tensors = load_file(folder / UNET)
+    tensors["conv_in.bias"] = tensors["conv_in.bias"] + 1
+    save_file(tensors, folder / UNET)  # full precision is preferred
+    assert StableDiffusion.from_pretrained(str(folder)).fingerprint != backbone.fingerprint
+
+
+def test_a_quantized_network_is_refused_when_it_is_read(folder):
+    tensors = load_file(folder / UNET)
+    save_file(tensors | {"conv_in.weight": (tensors["conv_in.weight"] * 50).to(torch.int8)}, folder / UNET)
+    with pytest.raises(ArtifactError, match=r"quantized: 'conv_in\.weight' is of type I8") as caught:
+        StableDiffusion.from_pretrained(str(folder))
+    assert "before it was quantized" in caught.value.fix
+    assert str(caught.value.where).endswith(UNET)
+
+
+def test_a_network_of_eight_bit_floats_is_read(folder):
+    stored = {k: v.to(torch.float8_e4m3fn) for k, v in load_file(folder / UNET).items()}
+    save_file(stored, folder / UNET)
+    model = StableDiffusion.from_pretrained(str(folder))
+    assert all(torch.equal(v, stored[k].float()) for k, v in model.unet.state_dict().items())
+
+
 def test_a_model_that_is_nowhere_says_what_to_fetch(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     with pytest.raises(EnvironmentSetupError, match="cannot fetch 'someone/stable-diffusion'") as caught:

@@ -175,6 +175,33 @@ def test_a_mirror_without_safetensors_is_passed_over(hub, mirrors, tiny_pipeline
         locate("gone/sd@main")
 
 
+def test_a_repository_with_half_precision_alone_is_fetched(hub, mirrors, tiny_pipeline, tmp_path):
+    half = Path(shutil.copytree(tiny_pipeline, tmp_path / "half"))
+    for file in half.glob("*/*.safetensors"):
+        file.rename(file.with_suffix(".fp16.safetensors"))
+    hub.repos["here/sd"] = half
+    found = locate("sd")
+    assert found.repo == "here/sd"
+    assert len(list(found.path.glob("*/*.fp16.safetensors"))) == 3
+    assert locate("sd") == found
+
+
+@pytest.mark.parametrize("gone", ["gone/sd", f"gone/sd@{COMMIT}", "loose/sd"])
+def test_a_repository_that_is_gone_names_the_alias_with_its_mirrors(hub, mirrors, gone):
+    with pytest.raises(EnvironmentSetupError, match=f"cannot fetch '{gone}'") as caught:
+        locate(gone)
+    assert caught.value.fix.startswith("use --model sd, which also tries the mirrors of this model. Or ")
+    with pytest.raises(EnvironmentSetupError) as caught:
+        locate("other/sd")
+    assert "mirrors" not in caught.value.fix
+
+
+def test_the_repository_of_stable_diffusion_that_was_withdrawn_names_its_alias(hub):
+    with pytest.raises(EnvironmentSetupError) as caught:
+        locate("runwayml/stable-diffusion-v1-5")
+    assert "--model sd-1.5" in caught.value.fix
+
+
 def test_when_all_mirrors_are_gone_the_error_says_what_to_fetch_and_where_to_put_it(
     hub, mirrors, monkeypatch
 ):

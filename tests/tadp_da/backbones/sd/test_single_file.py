@@ -56,6 +56,15 @@ def test_averaged_weights_are_taken_where_there_are_some(backbone, file):
     assert StableDiffusion.from_pretrained(str(file)).fingerprint == backbone.fingerprint
 
 
+def test_a_quantized_checkpoint_is_refused_when_it_is_read(file):
+    raw = load_file(file)
+    name = "model.diffusion_model.input_blocks.0.0.weight"
+    save_file(raw | {name: (raw[name] * 50).to(torch.int8)}, file)
+    with pytest.raises(ArtifactError, match="the weights are quantized") as caught:
+        StableDiffusion.from_pretrained(str(file))
+    assert caught.value.where == str(file)
+
+
 def test_without_a_configuration_the_advice_says_what_and_where(backbone, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     wide = StableDiffusion.from_pretrained(str(save_tiny_pipeline(tmp_path / "wide", width=768)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 if TYPE_CHECKING:
     from benchmarks.results import Report
@@ -46,12 +46,13 @@ class DataOptions(TypedDict, total=False):
     """What labels mean, and where registered data sets are.
 
     ``classes``: names in the order of their ids. ``legend``: file that maps values or colours of masks to classes.
-    ``ignore_index``: mask value that counts nowhere. ``split``: of a registered data set. ``data``: its root.
+    ``ignore_index``: mask value that counts nowhere, or ``"none"``. ``split``: of a registered data set. ``data``: its
+    root.
     """
 
     classes: Sequence[str]
     legend: AnyPath | None
-    ignore_index: int | None
+    ignore_index: int | Literal["none"] | None
     split: str
     data: AnyPath
 

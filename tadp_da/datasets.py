@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic.dataclasses import dataclass as settings
 
@@ -42,7 +42,7 @@ class CustomDataset:
         test_boxes: or their boxes.
         medium: what the images are, e.g. ``photo``.
         style: the simple words for the domain, e.g. ``dark night``.
-        ignore: mask value that counts neither in training nor in a score.
+        ignore: mask value that counts neither in training nor in a score, or ``"none"``.
     """
 
     name: str
@@ -56,7 +56,7 @@ class CustomDataset:
     test_boxes: Path | None = None
     medium: str = "photo"
     style: str = ""
-    ignore: int = 255
+    ignore: int | Literal["none"] = 255
 
     def __post_init__(self) -> None:
         masks, boxes = self.masks or self.test_masks, self.boxes or self.test_boxes
@@ -92,7 +92,7 @@ class CustomDataset:
         *,
         classes: Sequence[str] = (),
         legend: Path | None = None,
-        ignore: int = 255,
+        ignore: int | Literal["none"] = 255,
         test: bool = False,
         medium: str = "photo",
         style: str = "",
@@ -247,14 +247,14 @@ def custom_domain(own: CustomDataset) -> Domain:
     """A user's folders as a domain: its splits are ``train`` or ``unlabeled``, and ``test`` where there is one."""
     train, test = own.masks or own.boxes, own.test_masks or own.test_boxes
     labels = ({"train": train} if train else {}) | ({"test": test} if test else {})
-    images = {"train": own.images} | ({"test": own.test_images} if own.test_images else {})
-    plain = folder_domain(own.name, images={"unlabeled": own.images}, description=own.description)
-    if not labels:
-        return plain
-    build = _with_boxes if own.boxes or own.test_boxes else _with_masks
-    labelled = build(own, {split: images[split] for split in labels}, labels)
+    images = {"train" if train else "unlabeled": own.images}
+    images |= {"test": own.test_images} if own.test_images else {}
+    if not own.boxes and not own.test_boxes:
+        return _with_masks(own, images, labels)
+    labelled = _with_boxes(own, {split: images[split] for split in labels}, labels)
     if train:
         return labelled
+    plain = folder_domain(own.name, images={"unlabeled": own.images}, description=own.description)
 
     def listed(root: Path, split: str) -> tuple[Path, ...]:
         return (plain if split == "unlabeled" else labelled).images(root, split)
@@ -272,14 +272,16 @@ def _with_boxes(own: CustomDataset, images: dict[str, Path], labels: dict[str, P
 
 
 def _with_masks(own: CustomDataset, images: dict[str, Path], labels: dict[str, Path]) -> Domain:
-    legend = read_legend(own.legend, own.classes, own.ignore) if own.legend else Legend(classes=own.classes)
+    legend, ignore = Legend(classes=own.classes), None if own.ignore == "none" else own.ignore
+    if own.legend and labels:
+        legend = read_legend(own.legend, own.classes, 255 if ignore is None else ignore)
     return folder_domain(
         own.name,
         images=images,
-        masks=labels,
-        classes=legend.classes,
+        masks=labels or None,
+        classes=legend.classes if labels else (),
         palette=legend.palette,
-        ignore=own.ignore,
+        ignore=ignore,
         mapping=legend.values,
         colours=legend.colours,
         description=own.description,

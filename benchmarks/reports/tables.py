@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.reports.plots import plot_panels, plot_scores
 from benchmarks.reports.statistics import Comparison, Spread
 from benchmarks.results import Report
+from tadp_da.images import output_folder
 from tadp_da.storage.files import write_json
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def write(comparison: Comparison, reports: Mapping[str, Mapping[int, Report]], f
         reports: what it was made from, for panels: those of the lowest seed of each row.
         folder: created if it does not exist; files of an earlier report are replaced.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    output_folder(folder)
     names = ("table.md", "table.csv", "table.json", "scores.png", "panels.png")
     text, table, data, plot, panels = (folder / name for name in names)
     plot_scores(comparison, plot)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tadp_da.domains import Domain, domains
-from tadp_da.domains.formats.files import image_files
+from tadp_da.domains.formats.listing import image_files
 from tadp_da.domains.formats.masks import Mask, read_mask
 from tadp_da.types import DomainDescription, LabelSpace
 

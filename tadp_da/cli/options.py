@@ -44,13 +44,26 @@ Labels = Annotated[
 ]
 Classes = Annotated[str, typer.Option(help="Class names in the order of their ids: sky,road,car.")]
 Legend = Annotated[
-    Path | None, typer.Option(help="YAML file: what values or colours of the masks mean, 7: road.")
+    Path | None,
+    typer.Option(
+        help="What values or colours of the masks mean: YAML file, 7: road; or CVAT's labelmap.txt."
+    ),
 ]
+
+
+def _ignored(text: str) -> int | str:
+    if text != "none" and not text.isdecimal():
+        raise typer.BadParameter(f"{text!r} is not a mask value; give a number, or none")
+    return text if text == "none" else int(text)
+
+
 IgnoreIndex = Annotated[
-    int | None,
+    Any,
     typer.Option(
         "--ignore-index",
-        help="Mask value that counts neither in training nor in scores.",
+        parser=_ignored,
+        metavar="VALUE",
+        help="Mask value that counts neither in training nor in scores, or none.",
         show_default="255, or what the model was trained with",
     ),
 ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tadp_da.domains.formats.recording import remarks
 from tadp_da.errors import DataError, UsageError
 from tadp_da.registry import Registry
 from tadp_da.types import DomainDescription, Labeled, LabelSpace, Unlabeled
@@ -56,9 +57,12 @@ class Domain:
             raise UsageError(
                 f"domain {self.name!r} has no split {split!r}", fix=f"choose one of: {', '.join(self.splits)}"
             )
-        paths = self.images(root, split)
+        with remarks.recording() as decisions:
+            paths = self.images(root, split)
         if not paths:
-            raise DataError(f"no images in split {split!r} of {self.name!r}", where=root, fix=self.fetch)
+            kinds = "".join(f"; {what}" for what in dict.fromkeys(remark.what for remark in decisions))
+            what = f"no images in split {split!r} of {self.name!r}{kinds}"
+            raise DataError(what, where=root, fix=self.fetch)
         return Unlabeled(domain=self.name, root=root, paths=paths)
 
     def labeled(self, root: Path, split: str, captions: Mapping[str, str]) -> Labeled:

@@ -12,7 +12,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tadp_da.domains import Domain, domains
-from tadp_da.domains.formats.files import dataset_folder, image_files
+from tadp_da.domains.formats.files import dataset_folder
+from tadp_da.domains.formats.listing import image_files
 from tadp_da.domains.formats.masks import Mask
 from tadp_da.domains.shared.driving import LABELS, read_ids
 

@@ -235,7 +235,12 @@ def test_odd_names_work(tmp_path: Path, name: str) -> None:
 def test_loops_of_links_are_not_followed_and_dead_links_are_told(own: Path) -> None:
     (own / "i/again").symlink_to(own, target_is_directory=True)
     (own / "i/round").symlink_to(own / "i/round")
-    assert check(own).ok
+    report = check(own)
+    assert report.ok
+    assert report.splits[0].images == 4
+    assert [f.where for f in report.all_findings] == [(str(own / "i/round"),), (str(own / "i/again"),)]
+    (own / "i/round").unlink()
+    (own / "i/again").unlink()
     (own / "i/dead.png").symlink_to(own / "nowhere.png")
     trees.mask(own / "m/dead.png", 0)
     assert only(check(own)).where == (str(own / "i/dead.png"),)

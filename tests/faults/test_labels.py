@@ -20,7 +20,8 @@ def test_colours_where_ids_are_expected_are_answered_with_the_option(own: Path) 
     trees.picture(own / "m/0.png")
     finding = only(check(own))
     assert "RGB image, expected one channel" in finding.what
-    assert "folder_domain(colours=" in finding.fix
+    assert "--legend" in finding.fix
+    assert "folder_domain" not in finding.fix
 
 
 def test_cityscapes_label_ids_are_recognized(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,6 +48,40 @@ def test_a_legend_of_colours_gives_the_palette_too(tmp_path: Path) -> None:
     found = read_legend(file)
     assert found.colours == {(128, 64, 128): 0, (0, 0, 142): 1, (0, 0, 0): 255, (1, 1, 1): 0}
     assert found.palette == ((128, 64, 128), (0, 0, 142))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_legend_of_cvat_is_a_legend_of_colours(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "labelmap.txt"
+    text = "# label:color_rgb:parts:actions\nbackground:0,0,0::\nstra\u00dfe:128, 64,128:wheel,door:\n"
+    file.write_text(text, encoding=encoding)
+    found = read_legend(file)
+    assert found.classes == ("background", "stra\u00dfe")
+    assert found.colours == {(0, 0, 0): 0, (128, 64, 128): 1}
+    file.write_text("a:0,0,0::\nb:0,0,0::\n")
+    with pytest.raises(UsageError, match="given twice"):
+        read_legend(file)
+
+
+def test_a_legend_in_another_encoding_is_answered_with_the_command_that_converts_it(tmp_path: Path) -> None:
+    file = tmp_path / "legend.yaml"
+    file.write_text("0: stra\u00dfe\n1: himmel\n", encoding="latin-1")
+    with pytest.raises(UsageError, match="not UTF-8") as caught:
+        read_legend(file)
+    assert "iconv -f latin1 -t utf8 legend.yaml" in caught.value.fix
+    assert caught.value.where == str(file)
+    file.write_text("0: stra\u00dfe\n1: himmel\n", encoding="utf-16")
+    assert read_legend(file).classes == ("stra\u00dfe", "himmel")
+
+
+def test_every_command_that_reads_labels_takes_the_same_options() -> None:
+    from typer.main import get_command
+
+    root: Any = get_command(cli.app)
+    commands = {**root.commands, "data check": root.commands["data"].commands["check"]}
+    wanted = {"classes", "legend", "ignore_index"}
+    for name in ("data check", "adapt", "evaluate", "run"):
+        assert wanted <= {option.name for option in commands[name].params}, name
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,11 @@ def _report(domain: Domain, root: Path, splits: Sequence[str], run: Run) -> Chec
             allow_overlap=run.allow_overlap,
             tracked=tracked,
         )
+        for finding in _REPORTS[key].all_findings:
+            if finding.level != "error":
+                places = ", ".join(finding.where)
+                fix = f"; fix: {finding.fix}" * bool(finding.fix)
+                _log.warning("%s: %s (%s)%s", domain.name, finding.title, places, fix)
     return _REPORTS[key]
 
 

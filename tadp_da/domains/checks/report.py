@@ -9,24 +9,39 @@ from typing import Any, Literal
 
 from tadp_da.domains.formats.files import some
 
+EXAMPLES = 3
+"""Places that a finding names."""
+Level = Literal["error", "warning", "note"]
+
 
 @dataclass(frozen=True)
 class DataFinding:
     """One kind of problem in a data set.
 
     Attributes:
-        level: ``"error"`` stops a run or falsifies its numbers, ``"warning"`` may.
+        level: ``"error"`` stops a run or falsifies its numbers, ``"warning"`` may, a ``"note"`` is for information.
         what: the first case, in the words that a run would use.
         count: how many there are of the kind.
         where: the first places.
         fix: what to do about it.
     """
 
-    level: Literal["error", "warning"]
+    level: Level
     what: str
     count: int
     where: tuple[str, ...]
     fix: str
+
+    @classmethod
+    def at(cls, level: Level, what: str, places: Sequence[object], fix: str = "") -> DataFinding:
+        """A finding at some places, of which the first are named."""
+        return cls(level, what, len(places), tuple(map(str, places[:EXAMPLES])), fix)
+
+    @property
+    def title(self) -> str:
+        """Level, problem and number of cases."""
+        more = f" (and {self.count - 1} more of this kind)" if self.count > len(self.where) else ""
+        return f"{self.level}: {self.what}{more}"
 
 
 @dataclass(frozen=True)
@@ -115,7 +130,7 @@ class CheckReport:
             lines += split.lines(self.task)
         lines += _finding_lines(self.findings)
         errors = sum(f.level == "error" for f in self.all_findings)
-        warnings = len(self.all_findings) - errors
+        warnings = sum(f.level == "warning" for f in self.all_findings)
         verdict = "ready to use" if self.ok else f"{errors} kinds of errors: fix them first"
         return [*lines, "", verdict + (f"; {warnings} warnings" if warnings else "")]
 
@@ -123,8 +138,7 @@ class CheckReport:
 def _finding_lines(findings: Sequence[DataFinding]) -> list[str]:
     lines = []
     for finding in findings:
-        more = f" (and {finding.count - 1} more of this kind)" if finding.count > len(finding.where) else ""
-        lines.append(f"  {finding.level}: {finding.what}{more}")
+        lines.append(f"  {finding.title}")
         lines += [f"    where: {place}" for place in finding.where if place]
         lines += [f"    fix:   {finding.fix}"] * bool(finding.fix)
     return lines

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 
 from tadp_da.domains import Domain, domains
-from tadp_da.domains.checks.report import CheckReport, DataFinding, SplitReport
-from tadp_da.domains.shared.driving import Histograms, misnamed, recording_histograms
+from tadp_da.domains.checks.report import EXAMPLES, CheckReport, DataFinding, Level, SplitReport
+from tadp_da.domains.checks.stored import doubtful_values, listing_findings, palette_findings
+from tadp_da.domains.formats.recording import StoredMask, remarks, stored_masks
 from tadp_da.errors import DataError, TadpError
 from tadp_da.images import open_image, opened
 from tadp_da.storage.files import file_digest
 from tadp_da.types import Boxes, LabelSpace
 
 Tracked = Callable[[Iterable[Any], int, str], Iterable[Any]]
-_EXAMPLES = 3
 
 
 def check_data(
@@ -57,10 +57,11 @@ def check_data(
         DataError: if no split has any image; the message says where to get the data.
     """
     chosen = domains[domain] if isinstance(domain, str) else domain
-    reports, contents = [], {}
+    reports, contents, stored = [], {}, list[StoredMask]()
     for name in splits or chosen.splits:
         try:
-            paths = chosen.unlabeled(root, name).paths
+            with remarks.recording() as decisions:
+                paths = chosen.unlabeled(root, name).paths
         except DataError as error:
             if error.fix != chosen.fetch or name in splits:  # anything but an absent split
                 reports.append(SplitReport(name, findings=(_finding(error),)))
@@ -68,12 +69,16 @@ def check_data(
         with ThreadPoolExecutor(threads) as pool:
             results = pool.map(functools.partial(_check_image, chosen, chosen.has_labels(name)), paths)
             checked = list(tracked(results, len(paths), f"{chosen.name} {name}"))
-        reports.append(_split_report(chosen, name, checked, root, partial, skip_bad))
+        report = _split_report(chosen, name, checked, root, partial, skip_bad)
+        findings = (*listing_findings(decisions), *report.findings)
+        reports.append(dataclasses.replace(report, findings=findings))
+        stored += [mask for one in checked for mask in one.stored]
         contents[name] = _by_content(checked)
     if not reports:
         raise DataError(f"no images of {chosen.name!r} in any split", where=root, fix=chosen.fetch)
     task = chosen.labels.task if chosen.labels else None
-    return CheckReport(chosen.name, str(root), task, tuple(reports), _overlaps(contents, allow_overlap))
+    across = (*palette_findings(stored), *_overlaps(contents, allow_overlap))
+    return CheckReport(chosen.name, str(root), task, tuple(reports), across)
 
 
 @dataclass(frozen=True)
@@ -88,39 +93,48 @@ class _CheckedImage:
     ignored: int = 0
     labelled: bool = False
     findings: tuple[DataFinding, ...] = ()
-    histograms: Histograms = field(default_factory=list)
+    stored: Sequence[StoredMask] = ()
 
 
 def _check_image(domain: Domain, labelled: bool, path: Path) -> _CheckedImage:
     try:
         digest = file_digest(path)
         with opened(path) as image:
-            mode = str(image.mode)
+            mode, frames = str(image.mode), _lost_frames(image)
         width, height = open_image(path).size
     except TadpError as error:
         return _CheckedImage(path, findings=(_finding(error),))
     except OSError as error:
         return _CheckedImage(
-            path, findings=(_at("error", f"cannot read a file: {error}", [path], "check it"),)
+            path, findings=(DataFinding.at("error", f"cannot read a file: {error}", [path], "check it"),)
         )
-    checked = _CheckedImage(path, digest, f"{width}x{height}", mode)
+    found = [DataFinding.at("warning", what, [path], "nothing, if this is intended") for what in frames]
+    checked = _CheckedImage(path, digest, f"{width}x{height}", mode, findings=tuple(found))
     if not labelled or domain.label is None or domain.labels is None:
         return checked
     try:
-        with recording_histograms() as histograms:
+        with stored_masks.recording() as stored:
             target = domain.label(path)
-        remarks = domain.remarks(path) if domain.remarks else ()
+        corrected = domain.remarks(path) if domain.remarks else ()
     except TadpError as error:
-        return dataclasses.replace(checked, findings=(_finding(error),), histograms=histograms)
+        return dataclasses.replace(checked, findings=(*found, _finding(error)), stored=stored)
     amounts, ignored = _amounts(target, domain.labels)
     return dataclasses.replace(
         checked,
         amounts=amounts,
         ignored=ignored,
         labelled=True,
-        histograms=histograms,
-        findings=tuple(_at("warning", remark, [path], "nothing, if this is intended") for remark in remarks),
+        stored=stored,
+        findings=(
+            *found,
+            *(DataFinding.at("warning", what, [path], "nothing, if this is intended") for what in corrected),
+        ),
     )
+
+
+def _lost_frames(image: Any) -> list[str]:
+    frames = getattr(image, "n_frames", 1) if image.format in ("GIF", "TIFF", "WEBP", "PNG") else 1
+    return [f"an image has {frames} frames, of which the first is used"] if frames > 1 else []
 
 
 def _amounts(target: Any, labels: LabelSpace) -> tuple[dict[int, int], int]:
@@ -145,15 +159,18 @@ def _split_report(
     expected = domain.counts.get(name)
     if expected is not None and len(checked) != expected:
         what = f"found {len(checked)} images, the data set has {expected}: results are not comparable with others"
-        level = "warning" if partial and len(checked) < expected else "error"
-        findings.insert(0, _at(level, what, [root], f"{domain.fetch}; or accept a part of it: --partial"))
-    for what, files, fix in misnamed(pair for one in checked for pair in one.histograms):
-        findings.append(_at("error", what, files, fix))
+        level: Level = "warning" if partial and len(checked) < expected else "error"
+        findings.insert(
+            0, DataFinding.at(level, what, [root], f"{domain.fetch}; or accept a part of it: --partial")
+        )
     read = [one for one in checked if one.labelled]
+    ignored = sum(one.ignored for one in read)
+    if read and domain.labels is not None:
+        findings += doubtful_values([m for one in checked for m in one.stored], domain.labels, ignored)
     blank = [one.path for one in read if not one.amounts]
     if blank and domain.labels is not None and domain.labels.task == "segmentation":
         what = "a mask has ignored pixels only: nothing can be learned from it"
-        findings.append(_at("warning", what, blank, "label something, or remove image and mask"))
+        findings.append(DataFinding.at("warning", what, blank, "label something, or remove image and mask"))
     classes = domain.labels.classes if domain.labels and read else ()
     return SplitReport(
         name=name,
@@ -163,7 +180,7 @@ def _split_report(
         modes=dict(Counter(one.mode for one in checked if one.mode).most_common()),
         labels={c: sum(one.amounts.get(i, 0) for one in read) for i, c in enumerate(classes)},
         holding={c: sum(i in one.amounts for one in read) for i, c in enumerate(classes)},
-        ignored=sum(one.ignored for one in read),
+        ignored=ignored,
         empty=len(blank),
         bad=bad,
         findings=tuple(findings),
@@ -183,12 +200,8 @@ def _by_content(checked: Iterable[_CheckedImage]) -> dict[str, list[Path]]:
     return contents
 
 
-def _at(level: Any, what: str, places: Sequence[object], fix: str) -> DataFinding:
-    return DataFinding(level, what, len(places), tuple(map(str, places[:_EXAMPLES])), fix)
-
-
 def _finding(error: TadpError) -> DataFinding:
-    return _at("error", error.what, [error.where or ""], error.fix)
+    return DataFinding.at("error", error.what, [error.where or ""], error.fix)
 
 
 def _grouped(findings: Iterable[DataFinding]) -> list[DataFinding]:
@@ -201,7 +214,7 @@ def _grouped(findings: Iterable[DataFinding]) -> list[DataFinding]:
         dataclasses.replace(
             group[0],
             count=len(group),
-            where=tuple(place for finding in group[:_EXAMPLES] for place in finding.where),
+            where=tuple(place for finding in group[:EXAMPLES] for place in finding.where),
         )
         for group in kinds.values()
     ]
@@ -216,9 +229,9 @@ def _overlaps(contents: Mapping[str, Mapping[str, Sequence[Path]]], allowed: boo
             what = f"{len(shared)} test images are also in {name!r}: scores would be those of known images"
             fix = f"remove them from {name!r}; or where this is intended: --allow-overlap"
             pairs = [f"{test[digest][0]} = {other[digest][0]}" for digest in shared]
-            findings.append(_at("warning" if allowed else "error", what, pairs, fix))
+            findings.append(DataFinding.at("warning" if allowed else "error", what, pairs, fix))
         if twice := [paths for paths in other.values() if len(paths) > 1]:
             what = f"{len(twice)} images of {name!r} occur several times: they count several times"
             pairs = [" = ".join(map(str, paths[:2])) for paths in twice]
-            findings.append(_at("warning", what, pairs, "keep one of each"))
+            findings.append(DataFinding.at("warning", what, pairs, "keep one of each"))
     return tuple(findings)

@@ -1,42 +1,21 @@
-"""Files of data sets: images in an order that does not depend on the file system, and pairs of images and labels."""
+"""Folders of images by split, and pairs of images and labels."""
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from tadp_da.domains.formats.listing import image_files, label_files
+from tadp_da.domains.formats.pairing import find_swaps
+from tadp_da.domains.formats.recording import Remark, remarks
 from tadp_da.errors import DataError, UsageError
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-"""Suffixes of image files, in either case."""
+from tadp_da.images import SUFFIXES, name_key
 
 Folders = Path | Mapping[str, Path]
 """One folder (or file) per split, or a single one."""
-
-
-def image_files(folder: Path) -> tuple[Path, ...]:
-    """All image files of a folder and its sub-folders, sorted by relative path.
-
-    Hidden files and folders are left out. Links to folders are not followed, so a loop of links is harmless. A missing
-    folder has no files.
-    """
-    return files(folder, SUFFIXES)
-
-
-def files(folder: Path, suffixes: Sequence[str], *, recursive: bool = True) -> tuple[Path, ...]:
-    """All files with some suffixes, in either case, listed as by :func:`image_files`."""
-    found = []
-    for place, inside, names in os.walk(folder):
-        inside[:] = [name for name in inside if recursive and not name.startswith(".")]
-        found += [
-            Path(place, name)
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in suffixes
-        ]
-    return tuple(sorted(found, key=lambda path: path.relative_to(folder).as_posix()))
 
 
 def by_split(places: Folders, default: str = "train") -> dict[str, Path]:
@@ -94,6 +73,8 @@ class PairedFolders:
     """Folders of images and parallel folders of label files.
 
     The label of an image has the same path within its folder except for the suffix: ``a/b.JPG`` goes with ``a/b.png``.
+    Where no label has the name of an image, one ending or beginning of all names may be exchanged for another:
+    ``a/b.jpg`` goes with ``a/b_mask.png``.
 
     Attributes:
         domain: name of the domain, for messages.
@@ -111,6 +92,7 @@ class PairedFolders:
     labels: Mapping[str, Path]
     suffixes: tuple[str, ...]
     what: str
+    _pairs: dict[Path, Path] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if unknown := sorted(self.labels.keys() - self.images.keys()):
@@ -132,9 +114,9 @@ class PairedFolders:
             DataError: naming the first files without partner, or a name that several files share.
         """
         folder = self.images[split]
-        found = image_files(folder)
+        found = image_files(folder, but=self.labels.values())
         if found and split in self.labels:
-            self._check_pairs(folder, found, self.labels[split])
+            self._pairs.update(self._paired(folder, found, self.labels[split]))
         return under_root(found, folder, root, split)
 
     def label_file(self, image: Path) -> Path:
@@ -144,17 +126,18 @@ class PairedFolders:
             DataError: if there is none.
         """
         split = split_of(image, {split: self.images[split] for split in self.labels})
-        wanted = self.labels[split] / image.relative_to(self.images[split]).with_suffix("")
-        usual = wanted.with_name(f"{wanted.name}{self.suffixes[0]}")
-        if usual.is_file():
-            return usual
-        for path in files(wanted.parent, self.suffixes, recursive=False):
-            if path.with_suffix("") == wanted:
-                return path
-        raise DataError(f"an image has no {self.what}", where=image, fix=f"add {usual}, or remove the image")
+        if image not in self._pairs:
+            self.list_images(self.images[split], split)
+        usual = self.labels[split] / image.relative_to(self.images[split]).with_suffix(self.suffixes[0])
+        label = self._pairs.get(image, usual)
+        if not label.is_file():
+            fix = f"add {label}, or remove the image"
+            raise DataError(f"an image has no {self.what}", where=image, fix=fix)
+        return label
 
-    def _check_pairs(self, folder: Path, images: Iterable[Path], place: Path) -> None:
-        by_image, by_label = _by_stem(folder, images), _by_stem(place, files(place, self.suffixes))
+    def _paired(self, folder: Path, images: Iterable[Path], place: Path) -> dict[Path, Path]:
+        by_image = _by_stem(folder, images)
+        by_label = _by_stem(place, label_files(place, self.suffixes, but=self.images.values()))
         for where, group in ((folder, by_image), (place, by_label)):
             if shared := sorted(name for name, paths in group.items() if len(paths) > 1):
                 raise DataError(
@@ -163,23 +146,53 @@ class PairedFolders:
                     where=where,
                     fix=f"keep one file per name: images and {self.what}s are paired by name without suffix",
                 )
-        for there, here, problem, other in (
-            (by_label, by_image, f"images have no {self.what}", place),
-            (by_image, by_label, f"{self.what}s have no image", folder),
+        swaps = find_swaps(list(by_image), by_label) if by_image.keys().isdisjoint(by_label) else []
+        if len(swaps) > 1:
+            stem = next(iter(by_image))
+            raise DataError(
+                f"several {self.what}s fit each image: {' and '.join(sorted(s(stem) for s in swaps)[:3])} fit {stem}",
+                where=place,
+                fix=f"give a folder that holds one {self.what} per image",
+            )
+        names = {stem: (swaps and swaps[0](stem)) or stem for stem in by_image}
+        alone = sorted(stem for stem, name in names.items() if name not in by_label)
+        spare = sorted(by_label.keys() - set(names.values()))
+        for here, total, problem, there, other in (
+            (
+                alone,
+                len(by_image),
+                f"images have no {self.what}",
+                place,
+                f"{self.what}s without image: {some(spare)}",
+            ),
+            (
+                spare,
+                len(by_label),
+                f"{self.what}s have no image",
+                folder,
+                f"images without {self.what}: {some(alone)}",
+            ),
         ):
-            if alone := sorted(here.keys() - there.keys()):
+            if here:
                 raise DataError(
-                    f"{len(alone)} of {len(here)} {problem}: {some(alone)}",
-                    where=other,
+                    f"{len(here)} of {total} {problem}: {some(here)}"
+                    + f"; there are {other}" * bool(alone and spare),
+                    where=there,
                     fix=f"give image and {self.what} the same name except for the suffix, sub-folders included; or "
                     "remove the files without partner",
                 )
+        pairs = {paths[0]: by_label[names[stem]][0] for stem, paths in by_image.items()}
+        if swaps:
+            image, label = next(iter(pairs.items()))
+            what = f"images are paired with {self.what}s of other names ({image.name} with {label.name})"
+            remarks.add(Remark(what, image))
+        return pairs
 
 
 def _by_stem(folder: Path, paths: Iterable[Path]) -> Mapping[str, list[Path]]:
     groups = defaultdict(list)
     for path in paths:
-        groups[path.relative_to(folder).with_suffix("").as_posix()].append(path)
+        groups[name_key(path.relative_to(folder).with_suffix("").as_posix())].append(path)
     return groups
 
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tadp_da.domains import Domain
-from tadp_da.domains.formats.files import SUFFIXES, Folders, PairedFolders, absolute, by_split
+from tadp_da.domains.formats.files import Folders, PairedFolders, absolute, by_split
 from tadp_da.domains.formats.masks import Colour, Mask, read_mask
 from tadp_da.errors import UsageError
+from tadp_da.images import SUFFIXES
 from tadp_da.types import DomainDescription, LabelSpace
 
 
@@ -19,12 +20,12 @@ def folder_domain(
     masks: Folders | None = None,
     classes: Sequence[str] = (),
     palette: Sequence[tuple[int, int, int]] = (),
-    ignore: int = 255,
+    ignore: int | None = 255,
     mapping: Mapping[int, int] | None = None,
     colours: Mapping[Colour, int] | None = None,
     description: DomainDescription | None = None,
 ) -> Domain:
-    """A domain of your own images (jpg, jpeg, png, webp, bmp in either case, sub-folders included).
+    """A domain of your own images, sub-folders included (:func:`~tadp_da.domains.formats.listing.image_files`).
 
     The ``root`` that is later given to :meth:`Domain.unlabeled` must contain the folders, because the keys of caption
     files are paths relative to it.
@@ -32,11 +33,11 @@ def folder_domain(
     Args:
         name: for messages and records.
         images: one folder per split; a single folder is the split ``train`` with masks, ``unlabeled`` without.
-        masks: folders of the splits that have labels. A mask belongs to the image of the same relative path, suffixes
-            aside: ``a/b.JPG`` goes with ``a/b.png``.
+        masks: folders of the splits that have labels, paired by :class:`~tadp_da.domains.formats.files.PairedFolders`.
         classes: class names in the order of their ids; required with masks.
         palette: one colour per class for rendered masks, or none.
-        ignore: id of pixels that count neither in training nor in a score.
+        ignore: id of pixels that count neither in training nor in a score. None: every value counts, and the second
+            of two classes may be stored as 1, 127, 128, 254 or 255.
         mapping: stored value to class id, for masks with another numbering.
         colours: RGB colour to class id, for masks that paint classes in colours.
         description: how captions may describe the domain.
@@ -44,7 +45,8 @@ def folder_domain(
     Raises:
         UsageError: if the settings contradict each other.
     """
-    labels = LabelSpace(task="segmentation", classes=tuple(classes), ignore=ignore, palette=tuple(palette))
+    ignored = 255 if ignore is None else ignore
+    labels = LabelSpace("segmentation", tuple(classes), ignored, tuple(palette))
     pairs = PairedFolders(
         domain=name,
         images=by_split(images, "train" if masks else "unlabeled"),
@@ -56,7 +58,14 @@ def folder_domain(
 
     def read(image: Path) -> Mask:
         image = absolute(image)
-        return read_mask(pairs.label_file(image), labels, image=image, mapping=mapping, colours=colours)
+        return read_mask(
+            pairs.label_file(image),
+            labels,
+            image=image,
+            mapping=mapping,
+            colours=colours,
+            ignoring=ignore is not None,
+        )
 
     return Domain(
         name=name,

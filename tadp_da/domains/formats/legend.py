@@ -1,7 +1,8 @@
-"""Legends: the classes of the values or colours of masks, as a YAML file."""
+"""Legends: the classes of the values or colours of masks, as a YAML file or as CVAT's ``labelmap.txt``."""
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 from tadp_da.domains.formats.masks import Colour
 from tadp_da.errors import UsageError
-from tadp_da.plain_yaml import parse_yaml
+from tadp_da.plain_yaml import parse_yaml, read_yaml
 from tadp_da.registry import nearest
 
 _IGNORE = "ignore"
+_CVAT = re.compile(r"^([^:#\n]+):[ ]*(\d+,[ ]*\d+,[ ]*\d+)[ ]*:[^:\n]*:[^:\n]*$", re.MULTILINE)
+"""A line of ``labelmap.txt``: name, colour, parts, actions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +36,11 @@ class Legend:
 
 
 def read_legend(file: Path, classes: tuple[str, ...] = (), ignore: int = 255) -> Legend:
-    """Read a YAML file with a line for every value or every colour in the masks::
+    """Read a YAML file with a line for every value or every colour in the masks, or CVAT's ``labelmap.txt``::
 
-        7: road                     128 64 128: road
-        26: car                     0 0 142: car
-        0: ignore                   0 0 0: ignore
+        7: road                     128 64 128: road            # label:color_rgb:parts:actions
+        26: car                     0 0 142: car                road:128,64,128::
+        0: ignore                   0 0 0: ignore               car:0,0,142::
 
     Args:
         file: values or colours to class names; several may map to the same class.
@@ -47,12 +50,10 @@ def read_legend(file: Path, classes: tuple[str, ...] = (), ignore: int = 255) ->
     Raises:
         UsageError: if the file is not a legend, mixes values and colours, or names a class that is not in ``classes``.
     """
-    try:
-        entries = parse_yaml(file.read_text(encoding="utf-8"), where=str(file))
-    except OSError as error:
-        raise UsageError(
-            f"cannot read the legend: {error.strerror}", where=file, fix="check the path"
-        ) from None
+    text = read_yaml(file)
+    if lines := _CVAT.findall(text):
+        text = "\n".join(f"{colour}: {json.dumps(name.strip())}" for name, colour in lines)
+    entries = parse_yaml(text, where=str(file))
     keys = [_key(key, file) for key in entries]
     names = [str(name) for name in entries.values()]
     if len({type(key) for key in keys}) != 1:

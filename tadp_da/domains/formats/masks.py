@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tadp_da.domains.formats.recording import Counts, StoredMask, stored_masks
 from tadp_da.errors import DataError
 from tadp_da.images import displayed_size, opened
 from tadp_da.types import LabelSpace
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 
 Mask = NDArray[np.uint8]
 Values = NDArray[np.uint8 | np.uint16]
-Counts = NDArray[np.int64]
-"""How many pixels hold each value, ``(largest value + 1,)``."""
 Colour = tuple[int, int, int]
 _INDEX_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
+_SECOND = (1, 127, 128, 254, 255)
+"""Values under which the second of two classes is stored."""
+LEGEND = "a legend (--legend FILE)"
 
 
 def read_mask(
@@ -32,12 +34,12 @@ def read_mask(
     image: Path | None = None,
     mapping: Mapping[int, int] | None = None,
     colours: Mapping[Colour, int] | None = None,
-    watch: Callable[[Path, Counts], None] | None = None,
+    ignoring: bool = True,
 ) -> Mask:
     """The class ids of one mask file, ``uint8 (h, w)``.
 
     Of a palette file ("P") the indices are read, not the colours. EXIF rotation is not applied to masks: they must be
-    stored as the image is displayed.
+    stored as the image is displayed. The file is recorded in ``stored_masks`` before any value is refused.
 
     Args:
         path: a one-channel image file, preferably PNG.
@@ -45,20 +47,25 @@ def read_mask(
         image: the image that the mask belongs to; its displayed size must be the mask's.
         mapping: stored value to class id (or ignore id), for files with another numbering; unlisted values are refused.
         colours: RGB colour to class id (or ignore id), for files that paint classes in colours; others are refused.
-        watch: called with the file and the number of pixels of each stored value, before any value is refused.
+        ignoring: the ignore id may be stored. Otherwise it is refused, except as the second of two classes, which may
+            be stored as 1, 127, 128, 254 or 255.
 
     Raises:
         DataError: the file is missing or not an index mask, a value is not a class, or the sizes differ.
     """
-    values = _indices(path) if colours is None else _painted(path, colours)
+    values, palette = _indices(path) if colours is None else (_painted(path, colours), None)
     if image is not None:
         _check_size(path, values.shape, image)
     counts = np.bincount(values.reshape(-1))
-    if watch is not None:
-        watch(path, counts)
+    stored_masks.add(StoredMask(path, counts, palette, direct=mapping is None and colours is None))
+    if mapping is None and colours is None and not ignoring:
+        found = [int(v) for v in np.flatnonzero(counts) if v]
+        if len(labels.classes) == 2 and len(found) == 1 and found[0] in _SECOND:
+            mapping = {0: 0, found[0]: 1}
     if mapping is not None:
         values, counts = _mapped(path, values, counts, mapping)
-    _check_values(path, counts, labels)
+        ignoring = True  # what it maps to the ignore id
+    _check_values(path, counts, labels, ignoring)
     return values.astype(np.uint8)
 
 
@@ -74,18 +81,23 @@ def _opened(path: Path) -> Iterator[Image]:
         yield image
 
 
-def _indices(path: Path) -> Values:
+def _indices(path: Path) -> tuple[Values, NDArray[Any] | None]:
+    """Stored values, and their colours ``(n, 3)`` in a palette file."""
     with _opened(path) as image:
         if image.mode not in _INDEX_MODES:
+            used: Any = image.convert("RGB").getcolors(16) or []
+            lines = ", ".join(f"`{r} {g} {b}: NAME`" for _, (r, g, b) in sorted(used, reverse=True)[:4])
             raise DataError(
                 f"a mask is a {image.mode} image, expected one channel of class ids",
                 where=path,
-                fix="save class ids instead of colours: an 8-bit grayscale or palette PNG, one value per class; or say "
-                "which colour is which class: folder_domain(colours={(128, 64, 128): 0, ...})",
+                fix=f"if it paints classes in colours, name them in {LEGEND} with a line for each colour: "
+                f"{lines or '`128 64 128: road`'}; or save class ids: an 8-bit grayscale or palette PNG",
             )
         stored = np.asarray(image)
+        palette = np.array(image.getpalette()).reshape(-1, 3) if image.mode == "P" else None
     # Mode "1" gives booleans, "I" 32 bits; what does not fit 16 bits is not a class id either and becomes 65535.
-    return stored if stored.dtype == np.uint8 else np.clip(stored, -1, 2**16 - 1).astype(np.uint16)
+    narrow = stored if stored.dtype == np.uint8 else np.clip(stored, -1, 2**16 - 1).astype(np.uint16)
+    return narrow, palette
 
 
 def _painted(path: Path, colours: Mapping[Colour, int]) -> Values:
@@ -96,11 +108,13 @@ def _painted(path: Path, colours: Mapping[Colour, int]) -> Values:
     known = {red << 16 | green << 8 | blue: number for (red, green, blue), number in colours.items()}
     if unknown := [i for i, value in enumerate(found) if int(value) not in known]:
         first = int(found[unknown[0]])
+        red, green, blue = first >> 16, first >> 8 & 255, first & 255
         raise DataError(
-            f"a mask holds {len(unknown)} colours of no class, e.g. {(first >> 16, first >> 8 & 255, first & 255)} in "
+            f"a mask holds {len(unknown)} colours of no class, e.g. {(red, green, blue)} in "
             f"{counts[unknown[0]]} pixels",
             where=path,
-            fix="add the colour to `colours`; colours in between come from resizing or from JPEG, neither suits masks",
+            fix=f"add the colour to the legend: `{red} {green} {blue}: NAME`, or `...: ignore`; colours in between "
+            "come from resizing with smoothing or from JPEG: export the masks again",
         )
     return np.array([known[int(value)] for value in found], dtype=np.uint16)[places].reshape(stored.shape)
 
@@ -119,9 +133,9 @@ def _mapped(path: Path, values: Values, counts: Counts, mapping: Mapping[int, in
     found = np.flatnonzero(counts)
     if unknown := [int(v) for v in found if int(v) not in mapping]:
         raise DataError(
-            f"a mask holds {_counted(counts, unknown)}, which the mapping does not list",
+            f"a mask holds {_counted(counts, unknown)}, which the legend does not list",
             where=path,
-            fix="add the value to the mapping, with its class id or the ignore id",
+            fix=f"add the value to the legend: `{unknown[0]}: NAME`, or `{unknown[0]}: ignore`",
         )
     table = np.zeros(len(counts), dtype=np.uint16)
     table[found] = [mapping[int(v)] for v in found]
@@ -130,22 +144,26 @@ def _mapped(path: Path, values: Values, counts: Counts, mapping: Mapping[int, in
     return table[values], renumbered
 
 
-def _check_values(path: Path, counts: Counts, labels: LabelSpace) -> None:
-    count = len(labels.classes)
-    wrong = [int(v) for v in np.flatnonzero(counts) if v >= count and v != labels.ignore]
+def _check_values(path: Path, counts: Counts, labels: LabelSpace, ignoring: bool) -> None:
+    count, ignore = len(labels.classes), labels.ignore if ignoring else -1
+    wrong = [int(v) for v in np.flatnonzero(counts) if v >= count and v != ignore]
     if not wrong:
         return
-    fix = f"name {max(wrong) + 1} classes, or turn the value into a class id or {labels.ignore} (ignore)"
-    if count == 19 and max(wrong) <= 33:
+    most = wrong[-1]
+    fix = f"name the classes of the values in {LEGEND} with lines such as `{most}: NAME` or `{most}: ignore`"
+    if count == 19 and most <= 33:
         fix = (
             "it looks like Cityscapes labelIds: name the file *_labelIds.png, which the driving domains map on load, "
-            "use *_labelTrainIds.png files, or give a mapping"
+            f"use *_labelTrainIds.png files, or give {LEGEND}"
         )
-    raise DataError(
-        f"a mask holds {_counted(counts, wrong)}; expected 0 to {count - 1}, or {labels.ignore} for ignore",
-        where=path,
-        fix=fix,
-    )
+    elif count == 2 and wrong[0] in _SECOND and len(np.flatnonzero(counts)) <= 2:
+        fix = f"if {most} is {labels.classes[1]!r}: --ignore-index none; otherwise {fix}"
+    elif len(wrong) > 4 and 2 * len(wrong) > count:
+        fix = f"was the mask resized with smoothing, or saved as JPEG? Then export it again. Otherwise {fix}"
+    elif most < 50:
+        fix = f"name {most + 1} classes, or {fix}"
+    expected = f"0 to {count - 1}" + f", or {ignore} for ignore" * ignoring
+    raise DataError(f"a mask holds {_counted(counts, wrong)}; expected {expected}", where=path, fix=fix)
 
 
 def _counted(counts: Counts, wanted: list[int]) -> str:

@@ -12,15 +12,13 @@ without such a value could not be told apart one by one, and would be read wrong
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
-from tadp_da.domains.formats.files import dataset_folder, image_files
-from tadp_da.domains.formats.masks import Counts, Mask, read_mask
+from tadp_da.domains.formats.files import dataset_folder
+from tadp_da.domains.formats.listing import image_files
+from tadp_da.domains.formats.masks import Mask, read_mask
+from tadp_da.domains.formats.recording import Counts, StoredMask, total_counts
 from tadp_da.errors import DataError
 from tadp_da.types import LabelSpace
 
@@ -47,8 +45,6 @@ _TRAIN, _LABEL = "labelTrainIds", "labelIds"
 _ROAD = {_TRAIN: 0, _LABEL: 7}
 """The id of road in each: in the other numbering, 0 is unlabelled and 7 a traffic sign, both rare."""
 _NAMES = {_TRAIN: "train ids", _LABEL: "label ids"}
-Histograms = list[tuple[Path, Counts]]
-_RECORDED: ContextVar[Histograms | None] = ContextVar("_RECORDED", default=None)
 
 DARK_ZURICH = ("dark_zurich", "Dark_Zurich", "dark-zurich")
 """Usual names of the folder of Dark Zurich."""
@@ -62,9 +58,9 @@ def read_ids(image: Path, prefix: Path) -> Mask:
     """
     train_ids, label_ids = (prefix.with_name(f"{prefix.name}_{kind}.png") for kind in (_TRAIN, _LABEL))
     if train_ids.is_file() or not label_ids.is_file():
-        return read_mask(train_ids, LABELS, image=image, watch=_record)
+        return read_mask(train_ids, LABELS, image=image)
     try:
-        return read_mask(label_ids, LABELS, image=image, mapping=LABEL_IDS, watch=_record)
+        return read_mask(label_ids, LABELS, image=image, mapping=LABEL_IDS)
     except DataError as error:
         if f"value {LABELS.ignore} in" not in error.what:
             raise
@@ -75,34 +71,18 @@ def read_ids(image: Path, prefix: Path) -> Mask:
         ) from None
 
 
-def _record(path: Path, counts: Counts) -> None:
-    if (recorded := _RECORDED.get()) is not None:
-        recorded.append((path, counts))
-
-
-@contextmanager
-def recording_histograms() -> Iterator[Histograms]:
-    """The files that :func:`read_ids` reads within the block, in this thread, with the pixels of each stored value."""
-    recorded: Histograms = []
-    token = _RECORDED.set(recorded)
-    try:
-        yield recorded
-    finally:
-        _RECORDED.reset(token)
-
-
-def misnamed(histograms: Iterable[tuple[Path, Counts]]) -> list[tuple[str, tuple[Path, ...], str]]:
+def misnamed(files: Iterable[StoredMask]) -> list[tuple[str, tuple[Path, ...], str]]:
     """Files of a split that together use the other numbering than their names say, as (problem, files, fix).
 
     Files whose own values reveal the numbering are left out: they are refused one by one.
     """
     found = []
-    files = list(histograms)
+    stored = list(files)
     for kind, other in ((_TRAIN, _LABEL), (_LABEL, _TRAIN)):
-        named = [(path, counts) for path, counts in files if path.stem.endswith(f"_{kind}")]
-        if not named or _numbering(_sum(counts for _, counts in named)) != other:
+        named = [file for file in stored if file.path.stem.endswith(f"_{kind}")]
+        if not named or _numbering(total_counts(file.counts for file in named)) != other:
             continue
-        if silent := tuple(path for path, counts in named if _decisive(counts) != {other}):
+        if silent := tuple(file.path for file in named if _decisive(file.counts) != {other}):
             what = (
                 f"files named *_{kind}.png hold {_NAMES[other]} according to the histogram of all {len(named)} of the "
                 "split: they would be read as wrong classes"
@@ -131,14 +111,6 @@ def _decisive(counts: Counts) -> set[str]:
     label = counts[trained : max(LABEL_IDS) + 1].any()
     train = counts[LABELS.ignore : LABELS.ignore + 1].any()
     return {kind for kind, there in ((_LABEL, label), (_TRAIN, train)) if there}
-
-
-def _sum(histograms: Iterable[Counts]) -> Counts:
-    parts = list(histograms)
-    total = np.zeros(max(map(len, parts)), dtype=np.int64)
-    for part in parts:
-        total[: len(part)] += part
-    return total
 
 
 def dark_zurich_images(root: Path, split: str, time: str = "night") -> tuple[Path, ...]:

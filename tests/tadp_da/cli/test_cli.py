@@ -16,6 +16,7 @@ from PIL import Image
 from typer.main import get_command
 
 from tadp_da import cli
+from tadp_da.domains.formats.listing import image_files
 from tadp_da.errors import DataError
 from tests.tadp_da.captions.conftest import write_blip2
 from tests.toy import NAMES, SIZE, draw_pair
@@ -63,6 +64,7 @@ def test_the_whole_figure_on_own_folders(
     assert (out / "tables/own/panels.png").stat().st_size > 1000
     overlays = sorted((out / "predictions/dreambooth").glob("*.png"))
     assert [Image.open(p).size for p in overlays] == [(SIZE[1], SIZE[0])] * 4
+    assert image_files(out) == ()
     # one concept serves DreamBooth and both its ablations; a second call makes nothing anew
     assert len(list(out.glob("concept-*"))) == 3
     made = {p: p.stat().st_mtime_ns for p in out.glob("*/manifest.json")}
@@ -121,11 +123,12 @@ def test_stage_by_stage(command: Command, toys: Path, tiny_pipeline: Path, tmp_p
     mask = np.asarray(Image.open(seen / "masks/0.png"))
     assert mask.shape == SIZE
     assert mask.max() < len(NAMES.split(","))
-    assert sorted(p.name for p in (seen / "attention").iterdir()) == [f"{i}-photo.png" for i in range(4)]
+    assert sorted(p.name for p in (seen / "attention").glob("*.png")) == [f"{i}-photo.png" for i in range(4)]
     assert "<night>" in json.loads((seen / "prompts.json").read_text())["0.png"]
     one = tmp_path / "one"
     assert command("predict", model, night / "0.png", "--out", one, "--caption", "a street", *common) == 0
-    assert len(list((one / "overlays").iterdir())) == 1
+    assert len(list((one / "overlays").glob("*.png"))) == 1
+    assert image_files(tmp_path) == (), "what the commands draw is not read as images of a folder above it"
 
 
 @pytest.mark.parametrize(

@@ -204,4 +204,4 @@ def test_masks_painted_in_colours_are_read_by_a_table_of_colours(tmp_path: Path)
     unknown = folder_domain("mine", **folders, colours=colours)
     with pytest.raises(DataError, match=r"1 colours of no class, e.g. \(1, 2, 3\) in 1 pixels") as caught:
         unknown.labeled(tmp_path, "train", {"i/1.png": "c"})[0]
-    assert "add the colour to `colours`" in caught.value.fix
+    assert "add the colour to the legend: `1 2 3: NAME`" in caught.value.fix

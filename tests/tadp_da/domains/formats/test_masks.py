@@ -65,7 +65,7 @@ def test_a_mapping_renumbers_and_refuses_what_it_does_not_name(tmp_path: Path) -
     assert read_mask(path, LABELS, mapping={7: 1, 11: 255, 26: 2}).tolist() == [[1, 255], [2, 1]]
     with pytest.raises(DataError, match="value 26 in 1 pixels") as caught:
         read_mask(path, LABELS, mapping={7: 1, 11: 255})
-    assert "add the value to the mapping" in caught.value.fix
+    assert "add the value to the legend: `26: NAME`" in caught.value.fix
 
 
 def test_a_mapping_into_no_class_is_refused(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_colours_are_refused_with_advice(tmp_path: Path) -> None:
     path = save(np.zeros((2, 2, 3), dtype=np.uint8), tmp_path / "m.png")
     with pytest.raises(DataError, match="RGB image") as caught:
         read_mask(path, LABELS)
-    assert "class ids instead of colours" in caught.value.fix
+    assert "--legend FILE) with a line for each colour: `0 0 0: NAME`" in caught.value.fix
 
 
 def test_jpeg_masks_are_refused_with_advice(tmp_path: Path) -> None:

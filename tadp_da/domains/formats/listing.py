@@ -1,0 +1,127 @@
+"""The files of a folder in an order that does not depend on the file system, with what was left out and why."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+
+from tadp_da.domains.formats.recording import Remark, remarks
+from tadp_da.images import OUTPUT, SUFFIXES
+from tadp_da.storage.artifacts import MANIFEST
+
+_SYSTEM = frozenset({
+    "@eadir", "#recycle", "#snapshot", "__macosx", "$recycle.bin", "system volume information", "lost+found",
+    "__pycache__", "thumbs.db", "desktop.ini",
+})  # fmt: skip
+_LABELS = frozenset({
+    "mask", "masks", "label", "labels", "annotation", "annotations", "gt", "ground_truth", "groundtruth", "gtfine",
+    "gtcoarse", "segmentationclass", "segmentationobject",
+})  # fmt: skip
+_NO_IMAGES = frozenset({
+    ".txt", ".json", ".jsonl", ".xml", ".csv", ".tsv", ".yaml", ".yml", ".md", ".html", ".pdf", ".log", ".py", ".db",
+    ".ini", ".zip", ".ipynb", ".safetensors",
+})  # fmt: skip
+"""Suffixes of files that nobody takes for images: left out without a warning."""
+
+
+def image_files(folder: Path, but: Collection[Path] = ()) -> tuple[Path, ...]:
+    """All image files of a folder and its sub-folders, sorted by relative path; links to folders are followed.
+
+    What is left out, and why, is recorded (:data:`~tadp_da.domains.formats.recording.remarks`): hidden and system
+    files, files with another suffix, folders that cannot be read, links to folders that are listed anyway, sub-folders
+    of labels (``but``, and those of a usual name), and sub-folders that this project wrote. A missing folder has no
+    files.
+    """
+
+    def unwanted(path: Path) -> str:
+        if path in but:
+            return "folders of labels below the folder of images are left out"
+        if path.name.lower() in _LABELS:
+            return "folders that are named like labels are left out"
+        return "folders that tadp-da wrote are left out" if _is_output(path) else ""
+
+    return _files(folder, SUFFIXES, unwanted, tell=True)
+
+
+def label_files(folder: Path, suffixes: Sequence[str], but: Collection[Path] = ()) -> tuple[Path, ...]:
+    """All files with some suffixes, in either case, listed as by :func:`image_files`.
+
+    Args:
+        folder: where they are.
+        suffixes: with their dot, in lower case.
+        but: sub-folders that do not belong to it.
+    """
+    beside = "folders of images below the folder of labels are left out"
+    return _files(folder, suffixes, lambda path: beside if path in but else "", tell=False)
+
+
+def _files(
+    folder: Path, suffixes: Collection[str], unwanted: Callable[[Path], str], *, tell: bool
+) -> tuple[Path, ...]:
+    found, seen = [], set()
+    folders, links = [folder] if folder.is_dir() else [], list[Path]()
+    while folders or links:  # links last: what has a place of its own is listed there
+        place = folders.pop() if folders else links.pop(0)
+        status = place.stat()
+        if (status.st_dev, status.st_ino) in seen or (place.is_symlink() and _holds(place, folder)):
+            remarks.add(Remark("links to folders that are listed anyway are left out", place))
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        for path in _entries(place):
+            if path.is_dir():
+                if why := unwanted(path):
+                    remarks.add(Remark(why, path))
+                else:
+                    (links if path.is_symlink() else folders).append(path)
+            elif path.suffix.lower() in suffixes:
+                found.append(path)
+            elif tell:
+                remarks.add(_other(path))
+    return tuple(sorted(found, key=lambda path: path.relative_to(folder).as_posix()))
+
+
+def _entries(place: Path) -> Iterator[Path]:
+    """What is in a folder, without hidden and system files."""
+    try:
+        names = sorted(os.listdir(place))
+    except OSError as error:
+        fix = "correct their permissions, or move them elsewhere"
+        remarks.add(Remark(f"folders cannot be read and are left out: {error.strerror}", place, fix))
+        return
+    for name in names:
+        if name.startswith(".") or name.lower() in _SYSTEM:
+            if name != OUTPUT:
+                remarks.add(Remark("hidden or system files are left out", place / name))
+        else:
+            yield place / name
+
+
+def _holds(link: Path, folder: Path) -> bool:
+    """Whether a link leads to a folder that holds the listed one."""
+    return folder.resolve().is_relative_to(link.resolve())
+
+
+def _other(path: Path) -> Remark:
+    if not path.exists():
+        return Remark(
+            "links that lead nowhere are left out", path, "restore what they point to, or remove them"
+        )
+    kind = path.suffix.lower()
+    what = f"{kind} files are left out" if kind else "files without a suffix are left out"
+    if kind in _NO_IMAGES:
+        return Remark(what, path)
+    return Remark(
+        what, path, f"if they are images, convert them: {' '.join(s[1:] for s in SUFFIXES)} are read"
+    )
+
+
+def _is_output(folder: Path) -> bool:
+    """Whether this project wrote a folder: images with a mark, or an artifact."""
+    if (folder / OUTPUT).exists():
+        return True
+    try:
+        return {"kind", "inputs", "versions"} <= json.loads((folder / MANIFEST).read_bytes()).keys()
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tadp_da.domains import Domain
 from tadp_da.domains.formats.files import Folders, PairedFolders, absolute, by_split
@@ -56,16 +57,11 @@ def folder_domain(
     )
     _check_labels(name, labels, bool(masks))
 
+    meaning: Any = {"mapping": mapping, "colours": colours, "ignoring": ignore is not None}
+
     def read(image: Path) -> Mask:
         image = absolute(image)
-        return read_mask(
-            pairs.label_file(image),
-            labels,
-            image=image,
-            mapping=mapping,
-            colours=colours,
-            ignoring=ignore is not None,
-        )
+        return read_mask(pairs.label_file(image), labels, image=image, **meaning)
 
     return Domain(
         name=name,

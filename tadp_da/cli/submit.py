@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tadp_da import api
 from tadp_da.cli.options import Captioner, Captions, Data, Device, out
 from tadp_da.errors import DataError
-
-if TYPE_CHECKING:
-    from tadp_da.types import Unlabeled
 
 
 def submit(
@@ -37,7 +34,9 @@ def submit(
     from benchmarks.submit import submissions
 
     run = api.open_run(place.parent, {"device": device})
-    pictures = _complete(images, split, data, partial) if split else api.images_of(images, run, data=data)
+    pictures = api.images_of(images, run, split=split, data=data)
+    if split and not partial:
+        _refuse_part(images, split, data, len(pictures))
     perception = api.load_model(model, device=str(run.torch_device))
 
     def texts() -> dict[str, str]:
@@ -49,17 +48,14 @@ def submit(
     out.print(f"Predictions of {len(pictures)} images are in {place}")
 
 
-def _complete(name: str, split: str, data: Path, partial: bool) -> Unlabeled:
-    """All images of a split of a registered data set."""
+def _refuse_part(name: str, split: str, data: Path, found: int) -> None:
+    """Refuse a split of a registered data set that is not complete."""
     from tadp_da.domains import domains
 
-    domain = domains[name]
-    images = domain.unlabeled(data, split)
-    whole = domain.counts.get(split, len(images))
-    if len(images) != whole and not partial:
+    whole = domains[name].counts.get(split, found)
+    if found != whole:
         raise DataError(
-            f"{len(images)} of {whole} images of {name} ({split}) are there",
+            f"{found} of {whole} images of {name} ({split}) are there",
             where=data,
-            fix=f"complete the split, or use --partial; {domain.fetch}",
+            fix=f"complete the split, or use --partial; {domains[name].fetch}",
         )
-    return images

@@ -89,6 +89,7 @@ def test_every_command_that_reads_labels_takes_the_same_options() -> None:
     [
         ("7: road\n1 2 3: car\n", "values or colours"),
         ("# 808080: road\n{}\n", "values or colours"),
+        ("- road\n- car\n", "values or colours"),
         ("7: rod\n", "did you mean 'road'"),
         ("1 2 300: road\n", "colours as 128 64 128: road"),
         ("road: 7\n", "write values as 7: road"),

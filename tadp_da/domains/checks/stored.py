@@ -39,10 +39,10 @@ def doubtful_values(stored: Sequence[StoredMask], labels: LabelSpace, ignored: i
     direct = [mask for mask in stored if mask.direct]
     counts, ignore = total_counts(mask.counts for mask in direct), labels.ignore
     values = np.flatnonzero(counts)
-    if not ignored or len(values) != 2 or values[1] != ignore or len(labels.classes) < 2:
+    if not ignored or values.tolist() != [0, ignore]:
         return []
     share = counts[ignore] / counts.sum()
-    lacking = ", ".join(repr(name) for i, name in enumerate(labels.classes) if i != values[0])
+    lacking = ", ".join(repr(name) for name in labels.classes[1:])
     other = (
         f"--ignore-index none, which reads it as {labels.classes[1]!r}; or "
         if len(labels.classes) == 2
@@ -52,7 +52,7 @@ def doubtful_values(stored: Sequence[StoredMask], labels: LabelSpace, ignored: i
         f"nothing, if it means pixels without a label; otherwise {other}name the classes of both in {LEGEND}"
     )
     what = (
-        f"the masks hold only {values[0]} and {ignore}, and {ignore}, {share:.0%} of all pixels, is ignored: no mask "
+        f"the masks hold only 0 and {ignore}, and {ignore}, {share:.0%} of all pixels, is ignored: no mask "
         f"has {lacking}. Is {ignore} a class here?"
     )
     return [DataFinding.at("warning", what, [direct[0].path], fix)]

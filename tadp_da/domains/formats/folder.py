@@ -80,14 +80,14 @@ def _check_labels(name: str, labels: LabelSpace, has_masks: bool) -> None:
     if has_masks and not 2 <= count <= 255:
         raise UsageError(
             f"domain {name!r} has masks and {count} class names",
-            fix="name 2 to 255 classes in the order of their ids in the masks",
+            fix="name 2 to 255 classes in the order of their ids in the masks: --classes sky,road; or give a legend",
         )
     if len(set(labels.classes)) < count:
         raise UsageError(f"domain {name!r} names a class twice", fix="give every class a name of its own")
     if not count <= labels.ignore <= 255 and count:
         raise UsageError(
             f"the ignore id {labels.ignore} of domain {name!r} is a class id or above 255",
-            fix=f"choose one from {count} to 255",
+            fix=f"choose one from {count} to 255: --ignore-index 255",
         )
     if labels.palette and len(labels.palette) != count:
         raise UsageError(

@@ -10,7 +10,7 @@ from typing import Any
 
 from tadp_da.domains.formats.masks import Colour
 from tadp_da.errors import UsageError
-from tadp_da.plain_yaml import parse_yaml, read_yaml
+from tadp_da.plain_yaml import parse_value, read_yaml
 from tadp_da.registry import nearest
 
 _IGNORE = "ignore"
@@ -53,7 +53,8 @@ def read_legend(file: Path, classes: tuple[str, ...] = (), ignore: int = 255) ->
     text = read_yaml(file)
     if lines := _CVAT.findall(text):
         text = "\n".join(f"{colour}: {json.dumps(name.strip())}" for name, colour in lines)
-    entries = parse_yaml(text, where=str(file))
+    entries = parse_value(text, where=str(file))
+    entries = entries if isinstance(entries, dict) else {}
     keys = [_key(key, file) for key in entries]
     names = [str(name) for name in entries.values()]
     if len({type(key) for key in keys}) != 1:

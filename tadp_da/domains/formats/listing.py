@@ -63,18 +63,20 @@ def _files(
     found, seen = [], set()
     folders, links = [folder] if folder.is_dir() else [], list[Path]()
     while folders or links:  # links last: what has a place of its own is listed there
-        place = folders.pop() if folders else links.pop(0)
-        status = place.stat()
-        if (status.st_dev, status.st_ino) in seen or (place.is_symlink() and _holds(place, folder)):
+        linked = not folders
+        place = links.pop(0) if linked else folders.pop()
+        status, real = place.stat(), place.resolve()
+        if (status.st_dev, status.st_ino) in seen or (linked and folder.resolve().is_relative_to(real)):
             remarks.add(Remark("links to folders that are listed anyway are left out", place))
             continue
         seen.add((status.st_dev, status.st_ino))
-        for path in _entries(place):
-            if path.is_dir():
+        for entry in _entries(place):
+            path = place / entry.name
+            if path.is_dir() if entry.is_symlink() else entry.is_dir():
                 if why := unwanted(path):
                     remarks.add(Remark(why, path))
                 else:
-                    (links if path.is_symlink() else folders).append(path)
+                    (links if entry.is_symlink() else folders).append(path)
             elif path.suffix.lower() in suffixes:
                 found.append(path)
             elif tell:
@@ -82,32 +84,27 @@ def _files(
     return tuple(sorted(found, key=lambda path: path.relative_to(folder).as_posix()))
 
 
-def _entries(place: Path) -> Iterator[Path]:
+def _entries(place: Path) -> Iterator[os.DirEntry[str]]:
     """What is in a folder, without hidden and system files."""
     try:
-        names = sorted(os.listdir(place))
+        with os.scandir(place) as entries:
+            inside = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         fix = "correct their permissions, or move them elsewhere"
         remarks.add(Remark(f"folders cannot be read and are left out: {error.strerror}", place, fix))
         return
-    for name in names:
-        if name.startswith(".") or name.lower() in _SYSTEM:
-            if name != OUTPUT:
-                remarks.add(Remark("hidden or system files are left out", place / name))
+    for entry in inside:
+        if entry.name.startswith(".") or entry.name.lower() in _SYSTEM:
+            if entry.name != OUTPUT:
+                remarks.add(Remark("hidden or system files are left out", place / entry.name))
         else:
-            yield place / name
-
-
-def _holds(link: Path, folder: Path) -> bool:
-    """Whether a link leads to a folder that holds the listed one."""
-    return folder.resolve().is_relative_to(link.resolve())
+            yield entry
 
 
 def _other(path: Path) -> Remark:
     if not path.exists():
-        return Remark(
-            "links that lead nowhere are left out", path, "restore what they point to, or remove them"
-        )
+        fix = "restore what they point to, or remove them"
+        return Remark("links that lead nowhere are left out", path, fix)
     kind = path.suffix.lower()
     what = f"{kind} files are left out" if kind else "files without a suffix are left out"
     if kind in _NO_IMAGES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -47,6 +48,8 @@ def test_images_behind_a_link_to_a_folder_are_found_and_those_listed_anyway_are_
         "links to folders that are listed anyway are left out": ["a", "b/round"],
         "links that lead nowhere are left out": ["gone"],
     }
+    (tmp_path / "link").symlink_to("images", target_is_directory=True)
+    assert listed(tmp_path / "link")[0] == found, "the folder that is given may be a link itself"
     images = folder_domain("mine", images=tmp_path / "images").unlabeled(tmp_path)
     assert [images.key(i) for i in range(3)] == [f"images/{name}" for name in found]
 
@@ -98,14 +101,14 @@ def test_files_that_systems_leave_behind_are_left_out_and_counted(tmp_path: Path
 def test_a_folder_that_cannot_be_read_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trees.picture(tmp_path / "0.jpg")
     trees.picture(tmp_path / "closed/1.jpg")
-    real = os.listdir  # tests may run as root, who reads everything
+    real = os.scandir  # tests may run as root, who reads everything
 
-    def closed(path: Path) -> list[str]:
+    def closed(path: Path) -> Any:
         if Path(path).name == "closed":
             raise PermissionError(13, "Permission denied", str(path))
         return real(path)
 
-    monkeypatch.setattr("tadp_da.domains.formats.listing.os.listdir", closed)
+    monkeypatch.setattr("tadp_da.domains.formats.listing.os.scandir", closed)
     (finding,) = check_data(folder_domain("mine", images=tmp_path), tmp_path).all_findings
     assert finding.level == "warning"
     assert "folders cannot be read and are left out: Permission denied" in finding.what

@@ -62,7 +62,7 @@ class StoredMask:
 
     Attributes:
         path: the file.
-        counts: pixels by stored value, before any value was refused.
+        counts: pixels by stored value up to 255, before any value was refused.
         palette: ``(n, 3)`` colours of the stored values, of a palette file.
         direct: the values were used as class ids, and not looked up in a legend.
     """

@@ -57,7 +57,9 @@ def read_mask(
     if image is not None:
         _check_size(path, values.shape, image)
     counts = np.bincount(values.reshape(-1))
-    stored_masks.add(StoredMask(path, counts[:256].copy(), palette, direct=mapping is None and colours is None))
+    stored_masks.add(
+        StoredMask(path, counts[:256].copy(), palette, direct=mapping is None and colours is None)
+    )
     if mapping is None and colours is None and not ignoring:
         found = [int(v) for v in np.flatnonzero(counts) if v]
         if len(labels.classes) == 2 and len(found) == 1 and found[0] in _SECOND:

@@ -12,10 +12,10 @@ from pydantic.dataclasses import dataclass as settings
 
 from tadp_da.domains import Domain, domains
 from tadp_da.domains.checks.preflight import preflight
+from tadp_da.domains.formats.box_folder import box_folder_domain, box_suffix
 from tadp_da.domains.formats.coco import coco_domain
 from tadp_da.domains.formats.folder import folder_domain
 from tadp_da.domains.formats.legend import Legend, read_legend
-from tadp_da.domains.formats.voc_folder import voc_domain
 from tadp_da.errors import DataError, UsageError
 from tadp_da.registry import nearest
 from tadp_da.run import Run
@@ -34,7 +34,8 @@ class CustomDataset:
         name: for messages and reports.
         images: folder of training (source) or unlabelled (target) images.
         masks: folder of masks with the same relative stems.
-        boxes: folder of Pascal VOC XML files with the same relative stems, or a COCO JSON file; instead of masks.
+        boxes: folder of Pascal VOC XML, YOLO or labelme files with the same relative stems, or a COCO JSON file;
+            instead of masks.
         classes: class names in the order of their ids; not needed with a legend or a COCO file.
         legend: file that maps the values or colours of the masks to classes (:func:`read_legend`).
         test_images: folder of test images.
@@ -101,11 +102,15 @@ class CustomDataset:
 
         Args:
             images: the folder.
-            labels: a folder of masks, a folder of VOC XML files, or a COCO JSON file.
+            labels: a folder of masks, of VOC XML, YOLO or labelme files, or a COCO JSON file.
             classes, legend, ignore, medium, style: see the attributes.
             test: the images are the ``test`` split; else ``train`` with labels and ``unlabeled`` without.
         """
-        kind = None if labels is None else ("boxes" if _holds_boxes(labels) else "masks")
+        kind = (
+            None
+            if labels is None
+            else ("boxes" if labels.is_file() or box_suffix(labels, images) else "masks")
+        )
         facts: dict[str, Any] = {"name": images.name, "images": images, "classes": tuple(classes)}
         facts |= {"ignore": ignore, "medium": medium, "style": style}
         if kind == "masks":
@@ -115,12 +120,6 @@ class CustomDataset:
         if test:
             facts["test_images"] = images
         return cls(**facts)
-
-
-def _holds_boxes(labels: Path) -> bool:
-    if labels.is_file():
-        return True
-    return labels.is_dir() and next(labels.rglob("*.xml"), None) is not None
 
 
 @dataclass(frozen=True)
@@ -265,7 +264,7 @@ def custom_domain(own: CustomDataset) -> Domain:
 
 
 def _with_boxes(own: CustomDataset, images: dict[str, Path], labels: dict[str, Path]) -> Domain:
-    build = coco_domain if all(path.is_file() for path in labels.values()) else voc_domain
+    build = coco_domain if all(path.is_file() for path in labels.values()) else box_folder_domain
     return build(
         own.name, images=images, annotations=labels, classes=own.classes, description=own.description
     )

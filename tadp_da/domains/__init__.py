@@ -26,7 +26,6 @@ class Domain:
         labels: label space, or None for a domain of images only.
         labelled: splits whose labels may be read; if empty, all but ``"unlabeled"``.
         label: reads the label of one image file: ``uint8 (h, w)`` class ids for segmentation, ``Boxes`` for detection.
-        remarks: what was corrected in the label of one image file, e.g. a clipped box; shown by ``data check``.
         counts: number of images of each complete split as published; compared by ``data check``.
         fetch: where to download the data and how to arrange the folder.
     """
@@ -38,7 +37,6 @@ class Domain:
     labels: LabelSpace | None = None
     labelled: tuple[str, ...] = ()
     label: Callable[[Path], Any] | None = None
-    remarks: Callable[[Path], tuple[str, ...]] | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     fetch: str = ""
 

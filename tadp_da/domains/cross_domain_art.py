@@ -17,7 +17,7 @@ from pathlib import Path
 from tadp_da.domains import Domain, domains
 from tadp_da.domains.formats.files import dataset_folder
 from tadp_da.domains.shared.paper_description import paper_description
-from tadp_da.domains.shared.voc_layout import CLASSES, box_readers, listed_images
+from tadp_da.domains.shared.voc_layout import CLASSES, box_reader, listed_images
 from tadp_da.types import DomainDescription, LabelSpace
 
 SIX = ("bicycle", "bird", "car", "cat", "dog", "person")
@@ -37,7 +37,6 @@ def _images(folder: str, root: Path, split: str) -> tuple[Path, ...]:
 def _domain(
     name: str, folder: str, classes: tuple[str, ...], description: DomainDescription, images: int, extra: bool
 ) -> Domain:
-    label, remarks = box_readers(classes)
     train = images - len(_MISMATCHED.get(folder, ()))
     return Domain(
         name=name,
@@ -46,8 +45,7 @@ def _domain(
         images=partial(_images, folder),
         labels=LabelSpace(task="detection", classes=classes),
         labelled=("train", "test"),
-        label=label,
-        remarks=remarks,
+        label=box_reader(classes),
         counts={"unlabeled": images, "train": train, "test": images},
         fetch=f"fetch http://www.hal.t.u-tokyo.ac.jp/~inoue/projects/cross_domain_detection/datasets/{folder}.zip and "
         f"unpack it into ROOT/cross-domain-detection/datasets, so that {folder}/ holds JPEGImages/, Annotations/ and "

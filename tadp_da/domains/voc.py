@@ -15,7 +15,7 @@ from pathlib import Path
 from tadp_da.domains import Domain, domains
 from tadp_da.domains.formats.files import dataset_folder
 from tadp_da.domains.formats.masks import Mask, read_mask
-from tadp_da.domains.shared.voc_layout import CLASSES, box_readers, listed_images
+from tadp_da.domains.shared.voc_layout import CLASSES, box_reader, listed_images
 from tadp_da.errors import DataError
 from tadp_da.types import LabelSpace
 
@@ -65,14 +65,12 @@ def _mask(image: Path) -> Mask:
     return read_mask(place / f"{image.stem}.png", MASKS, image=image)
 
 
-_boxes, _remarks = box_readers(CLASSES)
 DETECTION = Domain(
     name="voc-detection",
     splits=("train", "test"),
     images=_detection,
     labels=BOXES,
-    label=_boxes,
-    remarks=_remarks,
+    label=box_reader(CLASSES),
     counts={"train": 16551, "test": 4952},
     fetch=_FETCH,
 )

@@ -27,8 +27,10 @@ from tadp_da.captions.files import CaptionFile
 from tadp_da.captions.flags import flags
 from tadp_da.concept import Concept
 from tadp_da.domains.formats.coco import coco_domain
+from tadp_da.domains.formats.labelme import read_labelme
 from tadp_da.domains.formats.masks import read_mask
 from tadp_da.domains.formats.voc_xml import read_annotation
+from tadp_da.domains.formats.yolo import read_yolo
 from tadp_da.errors import TadpError
 from tadp_da.images import open_image
 from tadp_da.types import LabelSpace, Unlabeled
@@ -115,6 +117,9 @@ COCO = json.dumps(
         "annotations": [{"id": 1, "image_id": 1, "category_id": 10, "bbox": [1, 2, 3.5, 4], "iscrowd": 0}],
     }
 ).encode()
+YOLO = b"0 0.5 0.5 0.25 0.5\n1 0.1 0.1 0.9 0.1 0.5 0.75\n"
+LABELME = b"""{"version": "5.4.1", "shapes": [{"label": "dog", "points": [[1, 2], [4.5, 8]], "shape_type": "rectangle"},
+{"label": "cat", "points": [[8, 6], [8, 9]], "shape_type": "circle"}], "imageHeight": 12, "imageWidth": 16}"""
 CAPTIONS = json.dumps({"x.png": {"captions": ["a car", "a bus"], "class_label": 3}, "y": "a dog"}).encode()
 XML = b"""<?xml version="1.0" encoding="utf-8"?>
 <annotation><size><width>16</width><height>12</height><depth>3</depth></size>
@@ -172,6 +177,8 @@ READERS: dict[str, tuple[str, bytes, Callable[[Path], object]]] = {
     "mask": ("p.png", index_mask(), lambda path: read_mask(path, LABELS)),
     "voc xml": ("p.xml", XML, lambda path: read_annotation(path, path.parent / "x.png", ("dog", "cat"))),
     "coco json": ("p.json", COCO, _boxes),
+    "yolo": ("p.txt", YOLO, lambda path: read_yolo(path, path.parent / "x.png", ("dog", "cat"))),
+    "labelme": ("p.json", LABELME, lambda path: read_labelme(path, path.parent / "x.png", ("dog", "cat"))),
     "caption json": ("p.json", CAPTIONS, _captions),
     "recipe yaml": ("p.yaml", YAML, lambda path: read_benchmark(str(path))),
     "embedding": ("p.safetensors", EMBEDDING, lambda path: read_embedding(path, "<x>")),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tadp_da.domains.checks.report import DataFinding
+from tadp_da.domains.checks.report import EXAMPLES, DataFinding
 from tadp_da.domains.formats.masks import LEGEND, Colour
 from tadp_da.domains.formats.recording import Remark, StoredMask, total_counts
 from tadp_da.domains.shared import driving
@@ -23,6 +23,23 @@ def listing_findings(decisions: Iterable[Remark]) -> list[DataFinding]:
     return [
         DataFinding.at("warning" if fix else "note", what, list(paths), fix)
         for (what, fix), paths in kinds.items()
+    ]
+
+
+def correction_findings(corrections: Iterable[Remark]) -> list[DataFinding]:
+    """What was corrected in the labels of a split, one finding for each kind with the number of its objects."""
+    kinds: dict[tuple[str, str], list[Remark]] = defaultdict(list)
+    for remark in corrections:
+        kinds[remark.what, remark.fix].append(remark)
+    return [
+        DataFinding(
+            "warning",
+            f"{sum(r.count for r in those)} {what}, in {len(those)} images",
+            1,
+            tuple(str(r.path) for r in those[:EXAMPLES]),
+            fix,
+        )
+        for (what, fix), those in kinds.items()
     ]
 
 

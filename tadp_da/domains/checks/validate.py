@@ -17,8 +17,13 @@ import numpy as np
 
 from tadp_da.domains import Domain, domains
 from tadp_da.domains.checks.report import EXAMPLES, CheckReport, DataFinding, Level, SplitReport
-from tadp_da.domains.checks.stored import doubtful_values, listing_findings, palette_findings
-from tadp_da.domains.formats.recording import StoredMask, remarks, stored_masks
+from tadp_da.domains.checks.stored import (
+    correction_findings,
+    doubtful_values,
+    listing_findings,
+    palette_findings,
+)
+from tadp_da.domains.formats.recording import Remark, StoredMask, remarks, stored_masks
 from tadp_da.errors import DataError, TadpError
 from tadp_da.images import open_image, opened
 from tadp_da.storage.files import file_digest
@@ -94,6 +99,7 @@ class _CheckedImage:
     labelled: bool = False
     findings: tuple[DataFinding, ...] = ()
     stored: Sequence[StoredMask] = ()
+    corrections: Sequence[Remark] = ()
 
 
 def _check_image(domain: Domain, labelled: bool, path: Path) -> _CheckedImage:
@@ -113,9 +119,8 @@ def _check_image(domain: Domain, labelled: bool, path: Path) -> _CheckedImage:
     if not labelled or domain.label is None or domain.labels is None:
         return checked
     try:
-        with stored_masks.recording() as stored:
+        with stored_masks.recording() as stored, remarks.recording() as corrections:
             target = domain.label(path)
-        corrected = domain.remarks(path) if domain.remarks else ()
     except TadpError as error:
         return dataclasses.replace(checked, findings=(*found, _finding(error)), stored=stored)
     amounts, ignored = _amounts(target, domain.labels)
@@ -125,10 +130,7 @@ def _check_image(domain: Domain, labelled: bool, path: Path) -> _CheckedImage:
         ignored=ignored,
         labelled=True,
         stored=stored,
-        findings=(
-            *found,
-            *(DataFinding.at("warning", what, [path], "nothing, if this is intended") for what in corrected),
-        ),
+        corrections=corrections,
     )
 
 
@@ -163,6 +165,7 @@ def _split_report(
         findings.insert(
             0, DataFinding.at(level, what, [root], f"{domain.fetch}; or accept a part of it: --partial")
         )
+    findings += correction_findings(remark for one in checked for remark in one.corrections)
     read = [one for one in checked if one.labelled]
     ignored = sum(one.ignored for one in read)
     if read and domain.labels is not None:

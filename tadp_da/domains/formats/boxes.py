@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tadp_da.class_names import canonical, class_id
+from tadp_da.domains.formats.recording import Remark, remarks
 from tadp_da.errors import DataError
 from tadp_da.images import displayed_size, opened
 from tadp_da.types import Boxes
+
+MOST_BOXES = 5000
+"""Objects that an image may have: training compares each with every anchor, in 1.5 GB for so many at 512x512."""
+
+NO_AREA = 1e-3
+"""Pixels of a side below which a box is a rounding error."""
+
+_FLAGS = dict.fromkeys(("0", "false", "no", "none", ""), False) | dict.fromkeys(("1", "true", "yes"), True)
 
 
 @dataclass(frozen=True)
@@ -32,88 +41,111 @@ class RawObject:
     where: str
 
 
-@dataclass(frozen=True)
-class BoxAnnotation:
-    """Boxes of one image, and what had to be corrected to get them."""
+def flag(value: object) -> bool:
+    """A flag as tools write it: 0, 1, true, false, yes, no or nothing, also as text in either case.
 
-    boxes: Boxes
-    remarks: tuple[str, ...]
-
-
-def readers(
-    read: Callable[[Path], BoxAnnotation],
-) -> tuple[Callable[[Path], Boxes], Callable[[Path], tuple[str, ...]]]:
-    """``Domain.label`` and ``Domain.remarks`` from a function that reads the annotation of an image."""
-    return lambda image: read(image).boxes, lambda image: read(image).remarks
+    Raises:
+        ValueError: for anything else.
+    """
+    text = str(value).strip().lower().removesuffix(".0")
+    if text not in _FLAGS:
+        raise ValueError(f"{value!r} is neither 0 nor 1")
+    return _FLAGS[text]
 
 
 def to_boxes(
     objects: Sequence[RawObject],
+    image: Path,
     size: tuple[int, int],
     classes: Sequence[str],
     *,
     drop: Collection[str] = (),
-) -> BoxAnnotation:
+) -> Boxes:
     """Boxes of an image from the objects that a file states.
 
-    Boxes are clipped to the image and those without area dropped, both with a remark.
+    Boxes are clipped to the image, and those without area or stated before are dropped; all of this is recorded
+    (:data:`~tadp_da.domains.formats.recording.remarks`).
 
     Args:
         objects: in the file's order.
-        size: height and width of the displayed image.
+        image: the image file.
+        size: its height and width as displayed.
         classes: names in the order of their ids.
         drop: names of objects to leave out, in any spelling.
 
     Raises:
-        DataError: for a coordinate that is not finite, swapped corners, a box entirely outside the image, or an
-            unknown class.
+        DataError: for more than :data:`MOST_BOXES` objects, a coordinate that is not finite, swapped corners, a box
+            entirely outside the image, boxes in fractions of the image, or an unknown class.
     """
-    height, width = size
     left_out = {canonical(name) for name in drop}
-    kept, empty, clipped = [], 0, 0
-    for thing in objects:
-        if canonical(thing.name) in left_out:
-            continue
-        _check(thing, size)
-        number = class_id(thing.name, classes, thing.where)
-        x1, y1, x2, y2 = thing.xyxy
-        if x1 == x2 or y1 == y2:
-            empty += 1
-            continue
-        inside = (max(x1, 0), max(y1, 0), min(x2, width), min(y2, height))
-        clipped += inside != thing.xyxy
-        kept.append((inside, number, thing.difficult))
-    remarks = [f"{empty} boxes without area dropped"] * bool(empty)
-    remarks += [f"{clipped} boxes reach outside the image and were clipped"] * bool(clipped)
-    boxes = Boxes(
-        xyxy=np.array([box for box, _, _ in kept], dtype=np.float32).reshape(-1, 4),
-        labels=np.array([number for _, number, _ in kept], dtype=np.int64),
-        difficult=np.array([difficult for _, _, difficult in kept], dtype=np.bool_),
-    )
-    return BoxAnnotation(boxes, tuple(remarks))
+    stated = [thing for thing in objects if canonical(thing.name) not in left_out]
+    xyxy = np.array([thing.xyxy for thing in stated], np.float64).reshape(-1, 4)
+    _check(stated, xyxy, size)
+    ids: dict[str, int] = {}
+    for thing in stated:
+        if thing.name not in ids:
+            ids[thing.name] = class_id(thing.name, classes, thing.where)
+    inside = xyxy.clip(0, [size[1], size[0]] * 2)
+    labels = np.array([ids[thing.name] for thing in stated], np.int64)
+    difficult = np.array([thing.difficult for thing in stated], np.bool_)
+    sides = (inside[:, 2:] - inside[:, :2]).min(axis=1)
+    kept, clipped = sides >= NO_AREA, np.abs(inside - xyxy).max(axis=1) > NO_AREA
+    first = np.unique(np.column_stack([inside, labels, difficult]), axis=0, return_index=True)[1]
+    again = ~np.isin(np.arange(len(stated)), first)
+    for which, what, fix in (
+        (~kept, "boxes without area dropped", "remove them from the labels"),
+        (kept & again, "objects stated again dropped", "remove them from the labels: each would count twice"),
+        (kept & (sides < 1), "boxes are under a pixel wide or high: training leaves them out", "remove them"),
+        (
+            kept & clipped,
+            "boxes reach outside the image and were clipped",
+            "check some: many of them come from boxes of another image size, or from x, y, width, height in the place "
+            "of corners",
+        ),
+    ):
+        if which.any():
+            remarks.add(Remark(what, image, fix, int(which.sum())))
+    kept &= ~again
+    return Boxes(inside[kept].astype(np.float32), labels[kept], difficult[kept])
 
 
-def _check(thing: RawObject, size: tuple[int, int]) -> None:
-    x1, y1, x2, y2 = thing.xyxy
-    if not all(map(math.isfinite, thing.xyxy)):
+def _check(objects: Sequence[RawObject], xyxy: NDArray[np.float64], size: tuple[int, int]) -> None:
+    if len(objects) > MOST_BOXES:
         raise DataError(
-            f"a box of {thing.name!r} has a coordinate that is not a number",
-            where=thing.where,
-            fix="correct or remove the object",
+            f"an image has {len(objects)} boxes, at most {MOST_BOXES} can be trained on",
+            where=objects[0].where,
+            fix="check that they belong to one image; otherwise cut image and boxes into tiles",
         )
-    if x1 > x2 or y1 > y2:
+    finite = np.isfinite(xyxy).all(axis=1)
+    left, top, right, bottom = xyxy.T
+    ordered = (left <= right) & (top <= bottom)
+    on_image = (right > 0) & (bottom > 0) & (left < size[1]) & (top < size[0])
+    for valid, problem, fix in (
+        (finite, "has a coordinate that is not a number", "correct or remove the object"),
+        (
+            ordered,
+            "has swapped corners",
+            "write the smaller coordinate as the minimum; check that x and y, or corners and widths, are not mixed",
+        ),
+        (
+            on_image,
+            f"is outside its {size[1]}x{size[0]} image",
+            "check that the label belongs to this image and was not made for another size; otherwise remove the object",
+        ),
+    ):
+        if not valid.all():
+            thing = objects[int(np.argmin(valid))]
+            x1, y1, x2, y2 = thing.xyxy
+            raise DataError(
+                f"a box of {thing.name!r} {problem}: x {x1:g} to {x2:g}, y {y1:g} to {y2:g}",
+                where=thing.where,
+                fix=fix,
+            )
+    if len(xyxy) and np.abs(xyxy).max() <= 1 < min(size) and (xyxy % 1).any():
         raise DataError(
-            f"a box of {thing.name!r} has swapped corners: x {x1:g} to {x2:g}, y {y1:g} to {y2:g}",
-            where=thing.where,
-            fix="write the smaller coordinate as the minimum; check that x and y, or corners and widths, are not mixed",
-        )
-    if x2 <= 0 or y2 <= 0 or x1 >= size[1] or y1 >= size[0]:
-        raise DataError(
-            f"a box of {thing.name!r} is outside its {size[1]}x{size[0]} image: "
-            f"x {x1:g} to {x2:g}, y {y1:g} to {y2:g}",
-            where=thing.where,
-            fix="check that the label belongs to this image and was not made for another size; "
-            "otherwise remove the object",
+            f"all {len(xyxy)} boxes of an image are within one pixel: they look like fractions of the image",
+            where=objects[0].where,
+            fix=f"write pixels: multiply x by {size[1]} and y by {size[0]}, the width and height of the image",
         )
 
 
@@ -129,15 +161,11 @@ def check_size(stated: tuple[int, int] | None, image: Path, where: object) -> tu
     what = f"boxes were made for {stated[1]}x{stated[0]} pixels, the image is {shown[1]}x{shown[0]}"
     with opened(image) as file:
         stored = file.height, file.width
+    fix = "restore the image that was annotated, or scale boxes and stated size to this one"
     if stated == stored:
-        raise DataError(
-            f"{what}: it is rotated by its EXIF tag, the boxes are not",
-            where=f"{where} and {image}",
-            fix="if the boxes fit the unrotated image, remove its tag (exiftool -Orientation= FILE); "
-            "otherwise rotate the boxes",
+        what += ": it is rotated by its EXIF tag, the boxes are not"
+        fix = (
+            "if the boxes fit the unrotated image, remove its tag (exiftool -Orientation= FILE); otherwise rotate the "
+            "boxes"
         )
-    raise DataError(
-        what,
-        where=f"{where} and {image}",
-        fix="restore the image that was annotated, or scale boxes and stated size to this one",
-    )
+    raise DataError(what, where=f"{where} and {image}", fix=fix)

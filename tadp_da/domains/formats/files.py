@@ -82,6 +82,7 @@ class PairedFolders:
         labels: absolute label folder by labelled split.
         suffixes: suffixes of label files in either case; the preferred one first.
         what: what a label is called, e.g. ``"mask"``.
+        others: names of files beside the labels that are none, e.g. ``"classes.txt"``.
 
     Raises:
         UsageError: if a labelled split has no image folder.
@@ -92,6 +93,7 @@ class PairedFolders:
     labels: Mapping[str, Path]
     suffixes: tuple[str, ...]
     what: str
+    others: tuple[str, ...] = ()
     _pairs: dict[Path, Path] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -137,7 +139,8 @@ class PairedFolders:
 
     def _paired(self, folder: Path, images: Iterable[Path], place: Path) -> dict[Path, Path]:
         by_image = _by_stem(folder, images)
-        by_label = _by_stem(place, label_files(place, self.suffixes, but=self.images.values()))
+        labels = label_files(place, self.suffixes, but=self.images.values())
+        by_label = _by_stem(place, [path for path in labels if path.name not in self.others])
         for where, group in ((folder, by_image), (place, by_label)):
             if shared := sorted(name for name, paths in group.items() if len(paths) > 1):
                 raise DataError(

@@ -43,17 +43,19 @@ class Recorder(Generic[T]):
 
 @dataclass(frozen=True)
 class Remark:
-    """What a listing decided by itself, for instance to leave out a file.
+    """What a reader decided by itself, for instance to leave out a file or to clip a box.
 
     Attributes:
         what: in the plural, without the count: ``"hidden or system files are left out"``.
         path: the file or folder.
         fix: what can be done about it; empty where nothing needs to be done.
+        count: of the objects in a label.
     """
 
     what: str
     path: Path
     fix: str = ""
+    count: int = 1
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def total_counts(histograms: Iterable[Counts]) -> Counts:
 
 
 remarks: Recorder[Remark] = Recorder("remarks")
-"""What listings decided."""
+"""What listings decided, and what was corrected in labels."""
 
 stored_masks: Recorder[StoredMask] = Recorder("stored_masks")
 """Every mask that was read."""

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from tadp_da.domains.formats.boxes import BoxAnnotation, RawObject, check_size, to_boxes
+from tadp_da.domains.formats.boxes import RawObject, check_size, flag, to_boxes
+from tadp_da.domains.formats.recording import Remark, remarks
 from tadp_da.errors import DataError
+from tadp_da.types import Boxes
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _DUMMY = (0.0, 0.0, 1.0, 1.0)
 """``(1, 1, 1, 1)`` after conversion: a placeholder where only the classes of an image are known."""
 
 
-def read_annotation(
-    path: Path, image: Path, classes: Sequence[str], *, drop: Collection[str] = ()
-) -> BoxAnnotation:
+def read_annotation(path: Path, image: Path, classes: Sequence[str], *, drop: Collection[str] = ()) -> Boxes:
     """The objects of one image.
 
     ``difficult`` defaults to 0, the size to that of the image if it is missing or 0. Coordinates may be fractions;
@@ -53,10 +54,10 @@ def read_annotation(
             fix="do not train or test boxes on this split (`extra` of Watercolor2K and Comic2K is one such); "
             "use it as unlabelled images",
         )
-    found = to_boxes(known, check_size(_size(root, path), image, path), classes, drop=drop)
-    return BoxAnnotation(
-        found.boxes, (f"{dummies} dummy boxes (1, 1, 1, 1) dropped",) * bool(dummies) + found.remarks
-    )
+    if dummies:
+        fix = "draw these boxes, or remove the objects"
+        remarks.add(Remark("dummy boxes (1, 1, 1, 1) dropped", image, fix, dummies))
+    return to_boxes(known, image, check_size(_size(root, path), image, path), classes, drop=drop)
 
 
 def _parse(path: Path) -> tuple[bytes, Any]:
@@ -88,11 +89,11 @@ def _parse(path: Path) -> tuple[bytes, Any]:
 
 def _lines(content: bytes, root: Any) -> list[str]:
     """The line of every object; ``?`` where comments or an unusual encoding make counting unsafe."""
-    starts = [match.start() for match in re.finditer(rb"<object[\s>/]", content)]
     count = len(root.findall("object"))
-    if len(starts) != count:
+    parts = re.split(rb"<object[\s>/]", content)
+    if len(parts) != count + 1:
         return ["?"] * count
-    return [str(content.count(b"\n", 0, start) + 1) for start in starts]
+    return [str(1 + lines) for lines in accumulate(part.count(b"\n") for part in parts[:-1])]
 
 
 def _name(thing: Any, where: str) -> str:
@@ -123,10 +124,10 @@ def _corners(thing: Any, where: str) -> tuple[float, float, float, float]:
 
 
 def _difficult(thing: Any, where: str) -> bool:
-    text = (thing.findtext("difficult") or "0").strip()
-    if text not in ("0", "1"):
-        raise DataError(f"an object is difficult={text!r}", where=where, fix="write 0 or 1, or leave it out")
-    return text == "1"
+    try:
+        return flag(thing.findtext("difficult"))
+    except ValueError as error:
+        raise DataError(f"difficult={error}", where=where, fix="write 0 or 1, or leave it out") from None
 
 
 def _size(root: Any, path: Path) -> tuple[int, int] | None:

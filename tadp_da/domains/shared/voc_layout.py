@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tadp_da.domains.formats.boxes import BoxAnnotation, readers
 from tadp_da.domains.formats.files import some
 from tadp_da.domains.formats.voc_xml import read_annotation
 from tadp_da.errors import DataError
@@ -49,13 +48,8 @@ def listed_images(folder: Path, names: str, *, kind: str = "Main") -> tuple[Path
     return tuple(place / f"{name}.jpg" for name in ids)
 
 
-def box_readers(
-    classes: Sequence[str],
-) -> tuple[Callable[[Path], Boxes], Callable[[Path], tuple[str, ...]]]:
-    """``Domain.label`` and ``Domain.remarks`` for images in ``JPEGImages``."""
-
-    def read(image: Path) -> BoxAnnotation:
-        path = image.parent.parent / "Annotations" / f"{image.stem}.xml"
-        return read_annotation(path, image, classes)
-
-    return readers(read)
+def box_reader(classes: Sequence[str]) -> Callable[[Path], Boxes]:
+    """``Domain.label`` for images in ``JPEGImages``."""
+    return lambda image: read_annotation(
+        image.parent.parent / "Annotations" / f"{image.stem}.xml", image, classes
+    )

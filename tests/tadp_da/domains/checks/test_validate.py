@@ -9,7 +9,7 @@ import pytest
 
 from tadp_da.domains import domains
 from tadp_da.domains.checks.validate import check_data
-from tadp_da.domains.formats.voc_folder import voc_domain
+from tadp_da.domains.formats.box_folder import box_folder_domain
 from tests.tadp_da.domains import trees
 from tests.tadp_da.domains.checks.checked import check, command, four_pictures, only
 
@@ -41,7 +41,7 @@ def test_boxes_are_counted_by_class(tmp_path: Path) -> None:
         trees.picture(tmp_path / f"i/{name}.jpg")
         trees.xml(tmp_path / f"x/{name}.xml", things, difficult=int(name == "3"))
     report = check_data(
-        voc_domain("mine", images=tmp_path / "i", annotations=tmp_path / "x", classes=("cat", "dog")),
+        box_folder_domain("mine", images=tmp_path / "i", annotations=tmp_path / "x", classes=("cat", "dog")),
         tmp_path,
     )
     (split,) = report.splits

@@ -8,23 +8,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tadp_da.domains.formats.boxes import BoxAnnotation
-from tadp_da.domains.formats.voc_folder import voc_domain
+from tadp_da.domains.formats.box_folder import box_folder_domain
+from tadp_da.domains.formats.recording import remarks
 from tadp_da.domains.formats.voc_xml import read_annotation
 from tadp_da.errors import DataError, UsageError
+from tadp_da.types import Boxes
 from tests.tadp_da.domains import trees
 
 CLASSES = ("dog", "person", "tvmonitor")
 
 
-def read(tmp_path: Path, *things: trees.Thing | str, **options: object) -> BoxAnnotation:
+def read(tmp_path: Path, *things: trees.Thing | str, **options: object) -> Boxes:
     image = trees.picture(tmp_path / "1.jpg")
     path = trees.xml(tmp_path / "1.xml", things, **options)  # type: ignore[arg-type]
     return read_annotation(path, image, CLASSES)
 
 
 def test_both_ends_counted_from_one_become_half_open_from_zero(tmp_path: Path) -> None:
-    boxes = read(tmp_path, ("dog", 1, 1, 40, 30), ("person", 3, 5, 3, 5)).boxes
+    boxes = read(tmp_path, ("dog", 1, 1, 40, 30), ("person", 3, 5, 3, 5))
     assert boxes.xyxy.tolist() == [[0, 0, 40, 30], [2, 4, 3, 5]]  # the whole picture, and one pixel
     assert boxes.labels.tolist() == [0, 1]
     assert (boxes.xyxy.dtype, boxes.labels.dtype, boxes.difficult.dtype) == (np.float32, np.int64, np.bool_)
@@ -32,11 +33,11 @@ def test_both_ends_counted_from_one_become_half_open_from_zero(tmp_path: Path) -
 
 @pytest.mark.parametrize(("difficult", "flag"), [(1, True), (0, False), (None, False)])
 def test_difficult_is_kept_and_off_when_unsaid(tmp_path: Path, difficult: int, flag: bool) -> None:
-    assert read(tmp_path, ("dog", 1, 1, 9, 9), difficult=difficult).boxes.difficult.tolist() == [flag]
+    assert read(tmp_path, ("dog", 1, 1, 9, 9), difficult=difficult).difficult.tolist() == [flag]
 
 
 def test_fractions_are_kept(tmp_path: Path) -> None:
-    found = read(tmp_path, ("dog", 1.5, 2.25, 10.75, 9)).boxes.xyxy.tolist()
+    found = read(tmp_path, ("dog", 1.5, 2.25, 10.75, 9)).xyxy.tolist()
     assert found == [[0.5, 1.25, 10.75, 9]]
 
 
@@ -66,22 +67,26 @@ def test_a_senseless_object_is_refused_with_its_line(tmp_path: Path, thing: str,
     assert caught.value.exit_code == 3
 
 
-def test_a_dummy_among_real_boxes_is_dropped_and_told(tmp_path: Path) -> None:
-    found = read(tmp_path, ("dog", 1, 1, 1, 1), ("dog", 1, 1, 5, 5))
-    assert found.boxes.xyxy.tolist() == [[0, 0, 5, 5]]
-    assert found.remarks == ("1 dummy boxes (1, 1, 1, 1) dropped",)
-
-
-def test_boxes_without_area_are_dropped_and_told(tmp_path: Path) -> None:
-    found = read(tmp_path, ("dog", 9, 9, 8, 20), ("dog", 1, 1, 5, 5))  # xmax = xmin - 1: no column
-    assert len(found.boxes) == 1
-    assert found.remarks == ("1 boxes without area dropped",)
-
-
-def test_a_box_that_reaches_outside_is_clipped_and_told(tmp_path: Path) -> None:
-    found = read(tmp_path, ("dog", 0, 5, 99, 31), ("dog", 1, 1, 40, 30))
-    assert found.boxes.xyxy.tolist() == [[0, 4, 40, 30], [0, 0, 40, 30]]
-    assert found.remarks == ("1 boxes reach outside the image and were clipped",)
+@pytest.mark.parametrize(
+    ("things", "boxes", "told"),
+    [
+        ([("dog", 1, 1, 1, 1), ("dog", 1, 1, 5, 5)], [[0, 0, 5, 5]], "dummy boxes (1, 1, 1, 1) dropped"),
+        # xmax = xmin - 1: no column
+        ([("dog", 9, 9, 8, 20), ("dog", 1, 1, 5, 5)], [[0, 0, 5, 5]], "boxes without area dropped"),
+        (
+            [("dog", 0, 5, 99, 31), ("dog", 1, 1, 40, 30)],
+            [[0, 4, 40, 30], [0, 0, 40, 30]],
+            "boxes reach outside the image and were clipped",
+        ),
+    ],
+)
+def test_what_is_dropped_or_clipped_is_told(
+    tmp_path: Path, things: list[trees.Thing], boxes: list[list[int]], told: str
+) -> None:
+    with remarks.recording() as recorded:
+        found = read(tmp_path, *things)
+    assert found.xyxy.tolist() == boxes
+    assert [(r.count, r.what, r.path) for r in recorded] == [(1, told, tmp_path / "1.jpg")]
 
 
 @pytest.mark.parametrize("corners", [(41, 1, 50, 9), (1, 31, 9, 40), (-9, 1, 0, 9)])
@@ -92,7 +97,7 @@ def test_a_box_wholly_outside_is_refused(tmp_path: Path, corners: tuple[int, ...
 
 
 def test_a_picture_without_objects_has_no_boxes(tmp_path: Path) -> None:
-    boxes = read(tmp_path).boxes
+    boxes = read(tmp_path)
     assert len(boxes) == 0
     assert boxes.xyxy.shape == (0, 4)
     assert boxes.labels.dtype == np.int64
@@ -101,7 +106,7 @@ def test_a_picture_without_objects_has_no_boxes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["Person", " person ", "PERSON", "TV_Monitor", "television", "tv"])
 def test_usual_spellings_are_understood(tmp_path: Path, name: str) -> None:
     expected = 1 if "person" in name.lower() else 2
-    assert read(tmp_path, (name, 1, 1, 9, 9)).boxes.labels.tolist() == [expected]
+    assert read(tmp_path, (name, 1, 1, 9, 9)).labels.tolist() == [expected]
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_all(tmp_path: Path) -> None:
@@ -115,13 +120,13 @@ def test_names_may_be_left_out_on_purpose(tmp_path: Path) -> None:
     image = trees.picture(tmp_path / "1.jpg")
     path = trees.xml(tmp_path / "1.xml", [("unicorn", 1, 1, 9, 9), ("dog", 1, 1, 9, 9)])
     found = read_annotation(path, image, CLASSES, drop=["Unicorn"])
-    assert found.boxes.labels.tolist() == [0]
+    assert found.labels.tolist() == [0]
 
 
 def test_parts_of_objects_are_not_objects(tmp_path: Path) -> None:
     part = "<part><name>head</name>" + BOX.format(1) + "</part>"
     found = read(tmp_path, OBJECT.format(part + BOX.format(3)))
-    assert found.boxes.xyxy.tolist() == [[2, 0, 9, 9]]
+    assert found.xyxy.tolist() == [[2, 0, 9, 9]]
 
 
 def test_boxes_of_another_size_are_refused(tmp_path: Path) -> None:
@@ -137,12 +142,12 @@ def test_boxes_made_before_an_exif_turn_are_refused(tmp_path: Path) -> None:
         read_annotation(path, image, CLASSES)
     assert "exiftool -Orientation=" in caught.value.fix
     trees.xml(path, size=(30, 40))
-    assert len(read_annotation(path, image, CLASSES).boxes) == 1
+    assert len(read_annotation(path, image, CLASSES)) == 1
 
 
 @pytest.mark.parametrize("size", [None, (0, 0)])
 def test_a_size_that_is_not_said_is_the_pictures(tmp_path: Path, size: tuple[int, int] | None) -> None:
-    assert read(tmp_path, ("dog", 1, 1, 99, 99), size=size).boxes.xyxy.tolist() == [[0, 0, 40, 30]]
+    assert read(tmp_path, ("dog", 1, 1, 99, 99), size=size).xyxy.tolist() == [[0, 0, 40, 30]]
 
 
 LAUGHS = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 12))
@@ -190,7 +195,7 @@ def test_other_xml_and_missing_files_are_refused(tmp_path: Path) -> None:
 
 
 def own(root: Path, **options: object) -> list[list[int]]:
-    domain = voc_domain("mine", images=root / "i", annotations=root / "x", classes=CLASSES, **options)  # type: ignore[arg-type]
+    domain = box_folder_domain("mine", images=root / "i", annotations=root / "x", classes=CLASSES, **options)  # type: ignore[arg-type]
     images = domain.unlabeled(root, "train")
     data = domain.labeled(root, "train", {images.key(k): "c" for k in range(len(images))})
     return [example.target.labels.tolist() for example in (data[k] for k in range(len(data)))]
@@ -220,5 +225,5 @@ def test_pictures_and_annotations_without_partner_are_listed(tmp_path: Path) -> 
 @pytest.mark.parametrize("classes", [(), ("dog", "dog")])
 def test_classes_must_be_named_once(tmp_path: Path, classes: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match="class names") as caught:
-        voc_domain("mine", images=tmp_path, annotations=tmp_path, classes=classes)
-    assert caught.value.fix == "name every class once"
+        box_folder_domain("mine", images=tmp_path, annotations=tmp_path, classes=classes)
+    assert "name every class once" in caught.value.fix

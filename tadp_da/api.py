@@ -183,7 +183,7 @@ def adapt(
 
     Args:
         images: folder of images, or the name of a registered data set.
-        labels: folder of masks or of VOC XML files, or a COCO file; for a folder of images.
+        labels: folder of masks, VOC XML, YOLO or labelme files, or a COCO file; for a folder of images.
         out: the model's folder.
         concept, strategy: folder from :func:`personalize`, and the caption strategy or template.
         style, medium, model: how captions describe the target, and the weights of the base model.
@@ -239,8 +239,8 @@ def evaluate(
     Args:
         model: folder from :func:`adapt` or of a benchmark.
         images: folder of test images, or the name of a registered data set.
-        labels: folder of masks or of VOC XML files, or a COCO file; for a folder of images. Masks without class names
-            are of the model's classes.
+        labels: folder of masks, VOC XML, YOLO or labelme files, or a COCO file; for a folder of images. Masks without
+            class names are of the model's classes.
         out: the report's folder.
         options: see :class:`RunOptions`, :class:`CaptionOptions` and :class:`DataOptions`.
     """

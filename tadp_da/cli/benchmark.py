@@ -33,7 +33,10 @@ from tadp_da.cli.options import (
 from tadp_da.errors import UsageError
 
 Masks = Annotated[Path | None, typer.Option(help="Folder of their masks; test masks are only scored by.")]
-Boxes = Annotated[Path | None, typer.Option(help="Or their boxes: folder of VOC XML, or a COCO JSON file.")]
+Boxes = Annotated[
+    Path | None,
+    typer.Option(help="Or their boxes: folder of VOC XML, YOLO or labelme files, or a COCO file."),
+]
 
 
 def demo(

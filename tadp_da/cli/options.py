@@ -40,7 +40,9 @@ Model = Annotated[
 Images = Annotated[str, typer.Argument(help="Folder of images, or a name of `data list`.")]
 Labels = Annotated[
     Path | None,
-    typer.Argument(help="Their labels: folder of masks, folder of VOC XML, or COCO JSON file."),
+    typer.Argument(
+        help="Their labels: folder of masks, of VOC XML, YOLO or labelme files, or COCO JSON file."
+    ),
 ]
 Classes = Annotated[str, typer.Option(help="Class names in the order of their ids: sky,road,car.")]
 Legend = Annotated[

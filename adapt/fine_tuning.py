@@ -27,6 +27,7 @@ from tadp_da.concept import digest_tensors
 from tadp_da.errors import UsageError
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
+from tadp_da.settings import Effect, keyed
 from tadp_da.training.loop import LoopSettings, OptimizerName, fit, recorded
 from tadp_da.training.monitor import check_embeddings
 from tadp_da.types import Labeled
@@ -84,12 +85,12 @@ class FineTuning:
         scale=(0.5, 2.0), crop=(512, 512), cat_max_ratio=0.75, photometric=True
     )
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    gradient_checkpointing: bool = False
-    cache_images: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
-    cache_latents: bool = True
+    gradient_checkpointing: Annotated[bool, Effect.SPEED] = False
+    cache_images: Annotated[float, Field(ge=0, allow_inf_nan=False), Effect.SPEED] = 2.0
+    cache_latents: Annotated[bool, Effect.SPEED] = True
     strict: bool = False
-    workers: Annotated[int, Field(ge=0)] = 0
-    checkpoint_every: Annotated[int, Field(ge=0)] = 1000
+    workers: Annotated[int, Field(ge=0), Effect.SPEED] = 0
+    checkpoint_every: Annotated[int, Field(ge=0), Effect.SPEED] = 1000
 
     @model_validator(mode="after")
     def _one_size(self) -> FineTuning:
@@ -241,12 +242,12 @@ class FineTuning:
         digest = hashlib.blake2b(digest_size=16)
         texts = {f"text {name}": dataset.text.embeddings for name, dataset in streams.items()}
         digest_tensors(digest, model.state_dict() | texts)
-        inputs: dict[str, Any] = TypeAdapter(FineTuning).dump_python(self, mode="json")
+        inputs = keyed(FineTuning, self)
         del inputs["steps"]
         inputs |= {"seed": run.seed, "precision": run.precision, "start": digest.hexdigest(), **facts}
         inputs["images"] = {n: [d.key(i) for i in range(len(d))] for n, d in streams.items()}
         inputs["text"] = {name: dataset.text.rows for name, dataset in streams.items()}
-        inputs["inference"] = dataclasses.asdict(model.inference)
+        inputs["inference"] = keyed(type(model.inference), model.inference)
         return run.inside(run.unfinished).artifact_path("fine-tuning", inputs)
 
 

@@ -14,20 +14,25 @@ from adapt.objectives import objectives
 from adapt.sources import sources
 from adapt.training_data import CaptionedImages
 from tadp_da.base_model import BaseModel
+from tadp_da.captions.loading import identity
 from tadp_da.captions.provider import CaptionProvider
 from tadp_da.captions.rewrite import Rewrite
 from tadp_da.concept import Concept
 from tadp_da.datasets import DataSource
 from tadp_da.distributed.processes import is_main
 from tadp_da.errors import UsageError
+from tadp_da.heads import heads
 from tadp_da.inference import InferenceSettings
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.provenance import digests, learned_from, write_provenance
 from tadp_da.registry import Registry
 from tadp_da.run import Run
-from tadp_da.settings import Choice, as_json, build
+from tadp_da.settings import Choice, as_json, build, keyed
 from tadp_da.storage.files import digest
 from tadp_da.types import LabelSpace, Side, Unlabeled
+
+_PROBES = ("a probe", "- a probe", "an oil painting of a probe in the style of a painter", "")
+"""Captions that show how a rewrite differs from another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,15 +115,20 @@ class Adaptation:
             | {
                 "pretrained": self.pretrained,
                 "concept": self.concept.fingerprint if self.concept and not self.concept.is_empty else "",
-                "data": self.data.digest(self.split),
-                "labels": {"task": labels.task, "classes": list(labels.classes), "ignore": labels.ignore},
+                # styles are told the names of images
+                "data": self.data.digest(self.split, names=not sources[self.source_style.name].identity),
+                "labels": as_json(labels),
                 "prompts": digest(json.dumps(prompts).encode()),
-                "target_prompt": self.rewrite.target("- a probe"),
-                "head": {"name": self.head.name, "settings": dict(self.head.settings)},
-                "inference": {k: v for k, v in as_json(self.inference).items() if k != "batch"},
-                "objectives": [as_json(each) for each in self.objectives],
-                "source_style": as_json(self.source_style),
-                "adapt": as_json(self.tuning),
+                # the model keeps the rewrite for images of both sides
+                "rewrite": [
+                    write(probe) for write in (self.rewrite.source, self.rewrite.target) for probe in _PROBES
+                ],
+                "captioner": identity(self.captions.captioner) if self.captions.captioner else "",
+                "head": self.head.key(heads),
+                "inference": keyed(InferenceSettings, self.inference),
+                "objectives": [each.key(objectives) for each in self.objectives],
+                "source_style": self.source_style.key(sources),
+                "adapt": keyed(FineTuning, self.tuning),
             }
             | self._target_inputs()
         )
@@ -170,7 +180,8 @@ class Adaptation:
             seed=self.run.seed,
             **self.head.settings,
         )
-        data = self.data.domain.labeled(self.data.root, self.split, self._captions)
+        images = self.data.images(self.split)
+        data = self.data.domain.labeled(self.data.root, self.split, self._captions, images)
         known = digests(data.images) | self._seen_by_concept()
         target = None
         if self.unlabeled is not None:

@@ -19,6 +19,7 @@ from benchmarks.results import Evaluation, SavedImage
 from tadp_da.distributed.processes import all_gather_object, count, rank
 from tadp_da.inference import Precision
 from tadp_da.run import Run
+from tadp_da.settings import Effect
 from tadp_da.storage.files import file_digest
 from tadp_da.tasks import Task, tasks
 from tadp_da.types import Example, Labeled, LabelSpace
@@ -38,8 +39,8 @@ class EvaluationSettings:
             digits from those of single images.
     """
 
-    save_images: Annotated[int, Field(ge=0, le=64)] = 6
-    batch: Annotated[int, Field(ge=1)] = 1
+    save_images: Annotated[int, Field(ge=0, le=64), Effect.ILLUSTRATION] = 6
+    batch: Annotated[int, Field(ge=1), Effect.SPEED] = 1
 
 
 class Model(Protocol):

@@ -28,7 +28,7 @@ from tadp_da.heads import heads
 from tadp_da.inference import InferenceSettings
 from tadp_da.plain_yaml import parse_yaml, read_yaml
 from tadp_da.registry import Registry, nearest
-from tadp_da.settings import STRICT, Choice, as_json, build, override, settings_class
+from tadp_da.settings import STRICT, Choice, Effect, as_json, build, keyed, override, settings_class
 from tadp_da.types import Side
 
 _CHOICES: Mapping[str, Registry[Any]] = {
@@ -38,6 +38,7 @@ _CHOICES: Mapping[str, Registry[Any]] = {
     "source_style": sources,
     "objectives": objectives,
 }
+_NO_NUMBER = (Effect.SPEED, Effect.ILLUSTRATION)
 Chosen = Annotated[Choice, BeforeValidator(Choice.parse)]
 
 
@@ -74,12 +75,12 @@ class Recipe:
     source: str | CustomDataset
     target: str | CustomDataset | None = None
     train_on: Side = "source"
-    model: str = "mini"
+    model: Annotated[str, Effect.PLACE] = "mini"
     backbone: Chosen
     pretrained: bool = True
-    captioner: str = "mini"
+    captioner: Annotated[str, Effect.PLACE] = "mini"
     captions: CaptionerSettings = dataclasses.field(default_factory=CaptionerSettings)
-    caption_files: dict[str, Path] = dataclasses.field(default_factory=dict)
+    caption_files: Annotated[dict[str, Path], Effect.PLACE] = dataclasses.field(default_factory=dict)
     clean_target: bool = False
     personalize: Chosen = Choice(name="none")
     target_images: Annotated[int, Field(ge=1)] | None = None
@@ -133,6 +134,17 @@ class Recipe:
     def as_json(self) -> dict[str, Any]:
         """Plain values for records and for distinguishing artifacts."""
         return as_json(self)
+
+
+def deciding(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a recipe without the settings that change no number."""
+    kept = keyed(Recipe, record, *_NO_NUMBER)
+    for name, registry in _CHOICES.items():
+        several = isinstance(kept[name], list | tuple)
+        found = [Choice(**each) for each in (kept[name] if several else [kept[name]])]
+        keys = [each.key(registry, *_NO_NUMBER) for each in found]
+        kept[name] = keys if several else keys[0]
+    return kept
 
 
 @dataclass(frozen=True, kw_only=True)

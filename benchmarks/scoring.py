@@ -17,7 +17,7 @@ from tadp_da.errors import UsageError
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.provenance import learned_from, refuse_overlap
 from tadp_da.run import Run
-from tadp_da.settings import as_json
+from tadp_da.settings import keyed
 from tadp_da.storage.artifacts import inputs_of
 from tadp_da.storage.files import digest, folder_digest
 
@@ -75,7 +75,7 @@ class Scoring:
         return {
             "model": known if known is not None else {"files": folder_digest(self._model_folder)},
             "tests": tests,
-            "evaluate": as_json(self.settings),
+            "evaluate": keyed(EvaluationSettings, self.settings),
             "precision": self.run.precision,
         }
 
@@ -98,7 +98,8 @@ class Scoring:
         return self.run.get_or_create("report", self.inputs(), make, Report.load, folder=self.folder)
 
     def _score(self, name: str, test: TestSet, folder: Path) -> Evaluation:
-        data = test.data.domain.labeled(test.data.root, test.split, self._captions(test))
+        images = test.data.images(test.split)
+        data = test.data.domain.labeled(test.data.root, test.split, self._captions(test), images)
         count, limit = self.model.backbone.count_tokens, self.model.backbone.token_limit
         return evaluate(
             self.model,

@@ -13,19 +13,17 @@ from typing import Any
 
 from benchmarks.experiment import Experiment
 from benchmarks.pipeline import reproduce
-from benchmarks.recipe import Benchmark, Recipe
+from benchmarks.recipe import Benchmark, Recipe, deciding
 from benchmarks.reports import tables
 from benchmarks.reports.statistics import BASELINE, Comparison, compare
 from benchmarks.reports.tables import Written
 from benchmarks.results import Report
 from benchmarks.workers import run_parallel
-from tadp_da.backbones import portable_settings
 from tadp_da.datasets import resolve
 from tadp_da.errors import DataError, UsageError
 from tadp_da.prediction import predict_overlays
 from tadp_da.run import Run
-from tadp_da.storage.artifacts import NON_SEMANTIC_FIELDS
-from tadp_da.storage.files import write_json
+from tadp_da.storage.files import file_name, write_json
 from tadp_da.types import Unlabeled
 
 Reports = Mapping[str, Mapping[int, Report]]
@@ -35,14 +33,6 @@ SHOWN = 24
 """Target images whose predictions a whole figure shows."""
 _OF_A_ROW = ("strategy", "sides", "personalize", "concept", "target_images", "pretrained", "train_on")
 """Settings in which rows differ; in all others they do only where the benchmark's own rows do."""
-_NON_SEMANTIC = {
-    "adapt": {*NON_SEMANTIC_FIELDS, "cache_images", "cache_latents", "gradient_checkpointing"},
-    "personalize": {*NON_SEMANTIC_FIELDS, "previews", "gradient_checkpointing"},
-    "captions": {"batch"},
-    "evaluate": {"save_images", "batch"},
-    "inference": {"batch"},
-}
-"""Settings that change speed, memory or pictures, not what a number means."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +82,7 @@ def _run_cell(cell: _Cell, run: Run) -> str:
     run = run.with_seed(cell.seed)
     experiment = Experiment(cell.recipe, run, cell.data)
     report = reproduce(experiment)
-    note = _notes(run.folder, cell.table) / f"{cell.name}-{cell.seed}.json"
+    note = _notes(run.folder, cell.table) / f"{file_name(cell.name)}-{cell.seed}.json"
     note.parent.mkdir(parents=True, exist_ok=True)
     # a report lies at an absolute path, and --out may be a relative one
     lies = report.folder.relative_to(run.folder.absolute()).as_posix() if report.folder else ""
@@ -173,19 +163,10 @@ def _same_config(told: Mapping[str, Any], recipe: Recipe | None) -> bool:
 
 def _deciding(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a recipe's record by dotted name, without those that change no result or say where things are."""
-    backbone = recipe["backbone"]
-    recipe = {
-        **recipe,
-        "backbone": backbone | {"settings": portable_settings(backbone["name"], backbone["settings"])},
-    }
-    shown = {name: value for name, value in _flat(recipe).items() if name != "caption_files"}
+    shown = {name: value for name, value in _flat(deciding(recipe)).items() if name != "caption_files"}
     for model in ("model", "captioner"):  # a path or a mirror is the same model, the embedded one is another
         shown[model] = shown.get(model) == "mini"
-    return {
-        k: v
-        for k, v in shown.items()
-        if k.partition(".")[2] not in _NON_SEMANTIC.get(k.partition(".")[0], ())
-    }
+    return shown
 
 
 def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -263,12 +244,17 @@ def show_predictions(table: Benchmark, seed: int, run: Run, most: int = SHOWN) -
         experiment = Experiment(recipe, run.with_seed(seed), Path())
         model = experiment.adaptation(experiment.personalization()())()
         images = shown_images(recipe, run)[:most]
-        folder = run.folder / "predictions" / name
+        folder = run.folder / "predictions" / file_name(name)
         shutil.rmtree(folder, ignore_errors=True)  # of other images, perhaps
         captions = experiment.captions(images, "unlabeled", run)
         predict_overlays(model.to(run.torch_device), images, captions, folder)
     return run.folder / "predictions"
 
 
+def table_folder(folder: Path, name: str) -> Path:
+    """Where the table of a benchmark and its notes are in a run folder."""
+    return folder / "tables" / file_name(name)
+
+
 def _notes(folder: Path, name: str) -> Path:
-    return folder / "tables" / name / "rows"
+    return table_folder(folder, name) / "rows"

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass as settings
 
+from tadp_da.settings import Effect
+
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -70,14 +72,14 @@ class TrainingSettings:
     clip: Annotated[float, Field(ge=0)] = 1.0
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     snr_gamma: Annotated[float, Field(gt=0)] | None = None
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Annotated[bool, Effect.SPEED] = False
     resolution: Positive | tuple[Positive, Positive] | None = None
     crop: Literal["center", "random", "squash"] = "center"
     views: Positive = 1
     flip: bool = True
     posterior: Literal["mode", "sample"] = "mode"
-    checkpoint_every: Count = 250
-    previews: Previews = Previews()
+    checkpoint_every: Annotated[Count, Effect.SPEED] = 250
+    previews: Annotated[Previews, Effect.ILLUSTRATION] = Previews()
 
     def __post_init__(self) -> None:
         if self.views > 1 and self.crop != "random":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -66,9 +67,9 @@ class Personalization:
             [self._captions[self._images.key(i)] for i in range(len(self._images))] if self._captions else []
         )
         return self.base.facts(self.run, features=False) | {
-            "method": {"name": self.method.name, "settings": dict(self.method.settings)},
+            "method": self.method.key(personalizers),
             "images": self.data.digest(self.split, labels=False) if self.personalizer.needs_images else "",
-            "captions": digest("\n".join(texts).encode()) if texts else "",
+            "captions": digest(json.dumps(texts).encode()) if texts else "",
         }
 
     def __call__(self) -> Concept:

@@ -13,9 +13,10 @@ from torch import nn
 from personalize.denoising import Batch, LatentDataset, NoisePrediction
 from personalize.latents import crops, target_size
 from personalize.previews import grid, spread
-from personalize.settings import TrainingSettings, as_record
+from personalize.settings import TrainingSettings
 from tadp_da.errors import UsageError
 from tadp_da.run import Run
+from tadp_da.settings import Effect, keyed
 from tadp_da.storage.files import write_json
 from tadp_da.training.data import mix
 from tadp_da.training.loop import LoopSettings, fit, recorded
@@ -59,7 +60,8 @@ def train(
         ema=ema,
         checkpoint_every=chosen.checkpoint_every,
     )
-    inputs = {k: v for k, v in as_record(chosen).items() if k not in ("steps", "previews")}
+    inputs = keyed(type(chosen), chosen, Effect.SPEED, Effect.ILLUSTRATION)
+    del inputs["steps"]
     inputs |= {"seed": run.seed, "precision": run.precision, "latents": views.latents.digest}
     inputs |= {"backbone": objective.backbone.fingerprint, "prompts": views.prompts.all()}
     steps = fit(

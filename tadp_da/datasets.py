@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic.dataclasses import dataclass as settings
 
@@ -17,13 +18,21 @@ from tadp_da.domains.formats.coco import coco_domain
 from tadp_da.domains.formats.folder import folder_domain
 from tadp_da.domains.formats.legend import Legend, read_legend
 from tadp_da.errors import DataError, UsageError
+from tadp_da.images import changed
 from tadp_da.registry import nearest
 from tadp_da.run import Run
-from tadp_da.settings import STRICT
-from tadp_da.storage.files import digest, file_digest
+from tadp_da.settings import STRICT, Effect
+from tadp_da.storage.files import digest, file_digest, stamps
 from tadp_da.types import DomainDescription, Unlabeled
 
 _KNOWN: dict[Any, str] = {}
+"""Digests of files and labels by all that tells whether they have changed: every row of a table asks for the same."""
+
+
+def _once(key: Any, make: Callable[[], str]) -> str:
+    if key not in _KNOWN:
+        _KNOWN[key] = make()
+    return _KNOWN[key]
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)
@@ -47,14 +56,14 @@ class CustomDataset:
     """
 
     name: str
-    images: Path
-    masks: Path | None = None
-    boxes: Path | None = None
+    images: Annotated[Path, Effect.PLACE]
+    masks: Annotated[Path | None, Effect.PLACE] = None
+    boxes: Annotated[Path | None, Effect.PLACE] = None
     classes: tuple[str, ...] = ()
-    legend: Path | None = None
-    test_images: Path | None = None
-    test_masks: Path | None = None
-    test_boxes: Path | None = None
+    legend: Annotated[Path | None, Effect.PLACE] = None
+    test_images: Annotated[Path | None, Effect.PLACE] = None
+    test_masks: Annotated[Path | None, Effect.PLACE] = None
+    test_boxes: Annotated[Path | None, Effect.PLACE] = None
     medium: str = "photo"
     style: str = ""
     ignore: int | Literal["none"] = 255
@@ -124,47 +133,68 @@ class CustomDataset:
 
 @dataclass(frozen=True)
 class DataSource:
-    """A domain, and the root folder of its files."""
+    """A domain, and the root folder of its files. What it has once digested is expected to stay: images and labels are
+    compared with it when they are read.
+
+    Attributes:
+        domain: the domain, whose labels are compared too.
+        root: folder of its files.
+        about: what else tells its labels from those of another source with the same images.
+        files: digests of image files.
+        labels: digests of their labels.
+    """
 
     domain: Domain
     root: Path
+    about: str = ""
+    files: dict[Path, str] = field(default_factory=dict, compare=False, repr=False)
+    labels: dict[Path, str] = field(default_factory=dict, compare=False, repr=False)
 
     def images(self, split: str) -> Unlabeled:
         """The images of a split."""
-        return self.domain.unlabeled(self.root, split)
+        return replace(self.domain.unlabeled(self.root, split), digests=self.files)
 
     def has(self, split: str) -> bool:
         """Whether the split exists and is labelled."""
         return split in self.domain.splits and self.domain.has_labels(split)
 
     def digest(self, split: str, *, labels: bool = True, names: bool = False) -> str:
-        """One digest over the contents of the images of a split in their order, of their labels and of the classes that
-        the labels mean.
+        """One digest over the contents of the images of a split in their order, of their labels and of the label
+        space that they are ids of.
 
         Args:
             split: which.
             labels: include the labels, where the split has them.
             names: include the images' keys. Where they lie changes nothing in what is learned from them.
         """
-        images = self.images(split)
-        label = self.domain.label if labels else None
-        # every row of a table asks for the same folders: read again only when a time stamp or a size has changed
-        stamps = tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in images.paths)
-        known = (self.domain.name, self.domain.labels, split, labels, names, stamps)
-        if known not in _KNOWN:
-            parts = [
-                f"{images.key(i) if names else ''}:{file_digest(path)}:{digest(label(path).tobytes()) if label else ''}"
-                for i, path in enumerate(images.paths)
-            ]
-            space = self.domain.labels if label else None
-            meaning = "" if space is None else f"{space.task} {list(space.classes)} {space.ignore}"
-            _KNOWN[known] = digest("\n".join([meaning, *parts]).encode())
-        return _KNOWN[known]
+        images, labels = self.images(split), labels and self.domain.label is not None
+        parts = [
+            (images.key(i) if names else "", self._file(path), self._label(path) if labels else "")
+            for i, path in enumerate(images.paths)
+        ]
+        return digest(repr((self.domain.labels if labels else None, parts)).encode())
+
+    def _file(self, path: Path) -> str:
+        if path not in self.files:
+            self.files[path] = _once(stamps(path), lambda: file_digest(path))
+        return self.files[path]
+
+    def _label(self, path: Path) -> str:
+        if path not in self.labels:
+            read, about = self.domain.label, (self.domain.name, self.domain.labels, self.about)
+            assert read is not None  # only asked where there are labels
+            self.labels[path] = _once((about, stamps(path)), lambda: digest(read(path).tobytes()))
+        return self.labels[path]
 
     def checked(self, splits: Sequence[str], run: Run) -> DataSource:
         """The same after a look at every file of those of these splits that the domain has."""
         used = [s for s in splits if s in self.domain.splits and (s == "unlabeled" or self.has(s))]
-        return replace(self, domain=preflight(self.domain, self.root, used, run)) if used else self
+        for path in {path for split in used for path in self.domain.images(self.root, split)}:
+            with suppress(OSError):  # the check reports it
+                self._file(path)
+        return (
+            replace(self, domain=preflight(self.domain, self.root, used, run, self.about)) if used else self
+        )
 
     def limited(self, limit: int | None) -> DataSource:
         """Only the first so many images of every split."""
@@ -211,8 +241,26 @@ def resolve(choice: str | CustomDataset, data: Path, limit: int | None = None) -
         limit: only the first so many images of every split.
     """
     if isinstance(choice, str):
-        return DataSource(domains[choice], data).limited(limit)
-    return DataSource(custom_domain(choice), choice.root).limited(limit)
+        domain, root, about = domains[choice], data, ""
+    else:
+        domain, root = custom_domain(choice), choice.root
+        places = (choice.masks, choice.boxes, choice.test_masks, choice.test_boxes, choice.legend)
+        about = digest(repr((choice, stamps(*filter(None, places)))).encode())
+    known: dict[Path, str] = {}
+    domain = replace(domain, label=domain.label and _watched(domain.label, known))
+    return DataSource(domain, root, about, labels=known).limited(limit)
+
+
+def _watched(label: Callable[[Path], Any], known: Mapping[Path, str]) -> Callable[[Path], Any]:
+    """Read labels, and compare them with digests that are known."""
+
+    def read(path: Path) -> Any:
+        found = label(path)
+        if path in known and digest(found.tobytes()) != known[path]:
+            raise changed("the label of an image", path)
+        return found
+
+    return read
 
 
 def find(images: str | Path, data: Path, **options: Any) -> tuple[DataSource, bool]:

@@ -7,7 +7,7 @@ import hashlib
 import importlib.metadata
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +21,7 @@ from tadp_da.concept import digest_tensors
 from tadp_da.errors import DataError
 from tadp_da.images import open_image, opened
 from tadp_da.storage.cache import open_cache
-from tadp_da.storage.files import file_digest
+from tadp_da.storage.files import digest, file_digest
 
 if TYPE_CHECKING:
     from tadp_da.run import Run
@@ -57,9 +57,9 @@ def weights_of(module: nn.Module) -> str:
     images. It is not memoized, because a module may change."""
 
     def one(item: tuple[str, Tensor]) -> bytes:
-        digest = hashlib.blake2b(digest_size=16)
-        digest_tensors(digest, dict([item]))
-        return digest.digest()
+        found = hashlib.blake2b(digest_size=16)
+        digest_tensors(found, dict([item]))
+        return found.digest()
 
     # hashlib lets go of the interpreter lock
     with ThreadPoolExecutor() as pool:
@@ -68,8 +68,8 @@ def weights_of(module: nn.Module) -> str:
 
 
 def tokenizer_of(tokenizer: Any) -> str:
-    """The hash of a tokenizer's vocabulary and rules, learned words included."""
-    return _hash(_words(tokenizer))
+    """The hash of a tokenizer's vocabulary and rules, learned words included, and of what it pads with."""
+    return _hash([_words(tokenizer), tokenizer.pad_token])
 
 
 def content_of(path: Path) -> str:
@@ -140,10 +140,36 @@ def _words(tokenizer: Any) -> dict[str, Any]:
     return {name: value for name, value in known.items() if name not in ("padding", "truncation")}
 
 
-def config_key(config: Mapping[str, Any]) -> str:
-    """The hash of a model's configuration, without where it came from."""
-    known = {k: v for k, v in config.items() if not k.startswith("_") and k not in _NO_MATTER}
-    return _hash(known)
+def config_key(part: Any) -> str:
+    """The hash of the class and the configuration of a model or scheduler of diffusers or transformers, without where
+    it came from. Defaults are left out, so that an option that a later version adds changes nothing."""
+    config = part.config
+    if hasattr(config, "to_diff_dict"):
+        known = config.to_diff_dict()
+    else:
+        defaults = inspect.signature(type(part).__init__).parameters
+        known = {k: v for k, v in config.items() if k not in defaults or not _same(v, defaults[k].default)}
+    kept = {k: v for k, v in known.items() if not k.startswith("_") and k not in _NO_MATTER}
+    return _hash([type(part).__name__, kept])
+
+
+def _same(value: Any, default: Any) -> bool:
+    return bool(
+        json.dumps(value, default=str) == json.dumps(default, default=str)
+    )  # (1, 2) is saved as [1, 2]
+
+
+def base_key(module: nn.Module, tokenizer: Any = None, noise: Any = None) -> str:
+    """The fingerprint of a base: every tensor, the configuration of its parts, the ids of words, and how it is noised.
+
+    Args:
+        module: a backbone; the parts are its children that have a configuration.
+        tokenizer: if it has one.
+        noise: what the forward process depends on, as JSON values.
+    """
+    configs = {name: config_key(part) for name, part in module.named_children() if hasattr(part, "config")}
+    words = "" if tokenizer is None else tokenizer_of(tokenizer)
+    return digest(json.dumps([weights_of(module), configs, words, noise]).encode())
 
 
 def _hash(value: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import struct
 import unicodedata
@@ -65,12 +67,17 @@ def most_pixels() -> int:
 
 
 @contextmanager
-def opened(path: Path, what: str = "an image") -> Iterator[Image]:
+def opened(path: Path, what: str = "an image", digest: str = "") -> Iterator[Image]:
     """An image file whose header has been read and whose pixels have not; errors while it is open name its path.
 
+    Args:
+        path: the file.
+        what: what to call it in messages.
+        digest: blake2b that its bytes must have; empty for any.
+
     Raises:
-        DataError: when the file is missing, truncated, not an image, or larger than :func:`most_pixels`, or when its
-            path is not valid UTF-8, so that no caption file or manifest can hold it.
+        DataError: when the file is missing, has changed, is truncated, not an image, or larger than
+            :func:`most_pixels`, or when its path is not valid UTF-8, so that no caption file or manifest can hold it.
     """
     from PIL import Image
 
@@ -85,7 +92,10 @@ def opened(path: Path, what: str = "an image") -> Iterator[Image]:
     most = most_pixels()
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below speaks for it
     try:
-        with Image.open(path) as image:
+        content = path.read_bytes() if digest else b""
+        if digest and hashlib.blake2b(content, digest_size=16).hexdigest() != digest:
+            raise changed(what, path)
+        with Image.open(io.BytesIO(content) if digest else path) as image:
             if image.width * image.height > most:
                 raise Image.DecompressionBombError(
                     f"{image.width}x{image.height} pixels, the limit is {most}"
@@ -106,17 +116,30 @@ def opened(path: Path, what: str = "an image") -> Iterator[Image]:
         ) from None
 
 
-def open_image(path: Path) -> Image:
+def changed(what: str, path: Path) -> DataError:
+    """The error for data that is not what was checked and what artifacts are named after."""
+    return DataError(
+        f"{what} has changed since it was checked",
+        where=path,
+        fix="start the command again, and change no data while it runs",
+    )
+
+
+def open_image(path: Path, digest: str = "") -> Image:
     """The image at ``path`` as RGB, turned as its EXIF says. Grey, palette and CMYK images become RGB too;
     transparency is dropped.
 
+    Args:
+        path: the file.
+        digest: blake2b that its bytes must have; empty for any.
+
     Raises:
-        DataError: when the file is missing, truncated, not an image, larger than :func:`most_pixels`, or one of more
-            than 8 bits a channel, which no general rule maps to 0..255.
+        DataError: when the file is missing, has changed, is truncated, not an image, larger than :func:`most_pixels`,
+            or one of more than 8 bits a channel, which no general rule maps to 0..255.
     """
     from PIL import ImageOps
 
-    with opened(path) as image:
+    with opened(path, digest=digest) as image:
         if image.mode in _DEEP:
             raise DataError(
                 f"an image has more than 8 bits a channel (mode {image.mode})",

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from tadp_da.images import as_tensor, normalize, resize
+from tadp_da.settings import Effect
 from tadp_da.tasks import View, tasks
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class InferenceSettings:
     window: tuple[Pixels, Pixels] | None = None
     stride: tuple[Pixels, Pixels] | None = None
     flip: bool = False
-    batch: Annotated[int, Field(ge=1)] = 8
+    batch: Annotated[int, Field(ge=1), Effect.SPEED] = 8
 
     @model_validator(mode="after")
     def _one_size(self) -> InferenceSettings:

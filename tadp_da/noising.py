@@ -51,6 +51,13 @@ class Noising:
                 fix="set prediction_type to v_prediction, or rescale_betas_zero_snr to false",
             )
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the forward process depends on, as JSON values."""
+        known = ["num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "trained_betas"]
+        known += ["prediction_type", "rescale_betas_zero_snr"]
+        return {name: self._scheduler.config[name] for name in known}
+
     def timesteps(self, count: int, generators: Generators) -> Tensor:
         """Uniform timesteps ``(b,)`` in [0, steps)."""
         each = _each(generators, count)

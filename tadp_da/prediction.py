@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from tadp_da.images import output_folder, path_key
+from tadp_da.images import output_folder
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
-from tadp_da.storage.files import digest
+from tadp_da.storage.files import file_names
 from tadp_da.tasks import tasks
 from tadp_da.types import Unlabeled
 
-Key = TypeVar("Key", str, tuple[str, str])
-_LONGEST = 200  # bytes; most file systems allow 255 with the suffix
 _log = logging.getLogger(__name__)
 
 
@@ -74,25 +71,6 @@ def predict_overlays(
 def _names(images: Unlabeled) -> dict[str, str]:
     keys = map(images.key, range(len(images)))
     return file_names({key: (PurePosixPath(key).with_suffix("").as_posix(), key) for key in keys})
-
-
-def file_names(wanted: Mapping[Key, Sequence[str]]) -> dict[Key, str]:
-    """A file name for each key, without suffix: its first wanted name with ``a/b`` as ``a__b``.
-
-    No two are equal, on file systems that ignore case neither. Keys that would share a name get the last one that they
-    want. Where that is not enough, or a name is too long for a usual file system, it is cut and ends in a digest.
-    """
-
-    def shared() -> set[Key]:
-        count = Counter(path_key(name).casefold() for name in names.values())
-        return {key for key, name in names.items() if count[path_key(name).casefold()] > 1}
-
-    names: dict[Key, str] = {key: choices[0].replace("/", "__") for key, choices in wanted.items()}
-    names |= {key: wanted[key][-1].replace("/", "__") for key in shared()}
-    for key in shared() | {key for key, name in names.items() if len(name.encode()) > _LONGEST}:
-        start = names[key].encode()[: _LONGEST - 13].decode(errors="ignore")
-        names[key] = f"{start}-{digest(repr(key).encode())[:12]}"
-    return names
 
 
 def _save(model: PerceptionModel, image: Any, prediction: Any, folder: Path, name: str) -> None:

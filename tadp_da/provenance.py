@@ -18,7 +18,7 @@ PROVENANCE = "provenance.json"
 
 def digests(images: Unlabeled) -> dict[str, str]:
     """Paths of images by the digests of their bytes."""
-    return {file_digest(path): str(path) for path in images.paths}
+    return {images.digests.get(path) or file_digest(path): str(path) for path in images.paths}
 
 
 def write_provenance(folder: Path, origin: str | None, images: Mapping[str, str]) -> None:

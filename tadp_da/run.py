@@ -7,10 +7,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tadp_da.distributed.processes import broadcast, device_of, is_main
 from tadp_da.errors import UsageError
+from tadp_da.settings import Effect
 from tadp_da.storage.artifacts import UNFINISHED, T, copy_files, find_equal, get_or_create, input_digest
 from tadp_da.terminal import progress
 
@@ -35,13 +36,13 @@ class Run:
         allow_overlap: score although test pictures are among those that are learned from.
     """
 
-    folder: Path
+    folder: Annotated[Path, Effect.PLACE]
     seed: int = 0
-    device: str = "auto"
+    device: Annotated[str, Effect.SPEED] = "auto"
     precision: Literal["no", "bf16", "fp16"] = "no"
-    quiet: bool = False
-    skip_bad: bool = False
-    allow_overlap: bool = False
+    quiet: Annotated[bool, Effect.WORDING] = False
+    skip_bad: Annotated[bool, Effect.WORDING] = False
+    allow_overlap: Annotated[bool, Effect.WORDING] = False
 
     def __post_init__(self) -> None:
         if self.precision not in ("no", "bf16", "fp16"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Iterator, Mapping
+from enum import Enum
+from functools import cache
 from reprlib import repr as shorten
 from typing import Any
 
@@ -15,7 +17,18 @@ from tadp_da.errors import UsageError
 from tadp_da.plain_yaml import parse_value
 from tadp_da.registry import Registry, nearest
 
+_PLAIN = TypeAdapter(dict[str, Any])
 STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+
+class Effect(Enum):
+    """What little a setting changes, said beside it: ``workers: Annotated[int, Effect.SPEED]``. One that does not say
+    so is among the inputs of every artifact that it reaches."""
+
+    SPEED = "speed, memory and rounding; no artifact depends on it"
+    ILLUSTRATION = "images for people to look at; they are an artifact's, but no number depends on it"
+    PLACE = "where something is; artifacts depend on the content"
+    WORDING = "messages and what is refused; no artifact depends on it"
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)
@@ -47,6 +60,13 @@ class Choice:
         built = build(known, self.settings, f"{where}.settings")
         return dataclasses.replace(self, settings=as_json(built))
 
+    def key(self, registry: Registry[Any], *without: Effect) -> dict[str, Any]:
+        """The choice as an input of artifacts; see :func:`keyed`."""
+        return {
+            "name": self.name,
+            "settings": keyed(settings_class(registry[self.name]), self.settings, *without),
+        }
+
 
 def settings_class(entry: Any) -> Any:
     """The settings dataclass of a registry's entry: its ``Settings``, or the entry itself; None for neither."""
@@ -56,8 +76,42 @@ def settings_class(entry: Any) -> Any:
 
 def as_json(value: Any) -> dict[str, Any]:
     """A settings dataclass as JSON values."""
-    plain: dict[str, Any] = TypeAdapter(dict[str, Any]).dump_python(dataclasses.asdict(value), mode="json")
+    plain: dict[str, Any] = _PLAIN.dump_python(dataclasses.asdict(value), mode="json")
     return plain
+
+
+def keyed(cls: Any, record: Any, *without: Effect) -> dict[str, Any]:
+    """Settings as an input of artifacts: without those that change no result.
+
+    Args:
+        cls: their class; None for one that is not known.
+        record: the settings as JSON values, or as an instance.
+        without: effects of settings to leave out; ``SPEED`` if none is given.
+    """
+    record = as_json(record) if dataclasses.is_dataclass(record) else dict(record)
+    hints, left = _hints(cls), without or (Effect.SPEED,)
+    kept = {k: v for k, v in record.items() if not set(left) & set(effects(cls).get(k, ()))}
+    for name, value in kept.items():
+        inner = [c for c in _classes(hints.get(name)) if c is not Choice]
+        if len(inner) == 1 and isinstance(value, Mapping):
+            kept[name] = keyed(inner[0], value, *left)
+    return kept
+
+
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True) if cls else {}
+
+
+@cache
+def effects(cls: Any) -> dict[str, tuple[Effect, ...]]:
+    """What the settings of a class declare about themselves, by name."""
+    marks = {name: getattr(hint, "__metadata__", ()) for name, hint in _hints(cls).items()}
+    return {
+        name: found
+        for name, each in marks.items()
+        if (found := tuple(m for m in each if isinstance(m, Effect)))
+    }
 
 
 def build_settings(
@@ -118,7 +172,7 @@ def _owner(cls: Any, loc: tuple[int | str, ...]) -> Any:
 
 def _classes(hint: Any) -> Iterator[Any]:
     """Settings classes in a type hint, those inside unions too."""
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         yield hint
     for inner in typing.get_args(hint):
         yield from _classes(inner)

@@ -136,11 +136,13 @@ class Unlabeled(Sequence["Image"]):
         domain: name of the domain, for messages and records.
         root: folder that the keys are relative to.
         paths: image files, in a fixed order.
+        digests: blake2b of files that must not have changed when they are read.
     """
 
     domain: str
     root: Path
     paths: tuple[Path, ...]
+    digests: Mapping[Path, str] = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -148,7 +150,7 @@ class Unlabeled(Sequence["Image"]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return dataclasses.replace(self, paths=self.paths[index])
-        return open_image(self.paths[index])
+        return open_image(self.paths[index], self.digests.get(self.paths[index], ""))
 
     def key(self, index: int) -> str:
         """Path relative to the root with forward slashes: the key in caption files."""

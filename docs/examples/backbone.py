@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tadp_da.backbones import Backbone, BackboneSettings, Scope, backbones
 from tadp_da.errors import EnvironmentSetupError, UsageError
-from tadp_da.fingerprints import weights_of
+from tadp_da.fingerprints import base_key
 from tadp_da.images import imagenet_normalize
 from tadp_da.types import FeaturePyramid, FeatureSpec
 
@@ -37,7 +37,7 @@ class ResNet18(Backbone):
         super().__init__()
         self.network, self.settings, self.origin = network, settings or BackboneSettings(), origin
         self.spec = FeatureSpec(channels=dict(_WIDTHS), attention={})
-        self._fingerprint = "meta" if self.device.type == "meta" else weights_of(network)
+        self._fingerprint = "meta" if self.device.type == "meta" else base_key(self)
         self.eval()
 
     @classmethod

@@ -149,6 +149,7 @@ class DreamBooth(TrainingSettings):
         size = target_size(self, backbone)
         inputs = {
             "backbone": backbone.fingerprint,
+            "sampler": backbone.sampler,
             "prompt": self.prior_prompt,
             "images": self.prior_images,
             "steps": self.prior_steps,

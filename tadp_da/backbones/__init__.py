@@ -24,7 +24,6 @@ A member is a subclass of :class:`Backbone`, registered by name::
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -41,7 +40,7 @@ from tadp_da.concept import Concept
 from tadp_da.errors import ArtifactError, UsageError
 from tadp_da.noising import Generators
 from tadp_da.registry import Registry
-from tadp_da.settings import build
+from tadp_da.settings import build, keyed
 from tadp_da.storage.files import write_json
 from tadp_da.types import FeaturePyramid, FeatureSpec
 
@@ -51,17 +50,11 @@ _SETTINGS = "backbone.json"
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class BackboneSettings:
-    """Base of the settings of all backbones.
-
-    Attributes:
-        machine_only: fields that change speed, memory and rounding only; a saved model does not keep them.
-    """
-
-    machine_only: ClassVar[frozenset[str]] = frozenset()
+    """Base of the settings of all backbones. A saved model does not keep those of :attr:`Effect.SPEED`."""
 
     def portable(self) -> dict[str, Any]:
         """The fields that decide the features, as JSON values."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if k not in self.machine_only}
+        return keyed(type(self), self)
 
 
 class Backbone(nn.Module, ABC):
@@ -132,7 +125,13 @@ class Backbone(nn.Module, ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """blake2b of the base weights as loaded, before any concept or training: tells whether a concept fits."""
+        """blake2b of the base as loaded, before any concept or training (weights, configuration, vocabulary, noise):
+        tells whether a concept fits."""
+
+    @property
+    def sampler(self) -> str:
+        """What :meth:`sample` depends on besides the base: a key of artifacts that hold drawn images."""
+        return ""
 
     @property
     def device(self) -> torch.device:

@@ -27,7 +27,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tadp_da.backbones import Backbone, BackboneSettings, Scope, backbones
 from tadp_da.errors import ArtifactError, DataError, UsageError
-from tadp_da.fingerprints import code_of, weights_of
+from tadp_da.fingerprints import base_key, code_of
 from tadp_da.images import imagenet_normalize
 from tadp_da.noising import Generators
 from tadp_da.storage.hub import DINOV2, Files, has_weights, locate
@@ -91,7 +91,7 @@ class DINOv2(Backbone):
             channels=dict.fromkeys(self.feature_layers, network.config.hidden_size), attention={}
         )
         self._checkpointing = False
-        self._fingerprint = "meta" if self.device.type == "meta" else weights_of(network)
+        self._fingerprint = "meta" if self.device.type == "meta" else base_key(self)
         self.eval()
 
     @classmethod

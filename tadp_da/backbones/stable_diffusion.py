@@ -25,7 +25,7 @@ from tadp_da.backbones.sd.settings import StableDiffusionSettings
 from tadp_da.backbones.sd.shapes import meta_parts
 from tadp_da.concept import Concept
 from tadp_da.errors import DataError
-from tadp_da.fingerprints import code_of, config_key, environment_key, tokenizer_of, weights_of
+from tadp_da.fingerprints import base_key, code_of, config_key, environment_key, tokenizer_of, weights_of
 from tadp_da.images import imagenet_normalize
 from tadp_da.noising import Generators, Noising, noise_loss, normal
 from tadp_da.types import FeaturePyramid, FeatureSpec
@@ -81,7 +81,9 @@ class StableDiffusion(Backbone):
         self._kernel = Kernel(self.settings.attention, unet, self._captured)
         self.grid: int = max(self.spec.channels)
         # Now, because later is after training: a base is what was loaded.
-        self._fingerprint = "meta" if self.device.type == "meta" else weights_of(self)
+        self._fingerprint = "meta"
+        if self.device.type != "meta":
+            self._fingerprint = base_key(self, tokenizer, self.noising.facts)
         if self.settings.channels_last:
             unet.to(memory_format=torch.channels_last)
             vae.to(memory_format=torch.channels_last)
@@ -128,8 +130,13 @@ class StableDiffusion(Backbone):
 
     @property
     def fingerprint(self) -> str:
-        """blake2b of UNet, VAE and text encoder as they were loaded, before any concept or training."""
+        """blake2b of UNet, VAE, text encoder, tokenizer and the noise schedule as they were loaded, before any concept
+        or training."""
         return self._fingerprint
+
+    @property
+    def sampler(self) -> str:
+        return config_key(self.scheduler)
 
     @property
     def default_resolution(self) -> int:
@@ -167,7 +174,7 @@ class StableDiffusion(Backbone):
     def text_key(self) -> dict[str, Any]:
         return {
             "text_encoder": weights_of(self.text_encoder),
-            "text_encoder_config": config_key(self.text_encoder.config.to_dict()),
+            "text_encoder_config": config_key(self.text_encoder),
             "tokenizer": tokenizer_of(self.tokenizer),
             "code": code_of(_words.encode),
             **environment_key(self.text_encoder),
@@ -196,7 +203,7 @@ class StableDiffusion(Backbone):
     def image_key(self) -> dict[str, Any]:
         return {
             "vae": weights_of(self.vae),
-            "vae_config": config_key(self.vae.config),
+            "vae_config": config_key(self.vae),
             "scaling": self.vae.config.scaling_factor,
             "pixels": [self.settings.pixels, self.settings.posterior],
             "encoder": code_of(imagenet_normalize, StableDiffusion.encode_image, StableDiffusion.posterior),

@@ -26,6 +26,7 @@ from tadp_da.captions.loading import Quantization, load, locate, quiet
 from tadp_da.distributed.processes import all_gather_object, broadcast, count, is_main, rank, wait
 from tadp_da.errors import ArtifactError, EnvironmentSetupError, UsageError
 from tadp_da.run import Run
+from tadp_da.settings import Effect
 from tadp_da.storage.files import locked, storing, write_json
 from tadp_da.training.signals import asked, held, interrupted
 
@@ -49,7 +50,7 @@ class CaptionerSettings:
             the memory of fp16; the rest keeps ``dtype``. Captions differ slightly from those of the full model.
     """
 
-    batch: Annotated[int, Field(ge=1)] = 16
+    batch: Annotated[int, Field(ge=1), Effect.SPEED] = 16
     max_new_tokens: Annotated[int, Field(ge=1, le=512)] = 40
     min_new_tokens: Annotated[int, Field(ge=0)] = 0
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

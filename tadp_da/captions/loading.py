@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tadp_da.errors import EnvironmentSetupError, UsageError
+from tadp_da.storage.files import folder_digest
 from tadp_da.storage.hub import CAPTIONERS, Files, Found, fetch, has_weights, is_id, weights_variant
 
 if TYPE_CHECKING:
@@ -44,6 +45,13 @@ def locate(name: str | Path) -> Found:
     if folder.exists() or not is_id(str(name), CAPTIONERS):
         return Found(folder)
     return fetch(str(name), _FILES, CAPTIONERS)
+
+
+def identity(name: str) -> str:
+    """What a captioner is, as an input of artifacts: a hub id or alias, or the content of a folder."""
+    return (
+        name if not Path(name).expanduser().exists() and name != "mini" else folder_digest(locate(name).path)
+    )
 
 
 def load(

@@ -12,9 +12,10 @@ from tadp_da.captions.captioner import Captioner, CaptionerSettings, caption_ima
 from tadp_da.captions.clean import clean_all
 from tadp_da.captions.files import CaptionFile
 from tadp_da.captions.flags import fallback_caption, notes
+from tadp_da.captions.loading import identity
 from tadp_da.errors import UsageError
 from tadp_da.run import Run
-from tadp_da.settings import as_json
+from tadp_da.settings import keyed
 from tadp_da.storage.files import digest, file_digest
 from tadp_da.types import Unlabeled
 
@@ -73,7 +74,10 @@ class CaptionProvider:
                 fix="give --captions FILE, or name a captioner: --captioner blip2-opt-2.7b",
             )
         parts = [f"{images.key(i)}:{file_digest(path)}" for i, path in enumerate(images.paths)]
-        inputs: dict[str, Any] = {"images": digest("\n".join(parts).encode()), "captioner": self.captioner}
+        inputs: dict[str, Any] = {
+            "images": digest("\n".join(parts).encode()),
+            "captioner": identity(self.captioner),
+        }
 
         def make(folder: Path) -> None:
             captioner = Captioner.from_pretrained(self.captioner, self.settings, run.torch_device)
@@ -81,7 +85,7 @@ class CaptionProvider:
 
         return run.get_or_create(
             "captions",
-            inputs | {"captions": as_json(self.settings)},
+            inputs | {"captions": keyed(CaptionerSettings, self.settings)},
             make,
             lambda folder: CaptionFile.read(folder / "captions.json").lookup(images),
         )

@@ -206,12 +206,12 @@ def compare(
 def _publish(name: str, reports: Any, folder: Path, baseline: str = "") -> None:
     from benchmarks.reports.statistics import BASELINE, baseline_of
     from benchmarks.reports.tables import terminal, terminal_classes
-    from benchmarks.suite import publish
+    from benchmarks.suite import publish, table_folder
 
     # decided by what is there: another process may have made null by now, or not yet
     chosen = baseline or baseline_of(reports)
     title = name if chosen == BASELINE else f"{name}, compared with {chosen}"
-    comparison, written = publish(title, reports, folder / "tables" / name, chosen)
+    comparison, written = publish(title, reports, table_folder(folder, name), chosen)
     out.print(terminal(comparison))
     out.print(terminal_classes(comparison))
     out.print(

@@ -63,8 +63,16 @@ class Domain:
             raise DataError(what, where=root, fix=self.fetch)
         return Unlabeled(domain=self.name, root=root, paths=paths)
 
-    def labeled(self, root: Path, split: str, captions: Mapping[str, str]) -> Labeled:
+    def labeled(
+        self, root: Path, split: str, captions: Mapping[str, str], images: Unlabeled | None = None
+    ) -> Labeled:
         """The labelled images of a split with their captions by key.
+
+        Args:
+            root: data root.
+            split: which.
+            captions: of every image.
+            images: the images, where they have been listed already.
 
         Raises:
             UsageError: if there is no such split, or the domain or the split has no labels.
@@ -74,7 +82,7 @@ class Domain:
             raise UsageError(
                 f"domain {self.name!r} has no labels", fix="choose a labelled domain, or give masks"
             )
-        images, read = self.unlabeled(root, split), self.label
+        images, read = images or self.unlabeled(root, split), self.label
         if not self.has_labels(split):
             labelled = self.labelled or [name for name in self.splits if name != "unlabeled"]
             raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import importlib.metadata
 import json
@@ -25,8 +26,6 @@ _log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 UNFINISHED = "unfinished"
 """Folder in an artifact in the making for what is needed only to go on; no part of the artifact."""
-NON_SEMANTIC_FIELDS = frozenset({"workers", "checkpoint_every"})
-"""Settings that change nothing in a result: they neither name an artifact nor forbid to go on with it."""
 _INPUTS = f"{UNFINISHED}/inputs.json"
 
 
@@ -148,7 +147,7 @@ def _make(
 def _begin(place: Path, inputs: Mapping[str, Any]) -> bool:
     """Prepare the scratch folder; False if all that is left to do is to rename it."""
     scratch = _scratch(place)
-    sweep(place.parent.glob(f".{place.name}.*"))
+    sweep(place.parent.glob(f".{glob.escape(place.name)}.*"))
     if (scratch / MANIFEST).exists():
         return False
     (scratch / UNFINISHED).mkdir(parents=True, exist_ok=True)
@@ -196,7 +195,7 @@ def _refuse_other(place: Path, inputs: Mapping[str, Any], may_change: Collection
                 break
     else:
         return
-    old, new = (_flat(strip_non_semantic(json.loads(json.dumps(found)))) for found in (before, inputs))
+    old, new = (_flat(json.loads(json.dumps(found))) for found in (before, inputs))
     differing = [k for k in sorted(old | new) if old.get(k) != new.get(k)]
     changed = [k for k in differing if known is whole or k not in may_change]
     if differing and not changed:
@@ -219,13 +218,6 @@ def _refuse_foreign(place: Path) -> None:
             where=place,
             fix="choose a new folder with --out",
         )
-
-
-def strip_non_semantic(inputs: Any) -> Any:
-    """Inputs without those that change nothing."""
-    if not isinstance(inputs, dict):
-        return inputs
-    return {key: strip_non_semantic(value) for key, value in inputs.items() if key not in NON_SEMANTIC_FIELDS}
 
 
 def _flat(inputs: Any, prefix: str = "") -> dict[str, Any]:
@@ -264,7 +256,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def input_digest(inputs: Mapping[str, Any]) -> str:
     """Key of an artifact that is made from these inputs."""
-    text = json.dumps(strip_non_semantic(inputs), sort_keys=True, ensure_ascii=False)
+    text = json.dumps(inputs, sort_keys=True, ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 

@@ -9,19 +9,25 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil  # type: ignore[import-untyped]
 
 from tadp_da.errors import EnvironmentSetupError, UsageError
+from tadp_da.images import path_key
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _IN_THE_WAY = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
 _LEFT = re.compile(r"^\..+\.(?P<process>\d+)$")  # partially written, named after the process
+_UNSAFE = re.compile(r"[^\w .()+,=@~-]|^[. ]|[. ]$|^$")
+_FOLDERS: dict[Any, str] = {}
+_LONGEST = 200  # bytes; most file systems allow 255 with what is added to it
+Key = TypeVar("Key", str, tuple[str, str])
 
 
 @contextmanager
@@ -128,6 +134,35 @@ def sweep(paths: Iterator[Path]) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
+def file_name(name: str) -> str:
+    """A name from outside (of a row, a benchmark, a domain, a word) as one part of a path: never a folder, a parent, a
+    hidden file or too long, and different for different names. Ordinary names stay as they are."""
+    escaped = _UNSAFE.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()) or "%", name)
+    if len(escaped.encode()) <= _LONGEST:
+        return escaped
+    start = escaped.encode()[: _LONGEST - 33].decode(errors="ignore")
+    return f"{start}%{digest(name.encode())}"
+
+
+def file_names(wanted: Mapping[Key, Sequence[str]]) -> dict[Key, str]:
+    """A file name for each key, without suffix: its first wanted name with ``a/b`` as ``a__b``.
+
+    No two are equal, on file systems that ignore case neither. Keys that would share a name get the last one that they
+    want. Where that is not enough, or a name is too long for a usual file system, it is cut and ends in a digest.
+    """
+
+    def shared() -> set[Key]:
+        count = Counter(path_key(name).casefold() for name in names.values())
+        return {key for key, name in names.items() if count[path_key(name).casefold()] > 1}
+
+    names: dict[Key, str] = {key: choices[0].replace("/", "__") for key, choices in wanted.items()}
+    names |= {key: wanted[key][-1].replace("/", "__") for key in shared()}
+    for key in shared() | {key for key, name in names.items() if len(name.encode()) > _LONGEST}:
+        start = names[key].encode()[: _LONGEST - 13].decode(errors="ignore")
+        names[key] = f"{start}-{digest(repr(key).encode())[:12]}"
+    return names
+
+
 def digest(content: bytes) -> str:
     """blake2b of some bytes."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
@@ -139,11 +174,22 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def folder_digest(*folders: Path) -> str:
-    """One digest over the names and bytes of all files in these folders, hidden ones aside."""
-    files = [(p.relative_to(folder), p) for folder in folders for p in sorted(folder.rglob("[!.]*"))]
-    parts = [f"{name}:{file_digest(p)}" for name, p in files if p.is_file() and "/." not in f"/{name}"]
-    return digest("\n".join(parts).encode())
+def folder_digest(folder: Path) -> str:
+    """One digest over the names and bytes of all files in a folder, hidden ones aside; a process reads them again when
+    one has changed."""
+    stamped = tuple(stamp for stamp in stamps(folder) if "/." not in f"/{stamp[0].relative_to(folder)}")
+    if stamped not in _FOLDERS:
+        parts = [f"{path.relative_to(folder)}:{file_digest(path)}" for path, *_ in stamped]
+        _FOLDERS[stamped] = digest("\n".join(parts).encode())
+    return _FOLDERS[stamped]
+
+
+def stamps(*places: Path) -> tuple[tuple[Path, int, int], ...]:
+    """Path, time stamp in ns and size of files, and of all files in folders, in order: who has read them reads them
+    again when these have changed."""
+    files = [path for place in places for path in (sorted(place.rglob("*")) if place.is_dir() else [place])]
+    states = [(path, path.stat()) for path in files if path.is_file()]
+    return tuple((path, state.st_mtime_ns, state.st_size) for path, state in states)
 
 
 def write_json(path: Path, value: Any) -> None:

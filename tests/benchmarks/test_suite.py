@@ -17,7 +17,6 @@ from benchmarks.recipe import Benchmark, custom_benchmark, read_benchmark
 from benchmarks.reports.paper import TABLE_4, measured
 from benchmarks.results import Report
 from benchmarks.suite import load_results, run_suite
-from tadp_da import datasets
 from tadp_da.errors import UsageError
 from tadp_da.run import Run
 from tadp_da.storage.files import write_json
@@ -118,7 +117,6 @@ def test_rows_of_files_that_have_changed_since_are_left_out(
     run_suite(own(folders), (0, 1), run, folders)
     if what.startswith("masks"):
         trees.mask(folders / what, (1, 1, 0, 0))
-        datasets._KNOWN.clear()  # a process that runs on does not look at masks again
     else:
         trees.picture(folders / what, mode="L")
     with caplog.at_level(logging.WARNING):
@@ -229,3 +227,17 @@ def test_a_process_with_some_rows_shows_those_of_the_others(
     assert rows() == ("null", ["null", "simple"])
     assert command(*run, "--rows", "dark") == 0
     assert rows() == ("null", ["null", "simple", "dark"])
+
+
+ODD = ("a/b", "../../up", "..", ".hidden", "a" * 300, "[bold]", "b\\c", "ü?", "")
+
+
+def test_names_of_rows_and_tables_never_lead_out_of_their_folder(folders: Path, run: Run) -> None:
+    recipe = own(folders, ["null"]).rows["null"]
+    table = Benchmark(name="../../mine", claim="", rows=dict.fromkeys(ODD, recipe))
+    outside = set(folders.rglob("*"))
+    assert seeds(run_suite(table, (0, 1), run, folders)) == {name: [0, 1] for name in ODD}
+    assert list(load_results(run.folder, "../../mine")) == list(ODD)
+    written = set(folders.rglob("*")) - outside - {run.folder}
+    assert all(path.is_relative_to(run.folder) for path in written)
+    assert len(list(run.folder.glob("tables/*/rows/*.json"))) == 2 * len(ODD)

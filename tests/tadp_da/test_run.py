@@ -72,13 +72,6 @@ def test_an_error_before_anything_was_made_leaves_nothing(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_settings_that_change_nothing_name_nothing(tmp_path: Path) -> None:
-    run = Run(folder=tmp_path)
-    settings = {"adapt": {"steps": 3, "workers": 0, "checkpoint_every": 5}}
-    assert run.artifact_path("m", settings) == run.artifact_path("m", {"adapt": {"steps": 3, "workers": 8}})
-    assert run.artifact_path("m", settings) != run.artifact_path("m", {"adapt": {"steps": 4}})
-
-
 def test_an_explicit_place_that_is_taken_is_never_cleared(tmp_path: Path) -> None:
     place = tmp_path / "home"
     place.mkdir()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from tadp_da.backbones import BackboneSettings
 from tadp_da.backbones.sd.kernels import Attention
 from tadp_da.errors import UsageError
+from tadp_da.settings import Effect
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -30,15 +31,13 @@ class StableDiffusionSettings(BackboneSettings):
             waiting at the first steps, then each is some percent faster. For trainings of thousands of steps.
     """
 
-    machine_only: ClassVar[frozenset[str]] = frozenset({"attention", "channels_last", "compile"})
-
     timestep: Annotated[int, Field(ge=0, le=999)] = 1
     scaled: bool = True
     posterior: Literal["mode", "sample"] = "mode"
     pixels: Literal["sd", "imagenet"] = "sd"
-    attention: Attention = "auto"
-    channels_last: bool = False
-    compile: bool = False
+    attention: Annotated[Attention, Effect.SPEED] = "auto"
+    channels_last: Annotated[bool, Effect.SPEED] = False
+    compile: Annotated[bool, Effect.SPEED] = False
 
     def check(self, steps: int, vae: Any) -> None:
         """Check that the settings fit a scheduler of ``steps`` steps and the autoencoder.

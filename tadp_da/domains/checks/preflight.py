@@ -17,13 +17,13 @@ from tadp_da.domains.checks.report import CheckReport
 from tadp_da.domains.checks.validate import check_data
 from tadp_da.errors import DataError
 from tadp_da.run import Run
-from tadp_da.storage.files import write_json
+from tadp_da.storage.files import file_name, write_json
 
 _log = logging.getLogger(__name__)
 _REPORTS: dict[Any, CheckReport] = {}
 
 
-def preflight(domain: Domain, root: Path, splits: Sequence[str], run: Run) -> Domain:
+def preflight(domain: Domain, root: Path, splits: Sequence[str], run: Run, about: str = "") -> Domain:
     """The domain without images that cannot be used.
 
     A check is not repeated within a process unless the size or time stamp of an image changes: all rows of a table use
@@ -33,13 +33,14 @@ def preflight(domain: Domain, root: Path, splits: Sequence[str], run: Run) -> Do
         domain: what to check.
         root: data root of the domain.
         splits: those that the run will use.
+        about: what else tells its labels from those of another domain with the same images.
         run: ``skip_bad``, ``allow_overlap``, the folder of the list, and progress bars.
 
     Raises:
         DataError: if an image or label cannot be used, files do not pair, a split is empty or entirely unusable, or
             test images are among those that are learned from.
     """
-    report = _report(domain, root, splits, run)
+    report = _report(domain, root, splits, run, about)
     if errors := [finding for finding in report.all_findings if finding.level == "error"]:
         first, bad = errors[0], sum(len(split.bad) for split in report.splits)
         total = sum(split.images for split in report.splits)
@@ -51,8 +52,8 @@ def preflight(domain: Domain, root: Path, splits: Sequence[str], run: Run) -> Do
     return _without(domain, {split.name: split.bad for split in report.splits if split.bad}, run)
 
 
-def _report(domain: Domain, root: Path, splits: Sequence[str], run: Run) -> CheckReport:
-    key: Any = (domain.name, domain.labels, root, tuple(splits), run.skip_bad, run.allow_overlap)
+def _report(domain: Domain, root: Path, splits: Sequence[str], run: Run, about: str) -> CheckReport:
+    key: Any = (domain.name, domain.labels, about, root, tuple(splits), run.skip_bad, run.allow_overlap)
     key += tuple(_stamps(domain, root, split) for split in splits)
     if key not in _REPORTS:
 
@@ -89,7 +90,7 @@ def _stamps(domain: Domain, root: Path, split: str) -> tuple[Any, ...]:
 
 
 def _without(domain: Domain, bad: Mapping[str, Mapping[str, str]], run: Run) -> Domain:
-    place = run.folder / f"skipped-{domain.name.replace('/', '-')}.json"
+    place = run.folder / f"skipped-{file_name(domain.name)}.json"
     if not bad:
         place.unlink(missing_ok=True)  # of an earlier run, before the files were fixed
         return domain

@@ -69,7 +69,7 @@ def weights_of(module: nn.Module) -> str:
 
 def tokenizer_of(tokenizer: Any) -> str:
     """The hash of a tokenizer's vocabulary and rules, learned words included, and of what it pads with."""
-    return _hash([_words(tokenizer), tokenizer.pad_token])
+    return _hash([_words(tokenizer), getattr(tokenizer, "pad_token", None)])
 
 
 def content_of(path: Path) -> str:

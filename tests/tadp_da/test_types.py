@@ -55,7 +55,7 @@ def test_unlabelled_images_know_paths_and_a_name_only(tmp_path: Path) -> None:
     assert [images.key(i) for i in range(2)] == ["b/1.png", "a/2.png"]
     assert len(images[1:]) == 1
     assert isinstance(images[1:], Unlabeled)
-    assert set(vars(images)) == {"domain", "root", "paths"}
+    assert set(vars(images)) == {"domain", "root", "paths", "digests"}
     labels = LabelSpace(task="segmentation", classes=("a", "b"))
     data = Labeled(
         domain="x",

@@ -11,7 +11,7 @@ target's ``val`` is for reports only and must not be used to choose settings.
 Three looks also come with boxes of cars, people, trees and poles, as ``mini-day-boxes`` and so on. Their images are
 the same files; the boxes are written beside them on first use:
 
-    <root>/mini-manga/test/boxes/00000.json     [{"class": "car", "xyxy": [left, top, right, bottom]}, ...]
+    <root>/mini-manga/test/boxes.json           {"00000": [{"class": "car", "xyxy": [left, top, right, bottom]}, ...]}
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +33,7 @@ from tadp_da.domains.formats.masks import Mask, read_mask
 from tadp_da.errors import DataError, EnvironmentSetupError
 from tadp_da.mini.styles import LOOKS, Look, render
 from tadp_da.mini.world import CLASSES, PALETTE, Scene, draw_scene
+from tadp_da.storage.files import storing, write_json
 from tadp_da.types import Boxes, DomainDescription, LabelSpace
 
 T = TypeVar("T")
@@ -50,7 +51,7 @@ BOXED = ("day", "manga", "aquarelle")
 COUNTS = {"train": 600, "val": 100, "test": 200, "unlabeled": 300}
 SIZE = (128, 128)
 SOURCE = "day"
-CAPTIONS = "captions.json"
+CAPTIONS, BOXES = "captions.json", "boxes.json"
 
 _NAMES = {"city-night": "mini-night", "night": "mini-seen-night"}
 """``mini-night`` is the held-out night, ``mini-seen-night`` the one that was in the pretraining."""
@@ -60,9 +61,8 @@ _SOURCE_WORLDS = _COMMON_WORLDS | {"train": 7_000_003, "unlabeled": 7_000_004}
 _TARGET_WORLDS = _COMMON_WORLDS | {"train": 7_000_005, "unlabeled": 7_000_006}
 """World seeds, far from those used for pretraining."""
 
-_CHANGED = (
-    2.0  # mean gray levels; library versions may round a pixel differently, another world differs by tens
-)
+_CHANGED = 2.0
+"""Mean gray levels: library versions may round a pixel differently, another world differs by tens."""
 
 
 def domain_name(look: str) -> str:
@@ -122,9 +122,13 @@ def _draw_all(root: Path, place: Path, look: str, split: str, count: int) -> Non
 
 
 def _scene(look: str, split: str, index: int) -> tuple[Scene, NDArray[np.uint8]]:
-    seed = (_SOURCE_WORLDS if look == SOURCE else _TARGET_WORLDS)[split]
+    seed = _seed(look, split)
     scene = draw_scene(seed, index, size=SIZE)
     return scene, render(scene, look, seed, index)
+
+
+def _seed(look: str, split: str) -> int:
+    return (_SOURCE_WORLDS if look == SOURCE else _TARGET_WORLDS)[split]
 
 
 def _check_drawn(place: Path, look: str, split: str, count: int) -> None:
@@ -165,52 +169,37 @@ def _label(image: Path) -> Mask:
     return read_mask(image.parent.parent / "labels" / image.name, LABELS, image=image)
 
 
-def draw_boxes(place: Path, look: str, split: str) -> Path:
-    """Write the boxes of a drawn split, unless they exist, and return their folder, which is created atomically.
-
-    Raises:
-        EnvironmentSetupError: if the folder is not writable.
-    """
-    folder = place / "boxes"
-    if not folder.exists():
-        fresh = place / f".boxes.{os.getpid()}"
-        names = sorted(path.stem for path in (place / "images").glob("*.png"))
-        try:
-            fresh.mkdir(exist_ok=True)
-            for name in _tracked(names, f"boxes of {place.parent.name} {split}"):
-                text = json.dumps(_things(_scene(look, split, int(name))[0]))
-                (fresh / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-            fresh.replace(folder)
-        except OSError as error:
-            if not folder.exists():  # otherwise another process was first and wrote the same
-                fix = "give a writable root"
-                raise EnvironmentSetupError(f"cannot write boxes: {error}", where=folder, fix=fix) from error
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
-    return folder
-
-
-def _things(scene: Scene) -> list[dict[str, Any]]:
-    names = {CLASSES.index(stuff): name for name, stuff in _THINGS.items()}
-    return [{"class": names[box.label], "xyxy": list(box.xyxy)} for box in scene.boxes]
-
-
 def _read_boxes(look: str, image: Path) -> Boxes:
     """The boxes of one image."""
-    path = draw_boxes(image.parent.parent, look, image.parent.parent.name) / f"{image.stem}.json"
+    return _boxes_of(image.parent.parent, look)[image.stem]
+
+
+@lru_cache(maxsize=16)
+def _boxes_of(place: Path, look: str) -> Mapping[str, Boxes]:
+    """The boxes of a drawn split by the stem of their image, written to its file unless it exists."""
+    path, names = place / BOXES, sorted(path.stem for path in (place / "images").glob("*.png"))
+    if not path.exists():
+        ids = {CLASSES.index(stuff): thing for thing, stuff in _THINGS.items()}
+        drawn = _tracked(names, f"boxes of {place.parent.name} {place.name}")
+        scenes = {name: draw_scene(_seed(look, place.name), int(name), size=SIZE) for name in drawn}
+        with storing(path):
+            write_json(
+                path,
+                {n: [{"class": ids[b.label], "xyxy": b.xyxy} for b in s.boxes] for n, s in scenes.items()},
+            )
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return Boxes(
-            np.array([thing["xyxy"] for thing in found], np.float32).reshape(-1, 4),
-            np.array([THINGS.classes.index(thing["class"]) for thing in found], np.int64),
-            np.zeros(len(found), bool),
-        )
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            name: Boxes(
+                np.array([thing["xyxy"] for thing in stored[name]], np.float32).reshape(-1, 4),
+                np.array([THINGS.classes.index(thing["class"]) for thing in stored[name]], np.int64),
+                np.zeros(len(stored[name]), bool),
+            )
+            for name in names
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"boxes cannot be read: {error!r}",
-            where=path,
-            fix=f"delete {path.parent}; it will be written again",
-        ) from error
+        fix = f"delete {path}; it will be written again"
+        raise DataError(f"boxes cannot be read: {error!r}", where=path, fix=fix) from error
 
 
 def _description(look: Look) -> DomainDescription:

@@ -115,19 +115,14 @@ class CustomDataset:
             classes, legend, ignore, medium, style: see the attributes.
             test: the images are the ``test`` split; else ``train`` with labels and ``unlabeled`` without.
         """
-        kind = (
-            None
-            if labels is None
-            else ("boxes" if labels.is_file() or box_suffix(labels, images) else "masks")
-        )
         facts: dict[str, Any] = {"name": images.name, "images": images, "classes": tuple(classes)}
-        facts |= {"ignore": ignore, "medium": medium, "style": style}
-        if kind == "masks":
-            facts["legend"] = legend
-        if kind is not None:
-            facts[f"test_{kind}" if test else kind] = labels
-        if test:
-            facts["test_images"] = images
+        facts |= {"ignore": ignore, "medium": medium, "style": style} | (
+            {"test_images": images} if test else {}
+        )
+        if labels is not None:
+            boxes = labels.is_file() or box_suffix(labels, images)
+            facts |= {("test_" if test else "") + ("boxes" if boxes else "masks"): labels}
+            facts |= {} if boxes else {"legend": legend}
         return cls(**facts)
 
 

@@ -3,13 +3,12 @@ searched for among the training images."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +75,7 @@ def check_data(
             checked = list(tracked(results, len(paths), f"{chosen.name} {name}"))
         report = _split_report(chosen, name, checked, root, partial, skip_bad)
         findings = (*listing_findings(decisions), *report.findings)
-        reports.append(dataclasses.replace(report, findings=findings))
+        reports.append(replace(report, findings=findings))
         stored += [mask for one in checked for mask in one.stored]
         contents[name] = _by_content(checked)
     if not reports:
@@ -86,7 +85,7 @@ def check_data(
     return CheckReport(chosen.name, str(root), task, tuple(reports), across)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _CheckedImage:
     """One image and its label: ``amounts`` are pixels or objects by class id, without ``ignored`` ones."""
 
@@ -97,46 +96,31 @@ class _CheckedImage:
     amounts: Mapping[int, int] = field(default_factory=dict)
     ignored: int = 0
     labelled: bool = False
-    findings: tuple[DataFinding, ...] = ()
+    problem: DataFinding | None = None
     stored: Sequence[StoredMask] = ()
     corrections: Sequence[Remark] = ()
 
 
 def _check_image(domain: Domain, labelled: bool, path: Path) -> _CheckedImage:
-    try:
-        digest = file_digest(path)
-        with opened(path) as image:
-            mode, frames = str(image.mode), _lost_frames(image)
-        width, height = open_image(path).size
-    except TadpError as error:
-        return _CheckedImage(path, findings=(_finding(error),))
-    except OSError as error:
-        return _CheckedImage(
-            path, findings=(DataFinding.at("error", f"cannot read a file: {error}", [path], "check it"),)
-        )
-    found = [DataFinding.at("warning", what, [path], "nothing, if this is intended") for what in frames]
-    checked = _CheckedImage(path, digest, f"{width}x{height}", mode, findings=tuple(found))
-    if not labelled or domain.label is None or domain.labels is None:
-        return checked
-    try:
-        with stored_masks.recording() as stored, remarks.recording() as corrections:
-            target = domain.label(path)
-    except TadpError as error:
-        return dataclasses.replace(checked, findings=(*found, _finding(error)), stored=stored)
-    amounts, ignored = _amounts(target, domain.labels)
-    return dataclasses.replace(
-        checked,
-        amounts=amounts,
-        ignored=ignored,
-        labelled=True,
-        stored=stored,
-        corrections=corrections,
-    )
-
-
-def _lost_frames(image: Any) -> list[str]:
-    frames = getattr(image, "n_frames", 1) if image.format in ("GIF", "TIFF", "WEBP", "PNG") else 1
-    return [f"an image has {frames} frames, of which the first is used"] if frames > 1 else []
+    one = _CheckedImage(path)
+    with stored_masks.recording() as one.stored, remarks.recording() as one.corrections:
+        try:
+            digest = file_digest(path)
+            with opened(path) as image:
+                one.mode, kind, frames = str(image.mode), image.format, getattr(image, "n_frames", 1)
+            if frames > 1 and kind in ("GIF", "TIFF", "WEBP", "PNG"):  # a JPEG may hold its own preview
+                what = "frames behind the first are not used"
+                remarks.add(Remark(what, path, "nothing, if this is intended", frames - 1))
+            one.size = "x".join(map(str, open_image(path).size))
+            one.digest = digest
+            if labelled and domain.label and domain.labels:
+                one.amounts, one.ignored = _amounts(domain.label(path), domain.labels)
+                one.labelled = True
+        except TadpError as error:
+            one.problem = _finding(error)
+        except OSError as error:
+            one.problem = DataFinding.at("error", f"cannot read a file: {error}", [path], "check it")
+    return one
 
 
 def _amounts(target: Any, labels: LabelSpace) -> tuple[dict[int, int], int]:
@@ -151,20 +135,19 @@ def _amounts(target: Any, labels: LabelSpace) -> tuple[dict[int, int], int]:
 def _split_report(
     domain: Domain, name: str, checked: Sequence[_CheckedImage], root: Path, partial: bool, skip_bad: bool
 ) -> SplitReport:
-    bad: dict[str, str] = {}
-    for one in checked:
-        if what := next((f.what for f in one.findings if f.level == "error"), ""):
-            bad[one.path.relative_to(root).as_posix()] = what
-    findings = _grouped(finding for one in checked for finding in one.findings)
-    if skip_bad and len(bad) < len(checked):
-        findings = [_left_out(f) if f.level == "error" else f for f in findings]
+    problems = {one.path.relative_to(root).as_posix(): one.problem for one in checked if one.problem}
+    findings = _grouped(problems.values())
+    if skip_bad and len(problems) < len(checked):
+        findings = [
+            replace(f, level="warning", what=f"left out: {f.what}", fix=f"{f.fix}; or leave it out")
+            for f in findings
+        ]
     expected = domain.counts.get(name)
     if expected is not None and len(checked) != expected:
         what = f"found {len(checked)} images, the data set has {expected}: results are not comparable with others"
         level: Level = "warning" if partial and len(checked) < expected else "error"
-        findings.insert(
-            0, DataFinding.at(level, what, [root], f"{domain.fetch}; or accept a part of it: --partial")
-        )
+        fix = f"{domain.fetch}; or accept a part of it: --partial"
+        findings.insert(0, DataFinding.at(level, what, [root], fix))
     findings += correction_findings(remark for one in checked for remark in one.corrections)
     read = [one for one in checked if one.labelled]
     ignored = sum(one.ignored for one in read)
@@ -185,14 +168,9 @@ def _split_report(
         holding={c: sum(i in one.amounts for one in read) for i, c in enumerate(classes)},
         ignored=ignored,
         empty=len(blank),
-        bad=bad,
+        bad={key: problem.what for key, problem in problems.items()},
         findings=tuple(findings),
     )
-
-
-def _left_out(finding: DataFinding) -> DataFinding:
-    fix = f"{finding.fix}; or leave it out"
-    return dataclasses.replace(finding, level="warning", what=f"left out: {finding.what}", fix=fix)
 
 
 def _by_content(checked: Iterable[_CheckedImage]) -> dict[str, list[Path]]:
@@ -211,14 +189,9 @@ def _grouped(findings: Iterable[DataFinding]) -> list[DataFinding]:
     """One finding per kind: the same but for numbers and quoted words."""
     kinds = defaultdict(list)
     for finding in findings:
-        kind = re.sub(r"'[^']*'|\d+(\.\d+)?", "#", finding.what)
-        kinds[finding.level, kind].append(finding)
+        kinds[re.sub(r"'[^']*'|\d+(\.\d+)?", "#", finding.what)].append(finding)
     return [
-        dataclasses.replace(
-            group[0],
-            count=len(group),
-            where=tuple(place for finding in group[:EXAMPLES] for place in finding.where),
-        )
+        replace(group[0], count=len(group), where=tuple(place for f in group[:EXAMPLES] for place in f.where))
         for group in kinds.values()
     ]
 

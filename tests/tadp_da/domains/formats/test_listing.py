@@ -168,4 +168,4 @@ def test_frames_behind_the_first_are_told(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (8, 8), (i * 40, 0, 0)) for i in range(3)]
     frames[0].save(tmp_path / "0.gif", save_all=True, append_images=frames[1:])
     (finding,) = check_data(folder_domain("mine", images=tmp_path), tmp_path).all_findings
-    assert finding.what == "an image has 3 frames, of which the first is used"
+    assert finding.what == "2 frames behind the first are not used, in 1 images"

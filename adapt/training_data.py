@@ -266,6 +266,8 @@ class SourceDataset(ImageDataset):
             DataError: when no pixel of any image is labelled.
         """
         super().cache_images(gigabytes, run)
+        if lost := sum(label.lost for _, label in self.cached.values()):
+            _log.warning("%d objects are under a pixel wide or high at the working size and left out", lost)
         blank = [index for index, (_, label) in self.cached.items() if label.blank]
         if not blank:
             return

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from tadp_da.inference import InferenceSettings
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
 from tadp_da.storage.cache import open_cache
-from tadp_da.types import Labeled, LabelSpace, Unlabeled
+from tadp_da.types import Boxes, Labeled, LabelSpace, Unlabeled
 
 LABELS = LabelSpace("segmentation", ("dark", "bright"))
 
@@ -84,6 +86,23 @@ def test_a_picture_that_changes_after_it_was_read_is_not_kept(
     changed = prepared(backbone, data, run)
     assert not torch.equal(changed.latents[0], examples.latents[0])
     assert torch.equal(changed.latents[1], examples.latents[1])
+
+
+def test_objects_that_vanish_when_images_shrink_are_counted(
+    data: Labeled, run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    boxes = Boxes(
+        np.array([[0, 0, 30, 30], [0, 0, 1.5, 30]], np.float32), np.zeros(2, int), np.zeros(2, bool)
+    )
+    head: Any = SimpleNamespace(task="detection", labels=LabelSpace("detection", ("car",)))
+    small: Any = InferenceSettings(long=32).size
+    text: Any = None
+    examples = SourceDataset(
+        dataclasses.replace(data, label=lambda i: boxes), head, text, small, Augmentation()
+    )
+    examples.cache_images(1, run)
+    assert "2 objects are under a pixel wide or high at the working size and left out" in caplog.text
+    assert len(examples.cached[0][1].tensors()["boxes"]) == 1
 
 
 @pytest.fixture

@@ -95,7 +95,11 @@ def to_boxes(
     for which, what, fix in (
         (~kept, "boxes without area dropped", "remove them from the labels"),
         (kept & again, "objects stated again dropped", "remove them from the labels: each would count twice"),
-        (kept & (sides < 1), "boxes are under a pixel wide or high: training leaves them out", "remove them"),
+        (
+            kept & (sides < 1),
+            "boxes are under a pixel wide or high: training leaves them out unless it enlarges the images",
+            "remove them, or label larger objects",
+        ),
         (
             kept & clipped,
             "boxes reach outside the image and were clipped",

@@ -92,6 +92,13 @@ def _listed(content: CocoContent, folder: Path, file: Path) -> list[Path]:
             where=folder,
             fix=f"put them there, or remove them from {file}",
         )
+    if content.parents:
+        names = ", ".join(content.parents)
+        remarks.add(
+            Remark(
+                f"categories without objects that are only the parent of others are no class: {names}", file
+            )
+        )
     for path in sorted({*image_files(folder)}.difference(found)):
         remarks.add(Remark("images that the COCO file does not name are left out", path))
     for path in (folder / key for key, image in content.images.items() if image.moved):

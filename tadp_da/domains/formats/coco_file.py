@@ -91,9 +91,10 @@ class CocoImage(NamedTuple):
 
 
 class CocoContent(NamedTuple):
-    """Class names, and images by their path in the folder."""
+    """Class names, categories that are only the parent of others, and images by their path in the folder."""
 
     classes: tuple[str, ...]
+    parents: tuple[str, ...]
     images: Mapping[str, CocoImage]
 
 
@@ -131,9 +132,10 @@ def _read(file: Path, folder: Path, _stamp: tuple[int, int]) -> CocoContent:
             raise DataError(f"an annotation is malformed: {error}", where=where, fix=_FORM) from None
         objects[entry.image_id].append(thing)
     images = _images(coco, file, folder, objects)
-    used = {entry.category_id for entry in coco.annotations}
-    parents = {c.supercategory for c in coco.categories if c.supercategory != c.name}
-    return CocoContent(tuple(name for i, name in names.items() if i in used or name not in parents), images)
+    used = {names[entry.category_id] for entry in coco.annotations}
+    above = {c.supercategory for c in coco.categories if c.supercategory != c.name} - used
+    parents = tuple(name for name in names.values() if name in above)
+    return CocoContent(tuple(name for name in names.values() if name not in above), parents, images)
 
 
 def _parsed(file: Path) -> _Coco:

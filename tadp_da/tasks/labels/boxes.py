@@ -54,6 +54,15 @@ class BoxLabel(Label):
             visible=torch.ones(len(target)),
         )
 
+    def _large(self) -> Tensor:
+        boxes = self.value.as_subclass(Tensor)
+        return ((boxes[:, 2:] - boxes[:, :2]) >= SMALLEST).all(dim=1)
+
+    @property
+    def lost(self) -> int:
+        """Number of boxes that :meth:`tensors` leaves out."""
+        return int((~self._large()).sum())
+
     def crop(self, top: int, left: int, size: Size) -> BoxLabel:
         """Cut off at the border of the part."""
         from torchvision.ops import box_area
@@ -65,9 +74,13 @@ class BoxLabel(Label):
     def tensors(self) -> dict[str, Tensor]:
         """``boxes (n, 4)``, ``labels (n,)``, ``difficult (n,)`` and ``visible (n,)`` of what is at least a pixel wide
         and high."""
-        boxes = self.value.as_subclass(Tensor)
-        large = ((boxes[:, 2:] - boxes[:, :2]) >= SMALLEST).all(dim=1)
-        fields = {"boxes": boxes, "labels": self.ids, "difficult": self.difficult, "visible": self.visible}
+        large = self._large()
+        fields = {
+            "boxes": self.value.as_subclass(Tensor),
+            "labels": self.ids,
+            "difficult": self.difficult,
+            "visible": self.visible,
+        }
         return {name: values[large] for name, values in fields.items()}
 
 

@@ -45,6 +45,11 @@ class Label:
         """Whether nothing can be learned from its image."""
         return False
 
+    @property
+    def lost(self) -> int:
+        """Number of objects that are too small to be learned from at the label's size."""
+        return 0
+
     def resize(self, size: Size) -> Self:
         """Scaled with the image, each side by its own factor. Values of a mask are picked, never mixed."""
         from torchvision.transforms import InterpolationMode

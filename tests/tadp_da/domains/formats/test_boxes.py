@@ -120,7 +120,7 @@ def test_what_training_drops_is_counted(root: Path, write: Callable[..., Path]) 
     assert told == [
         "2 boxes without area dropped, in 1 images",
         "1 objects stated again dropped, in 1 images",
-        "1 boxes are under a pixel wide or high: training leaves them out, in 1 images",
+        "1 boxes are under a pixel wide or high: training leaves them out unless it enlarges the images, in 1 images",
         "2 boxes reach outside the image and were clipped, in 1 images",
     ]
     assert not any("nothing" in finding.fix for finding in report.all_findings)

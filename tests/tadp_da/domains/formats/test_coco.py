@@ -181,7 +181,11 @@ def test_a_category_that_is_only_the_parent_of_others_is_no_class(tmp_path: Path
         {"id": 10, "name": "dog", "supercategory": "things"},
         {"id": 2, "name": "cat", "supercategory": "cat"},
     ]
-    assert written(tmp_path, categories=[root, *others]).labels.classes == ("cat", "dog")  # type: ignore[union-attr]
+    domain = written(tmp_path, categories=[root, *others])
+    assert domain.labels.classes == ("cat", "dog")  # type: ignore[union-attr]
+    with remarks.recording() as recorded:
+        domain.unlabeled(tmp_path, "train")
+    assert [r.what for r in recorded if r.what.endswith("are no class: things")]
     used = written(tmp_path, categories=[root, *others], annotations=[DOG | {"category_id": 0}])
     assert used.labels.classes == ("things", "cat", "dog")  # type: ignore[union-attr]
 

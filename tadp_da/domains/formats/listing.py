@@ -17,7 +17,7 @@ _SYSTEM = frozenset({
 })  # fmt: skip
 _LABELS = frozenset({
     "mask", "masks", "label", "labels", "annotation", "annotations", "gt", "ground_truth", "groundtruth", "gtfine",
-    "gtcoarse", "segmentationclass", "segmentationobject",
+    "gtcoarse", "truth", "segmentation", "segmentations", "segmentationclass", "segmentationobject",
 })  # fmt: skip
 _NO_IMAGES = frozenset({
     ".txt", ".json", ".jsonl", ".xml", ".csv", ".tsv", ".yaml", ".yml", ".md", ".html", ".pdf", ".log", ".py", ".db",

@@ -120,18 +120,18 @@ def test_a_folder_that_cannot_be_read_is_a_warning(tmp_path: Path, monkeypatch: 
 def test_masks_below_the_folder_of_images_are_no_images(tmp_path: Path) -> None:
     for name in ("0", "sub/1"):
         trees.picture(tmp_path / f"all/{name}.jpg")
-        trees.mask(tmp_path / f"all/truth/{name}.png", (0, 1))
-    own = CustomDataset.of(tmp_path / "all", tmp_path / "all/truth", classes=("a", "b"))
+        trees.mask(tmp_path / f"all/paint/{name}.png", (0, 1))
+    own = CustomDataset.of(tmp_path / "all", tmp_path / "all/paint", classes=("a", "b"))
     assert [path.name for path in resolve(own, tmp_path).images("train").paths] == ["0.jpg", "1.jpg"]
     target = CustomDataset(
         name="t",
         images=tmp_path / "all",
         test_images=tmp_path / "all/sub",
-        test_masks=tmp_path / "all/truth",
+        test_masks=tmp_path / "all/paint",
         classes=("a", "b"),
     )
     assert len(resolve(target, tmp_path).images("unlabeled")) == 2
-    (tmp_path / "all/truth").rename(tmp_path / "all/masks")
+    (tmp_path / "all/paint").rename(tmp_path / "all/masks")
     assert listed(tmp_path / "all") == (
         ["0.jpg", "sub/1.jpg"],
         {"folders that are named like labels are left out": ["masks"]},

@@ -68,9 +68,9 @@ class PromptEmbeddings:
         keys = [data.images.key(i) for i in range(len(data.images))]
         captions = {key: data.captions[key] for key in keys}
         backbone = model.backbone
-        prompts, report = fit_all(rewrite, captions, backbone.count_tokens, backbone.token_limit)
-        if report.summary():
-            _log.warning("%s", report.summary())
+        prompts, shortened = fit_all(rewrite, captions, backbone.count_tokens, backbone.token_limit)
+        if shortened:
+            _log.warning("%s", shortened)
         self.prompts = tuple(dict.fromkeys(prompts.values()))
         rows = {prompt: row for row, prompt in enumerate(self.prompts)}
         self.rows = [rows[prompts[key]] for key in keys]

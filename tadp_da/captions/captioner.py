@@ -86,10 +86,8 @@ class Captioner:
     def from_pretrained(
         cls, name: str | Path, settings: CaptionerSettings | None = None, device: torch.device | str = "cpu"
     ) -> Captioner:
-        """Load a model folder, an alias such as ``"blip2-opt-2.7b"`` or a model of the Hugging Face hub (``owner/name``
-        or ``owner/name@revision``); ``"mini"`` is the embedded one.
-
-        Only safetensors are read, and no code that comes with the model is run.
+        """Load ``"mini"`` (the embedded one), a model folder, an alias such as ``"blip2-opt-2.7b"`` or a model of the
+        Hugging Face hub, ``owner/name`` or ``owner/name@revision``. Only safetensors are read, and no code is run.
 
         Raises:
             EnvironmentSetupError: if there is no such model, it cannot be reached, it is not an image-to-text model, or
@@ -147,9 +145,8 @@ class Captioner:
     @property
     def facts(self) -> dict[str, Any]:
         """Everything that a caption depends on besides the image; batch size and device are not part of it."""
-        kept = {k: v for k, v in asdict(self.settings).items() if k not in ("batch", "dtype", "quantization")}
-        if self.settings.quantization != "none":
-            kept["quantization"] = self.settings.quantization
+        idle = {"batch", "dtype"} | ({"quantization"} if self.settings.quantization == "none" else set())
+        kept = {k: v for k, v in asdict(self.settings).items() if k not in idle}
         dtype = str(self.model.dtype).removeprefix("torch.")
         return {"model": self.origin or self.name, "fingerprint": self.fingerprint, "dtype": dtype, **kept}
 
@@ -172,13 +169,8 @@ class Captioner:
 
 @dataclass(frozen=True)
 class CaptionReport:
-    """Result of captioning a set of images.
-
-    Attributes:
-        total: images requested.
-        made: captions generated now; the others existed.
-        notes: unusual captions, one phrase per kind (:func:`tadp_da.captions.flags.notes`).
-    """
+    """How many images there were, how many captions were generated now (the others existed), and what is unusual about
+    the captions (:func:`tadp_da.captions.flags.notes`)."""
 
     total: int
     made: int
@@ -199,13 +191,6 @@ def caption_images(
     records the captioner. It is written atomically every ``save_every`` batches, on errors, and when a signal stops
     the work after a batch. A lock admits one command at a time; several processes of one run share the batches, and
     the result equals that of one process.
-
-    Args:
-        images: the images to caption.
-        captioner: the model.
-        out: the caption file.
-        run: for the progress bar.
-        save_every: batches between writes.
 
     Raises:
         UsageError: if ``out`` was written by another captioner.

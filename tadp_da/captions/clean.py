@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from tadp_da.captions.text import agree, is_article, without_loop
 
@@ -61,29 +62,10 @@ _WORDS_OF_STYLE = re.compile(
 )
 
 
-def has_style_words(caption: str) -> bool:
-    """Whether a caption names a technique: painting, watercolor, drawing, comic, portrait, cartoon, ..."""
-    return bool(_WORDS_OF_STYLE.search(caption))
-
-
 def _plain_characters(text: str) -> str:
     """Control and format characters become spaces; zero-width characters are removed."""
     text = re.sub("[\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff\u00ad]", "", text)
     return "".join(c if c.isprintable() else " " for c in text)
-
-
-def _single_spaces(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _without_bullet(text: str) -> str:
-    """``- a dog``, ``* a dog`` and the ``12. a dog`` of a numbered list become ``a dog``."""
-    return re.sub(r"^(?:[-*•\u2013\u2014]+\s+|\d{1,4}[.)]\s+)(?=\S)", "", text)
-
-
-def _without_stop(text: str) -> str:
-    """Without a final full stop: a template may continue after the caption."""
-    return text[:-1].rstrip() if re.search(r"[\w\"')]\.$", text) else text
 
 
 def _small_article(text: str) -> str:
@@ -109,9 +91,11 @@ def _drop(match: re.Match[str]) -> str:
 
 _ALWAYS: tuple[tuple[str, Step], ...] = (
     ("control characters", _plain_characters),
-    ("spaces", _single_spaces),
-    ("bullets", _without_bullet),
-    ("full stops", _without_stop),
+    ("spaces", lambda text: " ".join(text.split())),
+    # "- a dog", "* a dog" and the "12. a dog" of a numbered list become "a dog"
+    ("bullets", partial(re.sub, r"^(?:[-*•\u2013\u2014]+\s+|\d{1,4}[.)]\s+)(?=\S)", "")),
+    # a template may continue after the caption
+    ("full stops", partial(re.sub, r"(?<=[\w\"')])\.$", "")),
     ("loops", without_loop),
     ("capital articles", _small_article),
 )
@@ -147,15 +131,8 @@ def clean(caption: str, *, art: bool = True) -> str:
 
 @dataclass(frozen=True)
 class CleaningReport:
-    """What cleaning changed in a set of captions.
-
-    Attributes:
-        total: number of captions.
-        changed: ``(before, after)`` by key, for captions that changed.
-        kinds: number of captions changed by each kind of step.
-        style_before: captions with style words before cleaning.
-        style_after: captions with style words after cleaning.
-    """
+    """What cleaning changed in a set of captions: ``(before, after)`` by key, how many each kind of step changed, and
+    how many name a technique (painting, comic, portrait, ...)."""
 
     total: int
     changed: Mapping[str, tuple[str, str]]
@@ -185,7 +162,7 @@ def clean_all(captions: Mapping[str, str], *, art: bool = True) -> tuple[dict[st
         total=len(captions),
         changed={key: (captions[key], after) for key, after in cleaned.items() if after != captions[key]},
         kinds=dict(kinds.most_common()),
-        style_before=sum(map(has_style_words, captions.values())),
-        style_after=sum(map(has_style_words, cleaned.values())),
+        style_before=sum(bool(_WORDS_OF_STYLE.search(text)) for text in captions.values()),
+        style_after=sum(bool(_WORDS_OF_STYLE.search(text)) for text in cleaned.values()),
     )
     return cleaned, report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from tadp_da.captions.text import loops
@@ -34,13 +35,10 @@ def flags(caption: str) -> tuple[str, ...]:
 
 def notes(captions: Mapping[str, str]) -> list[str]:
     """One phrase per flag with its count and first key."""
-    kinds: dict[str, list[str]] = {}
-    for key, caption in captions.items():
-        for kind in flags(caption):
-            kinds.setdefault(kind, []).append(key)
-    return [
-        f"{len(keys)} of {len(captions)} captions are {kind}, e.g. {keys[0]}" for kind, keys in kinds.items()
-    ]
+    found = [(kind, key) for key, caption in captions.items() for kind in flags(caption)]
+    first = dict(reversed(found))
+    counts = Counter(kind for kind, _ in found).items()
+    return [f"{count} of {len(captions)} captions are {kind}, e.g. {first[kind]}" for kind, count in counts]
 
 
 def fallback_caption(choice: str, classes: Sequence[str]) -> str | None:

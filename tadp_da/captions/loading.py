@@ -67,15 +67,15 @@ def load(
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     options = _quantized(quantization, dtype, device)
+    safe = {"trust_remote_code": False, "local_files_only": True}
     with quiet():
-        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        processor = AutoProcessor.from_pretrained(folder, **safe)
         model = AutoModelForImageTextToText.from_pretrained(
             folder,
             dtype=dtype,
             variant=weights_variant(folder) or None,
             use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
+            **safe,
             **options,
         )
     if quantization == "nf4" and str(device) == "cpu":
@@ -95,11 +95,8 @@ def _quantized(quantization: Quantization, dtype: torch.dtype, device: torch.dev
         )
     from transformers import BitsAndBytesConfig
 
-    config = (
-        BitsAndBytesConfig(load_in_8bit=True)
-        if quantization == "int8"
-        else BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
-    )
+    four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype}
+    config = BitsAndBytesConfig(**({"load_in_8bit": True} if quantization == "int8" else four))
     return {"quantization_config": config, "device_map": {"": device}}
 
 

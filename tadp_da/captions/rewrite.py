@@ -2,7 +2,7 @@
 
 rewrite = Rewrite(strategy="simple", target_description=DomainDescription(style="dark night"))
 rewrite.target("a car on a street")                       # 'a dark night photo of a car on a street'
-prompts, report = fit_all(rewrite.target, captions, backbone.count_tokens, backbone.token_limit)
+prompts, shortened = fit_all(rewrite.target, captions, backbone.count_tokens, backbone.token_limit)
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as settings
@@ -105,15 +105,8 @@ def _lack(strategy: CaptionStrategy, word: str | None, classes: Sequence[str]) -
     return None
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """A prompt within the tokenizer's limit.
-
-    Attributes:
-        prompt: the prompt.
-        kept: the part of the caption that is in the prompt.
-        dropped: the end of the caption that does not fit; usually empty.
-    """
+class Fitted(NamedTuple):
+    """A prompt within the tokenizer's limit, the part of the caption in it, and the end that does not fit."""
 
     prompt: str
     kept: str
@@ -144,10 +137,8 @@ def fit(write: Write, caption: str, count_tokens: CountTokens, limit: int) -> Fi
         return count_tokens(write(" ".join(words[:count])))
 
     kept = max(bisect_right(range(len(words) + 1), limit, key=tokens) - 1, 0)
-    while kept and words[kept - 1].lower().strip(",.;") in _LOOSE_ENDS:
-        kept -= 1
     # with tokenizers that merge across spaces, fewer words can be more tokens
-    while kept and tokens(kept) > limit:
+    while kept and (words[kept - 1].lower().strip(",.;") in _LOOSE_ENDS or tokens(kept) > limit):
         kept -= 1
     short = " ".join(words[:kept]).rstrip(",;")
     prompt = write(short)
@@ -158,31 +149,6 @@ def fit(write: Write, caption: str, count_tokens: CountTokens, limit: int) -> Fi
             fix="shorten the template, learn the concept with fewer vectors, or name fewer classes",
         )
     return Fitted(prompt, short, " ".join(words[kept:]))
-
-
-@dataclass(frozen=True)
-class FitReport:
-    """Captions that were shortened to fit.
-
-    Attributes:
-        total: number of captions.
-        limit: maximum number of tokens.
-        shortened: result for each shortened caption, by key.
-    """
-
-    total: int
-    limit: int
-    shortened: Mapping[str, Fitted]
-
-    def summary(self) -> str:
-        """One line for the terminal with the first example; empty if nothing was shortened."""
-        if not self.shortened:
-            return ""
-        key, first = next(iter(self.shortened.items()))
-        return (
-            f"{len(self.shortened)} of {self.total} captions were shortened to fit {self.limit} tokens; "
-            f"the first, {key}, lost {first.dropped!r} after {first.kept!r}"
-        )
 
 
 def fit_and_tell(write: Write, caption: str, count_tokens: CountTokens, limit: int) -> str:
@@ -202,15 +168,22 @@ def _warn_shortened(limit: int) -> None:
 
 def fit_all(
     write: Write, captions: Mapping[str, str], count_tokens: CountTokens, limit: int
-) -> tuple[dict[str, str], FitReport]:
-    """Prompts by key, each within the limit, and a report of the captions that were shortened.
+) -> tuple[dict[str, str], str]:
+    """Prompts by key, each within the limit, and one line about captions that were shortened, empty if none was.
 
     Raises:
         UsageError: if a prompt is too long even without a caption.
     """
     fitted = {key: fit(write, caption, count_tokens, limit) for key, caption in captions.items()}
+    prompts = {key: one.prompt for key, one in fitted.items()}
     shortened = {key: one for key, one in fitted.items() if one.kept != captions[key]}
-    return {key: one.prompt for key, one in fitted.items()}, FitReport(len(fitted), limit, shortened)
+    if not shortened:
+        return prompts, ""
+    key, first = next(iter(shortened.items()))
+    return prompts, (
+        f"{len(shortened)} of {len(fitted)} captions were shortened to fit {limit} tokens; "
+        f"the first, {key}, lost {first.dropped!r} after {first.kept!r}"
+    )
 
 
 class RewrittenCaption(NamedTuple):
@@ -227,22 +200,20 @@ def rewrite_rows(
     captions: Sequence[str],
     target_description: DomainDescription,
     *,
-    source_description: DomainDescription | None = None,
     names: Sequence[str] = (),
-    side: Literal["both", "target"] = "both",
     word: str | None = None,
     classes: tuple[str, ...] = (),
+    **settings: Any,
 ) -> list[RewrittenCaption]:
     """The prompt of each strategy for each caption on each side.
 
     Args:
         captions: the captions to show.
         target_description: description of the target.
-        source_description: description of the source; a plain photo by default.
         names: strategy names or templates; empty for all registered ones.
-        side: as for :class:`Rewrite`.
         word: a concept's word. Without ``names``, strategies that need a missing word are listed with a note.
         classes: class names of the task, in the same way.
+        settings: further ones of :class:`Rewrite`.
 
     Raises:
         UsageError: if ``names`` has an unknown strategy or one that cannot be filled.
@@ -257,14 +228,8 @@ def rewrite_rows(
         if not names and (lack := _lack(strategies[name], word, classes)):
             rows += [RewrittenCaption(name, s, text, "", lack[0]) for s in _SIDES for text in captions]
             continue
-        rewrite = Rewrite(
-            strategy=name,
-            side=side,
-            source_description=source_description or DomainDescription(),
-            target_description=target_description,
-            word=word,
-            classes=classes,
+        one = Rewrite(
+            strategy=name, target_description=target_description, word=word, classes=classes, **settings
         )
-        rows += [RewrittenCaption(name, "source", text, rewrite.source(text)) for text in captions]
-        rows += [RewrittenCaption(name, "target", text, rewrite.target(text)) for text in captions]
+        rows += [RewrittenCaption(name, s, text, getattr(one, s)(text)) for s in _SIDES for text in captions]
     return rows

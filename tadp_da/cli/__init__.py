@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -46,48 +47,40 @@ def _front(
         require_own_packages()
 
 
-app.command()(figure.demo)
-for stage in (
-    stages.personalize,
-    stages.caption,
-    stages.rewrite,
-    stages.adapt,
-    stages.evaluate,
-    stages.predict,
+def _add(group: typer.Typer, *functions: Callable[..., None]) -> None:
+    """Commands; one below a word is called after what follows the word in the name of its function."""
+    for function in functions:
+        name = function.__name__.rpartition("_")[2]
+        group.command(name, cls=ManySeeds)(function)
+
+
+_add(app, figure.demo, stages.personalize, stages.caption, stages.rewrite, stages.adapt, stages.evaluate)
+_add(app, stages.predict, figure.run, figure.compare, plan.plan, submit.submit, doctor.doctor)
+for word, about, functions in (
+    (
+        "benchmark",
+        "Tables of caption strategies over seeds.",
+        (figure.benchmark_list, figure.benchmark_run, plan.benchmark_table),
+    ),
+    (
+        "data",
+        "Data sets: what is known, how to get it, whether it is whole.",
+        (data.data_list, data.data_check),
+    ),
+    (
+        "concept",
+        "Concepts from other tools, and for them.",
+        (exchange.concept_import, exchange.concept_export),
+    ),
+    (
+        "cache",
+        "The cache of latents, embeddings and captions that all runs share, in TADP_DA_CACHE.",
+        (cache.cache_ls, cache.cache_verify, cache.cache_prune, cache.cache_why),
+    ),
 ):
-    app.command()(stage)
-app.command(cls=ManySeeds)(figure.run)
-app.command()(figure.compare)
-app.command()(plan.plan)
-app.command()(submit.submit)
-benchmark = typer.Typer(no_args_is_help=True, help="Tables of caption strategies over seeds.")
-benchmark.command("list")(figure.benchmark_list)
-benchmark.command("run", cls=ManySeeds)(figure.benchmark_run)
-benchmark.command("table")(plan.benchmark_table)
-app.add_typer(benchmark, name="benchmark")
-data_sets = typer.Typer(
-    no_args_is_help=True, help="Data sets: what is known, how to get it, whether it is whole."
-)
-data_sets.command("list")(data.data_list)
-data_sets.command("check")(data.data_check)
-app.add_typer(data_sets, name="data")
-concepts = typer.Typer(no_args_is_help=True, help="Concepts from other tools, and for them.")
-concepts.command("import")(exchange.concept_import)
-concepts.command("export")(exchange.concept_export)
-app.add_typer(concepts, name="concept")
-kept = typer.Typer(
-    no_args_is_help=True,
-    help="The cache of latents, embeddings and captions that all runs share, in TADP_DA_CACHE.",
-)
-for name, command in (
-    ("ls", cache.cache_ls),
-    ("verify", cache.cache_verify),
-    ("prune", cache.cache_prune),
-    ("why", cache.cache_why),
-):
-    kept.command(name)(command)
-app.add_typer(kept, name="cache")
-app.command("doctor")(doctor.doctor)
+    group = typer.Typer(no_args_is_help=True, help=about)
+    _add(group, *functions)
+    app.add_typer(group, name=word)
 
 
 def _refuse_undecodable(arguments: list[str]) -> None:
@@ -116,11 +109,7 @@ def main() -> None:
             stages.refuse_alone(sys.argv[1:])
             app()
     except (Stop, InterruptedRunError) as stop:
-        what = (
-            stop.what
-            if isinstance(stop, InterruptedRunError)
-            else "interrupted; what was finished before is kept"
-        )
+        what = getattr(stop, "what", "interrupted; what was finished before is kept")
         errors.print(f"{what}. Run the same command again to go on")
         sys.exit(InterruptedRunError.exit_code)
     except TadpError as error:
@@ -128,6 +117,6 @@ def main() -> None:
             raise
         first, *rest = error.lines()
         errors.print(f"error: {first}", style="bold red")
-        for line in rest:
-            errors.print(line)
+        if rest:
+            errors.print(*rest, sep="\n")
         sys.exit(error.exit_code)

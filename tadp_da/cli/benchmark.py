@@ -214,7 +214,5 @@ def _publish(name: str, reports: Any, folder: Path, baseline: str = "") -> None:
     comparison, written = publish(title, reports, table_folder(folder, name), chosen)
     out.print(terminal(comparison))
     out.print(terminal_classes(comparison))
-    out.print(
-        f"Table: {written.markdown}\nPlot: {written.plot}"
-        + (f"\nPanels: {written.panels}" if written.panels else "")
-    )
+    panels = f"\nPanels: {written.panels}" if written.panels else ""
+    out.print(f"Table: {written.markdown}\nPlot: {written.plot}{panels}")

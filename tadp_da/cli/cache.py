@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,9 +27,9 @@ def cache_ls(as_json: AsJson = False) -> None:
     Example: `TADP_DA_CACHE=/scratch/me tadp-da cache ls`
     """
     cache = _cache()
-    kinds: dict[str, list[Any]] = {}
+    kinds: dict[str, list[Any]] = defaultdict(list)
     for entry in cache.entries():
-        kinds.setdefault(entry.kind, []).append(entry)
+        kinds[entry.kind].append(entry)
     rows = {
         kind: {
             "entries": len(found),
@@ -116,16 +117,15 @@ def cache_why(
     if path is not None and not path.is_file():
         raise DataError("there is no such file", where=path, fix="give an image; for a prompt add --text")
     answers = why(_cache(), source=path, prompt=file if text else None)
-    content = file_digest(path) if path is not None else None
+    content = None if path is None else file_digest(path)
     if as_json:
         print_json({"file": file, "content": content, "entries": [_as_json(answer) for answer in answers]})
         return
-    if not answers:
-        out.print("it has no entry; the next run that needs it creates one")
-        return
     for answer in answers:
         _show(answer)
-    if content is not None and all(answer.record.facts.get("image") != content for answer in answers):
+    if not answers:
+        out.print("it has no entry; the next run that needs it creates one")
+    elif content is not None and all(answer.record.facts.get("image") != content for answer in answers):
         out.print("the file has changed since; the next run that needs it creates a new entry")
 
 

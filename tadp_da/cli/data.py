@@ -93,8 +93,7 @@ def data_check(
     if as_json:
         print_json(report.as_json())
     else:
-        for line in report.lines():
-            out.print(line)
+        out.print(*report.lines(), sep="\n")
     if not report.ok:
         raise typer.Exit(DataError.exit_code)
 

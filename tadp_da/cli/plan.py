@@ -34,13 +34,11 @@ def benchmark_table(
     if found is None:
         raise UsageError(f"unknown variant {variant!r}", fix=f"choose one of: {', '.join(VARIANTS)}")
     if folder is not None and not folder.is_dir():
-        raise UsageError(
-            "there is no such run folder", where=folder, fix="give the run folder of benchmark run"
-        )
+        fix = "give the run folder of benchmark run"
+        raise UsageError("there is no such run folder", where=folder, fix=fix)
     for table in TABLES:
         out.print(beside_ours(table, found, folder))
-        for remark in table.remarks:
-            out.print(f"  {remark}")
+        out.print(*(f"  {remark}" for remark in table.remarks), sep="\n")
         names = " ".join(dict.fromkeys(f"{c.target}-{variant}" for c in table.columns))
         out.print(f"  Recipes: {names}\n")
 
@@ -89,11 +87,8 @@ def plan(
         hours.add_row(label, *(f"{value:.2f}" for value in (*values, sum(values))))
     out.print(hours)
     peak = f"a peak of {tflops:g} TFLOPS in half precision" if tflops else f"{gpu}'s peaks"
-    half = (
-        "full precision (half with --precision bf16)"
-        if precision == "no"
-        else f"half precision ({precision})"
-    )
+    full = "full precision (half with --precision bf16)"
+    half = full if precision == "no" else f"half precision ({precision})"
     out.print(
         f"Training at {speed.training / 1e12:.3g} TFLOPS, in {half}; evaluation, and encoding before training, at "
         f"{speed.rest / 1e12:.3g}, always in full precision: {utilisation:.0%} of {peak}, which is assumed and not "
@@ -106,18 +101,16 @@ def plan(
 def _size(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
     if not found:
-        raise UsageError(
-            f"--image {text!r} is not a size", fix="write HEIGHTxWIDTH, for example --image 720x960"
-        )
+        fix = "write HEIGHTxWIDTH, for example --image 720x960"
+        raise UsageError(f"--image {text!r} is not a size", fix=fix)
     return int(found[1]), int(found[2])
 
 
 def _show(title: str, cost: Cost) -> None:
     """Parameters, operations and memory of one row."""
     shown = Table(title=f"{title} (estimate)", title_justify="left", show_header=False)
-    for part, number in cost.parameters.items():
+    for part, number in (*cost.parameters.items(), ("trained", cost.trained)):
         shown.add_row("parameters", part, f"{number / 1e6:.1f} M")
-    shown.add_row("parameters", "trained", f"{cost.trained / 1e6:.1f} M")
     height, width = cost.size
     step = f"{cost.passes} x {cost.batch} images of {height}x{width}"
     shown.add_row("one training step", "of", step)

@@ -69,24 +69,16 @@ def personalize(
     relaunch(processes)
     with report_if_complete(out_folder):
         concept = api.personalize(settings=_word_settings(method, word, like), **_arguments(context))
-    shown = (
-        ", with an image of samples before and after" if (out_folder / "before_after.png").exists() else ""
-    )
+    shown = ", with an image of samples before and after" * (out_folder / "before_after.png").exists()
     out.print(f"The concept is in {out_folder}{shown}; {concept.prompt_advice}.")
 
 
 def _arguments(context: typer.Context) -> dict[str, Any]:
     """The options of a command as arguments of its function in :mod:`tadp_da.api`, which has the same names."""
-    given = dict(context.params)
-    for name in ("processes", "word", "like"):
-        given.pop(name, None)
-    given["out"] = given.pop("out_folder")
-    for name in ("classes", "attention"):
-        if name in given:
-            given[name] = names_of(given[name])
-    if "sets" in given:
-        given["sets"] = tuple(given["sets"] or ())
-    return given
+    given = {k: v for k, v in context.params.items() if k not in ("processes", "word", "like", "out_folder")}
+    given |= {name: names_of(given[name]) for name in ("classes", "attention") if name in given}
+    given |= {"sets": tuple(given["sets"] or ())} if "sets" in given else {}
+    return given | {"out": context.params["out_folder"]}
 
 
 def _word_settings(method: str, word: str, like: str) -> dict[str, Any]:
@@ -130,15 +122,13 @@ def caption(
         captioner, build_settings(captioners.CaptionerSettings, {}, tuple(sets or ())), run.torch_device
     )
     report = captioners.caption_images(pictures, model, out_file, run)
-    for line in report.lines():
-        out.print(line)
+    out.print(*report.lines(), sep="\n")
     if clean:
         file = CaptionFile.read(out_file)
         cleaned, changes = clean_all({key: entry.caption for key, entry in file.entries.items()})
         entries = {key: entry.with_caption(cleaned[key]) for key, entry in file.entries.items()}
         CaptionFile(out_file.with_suffix(".clean.json"), entries).write()
-        for line in changes.lines():
-            out.print(line)
+        out.print(*changes.lines(), sep="\n")
 
 
 def rewrite(
@@ -166,10 +156,8 @@ def rewrite(
     if file is not None:
         texts += [entry.caption for entry in list(CaptionFile.read(file).entries.values())[:5]]
     words = domains[target].description if target else DomainDescription(style=style, medium=medium)
-    names = tuple(part.strip() for part in classes.split(",") if part.strip())
-    rows = rewrite_rows(texts, words, names=strategy or (), word=word, classes=names)
     table = Table("strategy", "side", "prompt", box=None, header_style="bold")
-    for row in rows:
+    for row in rewrite_rows(texts, words, names=strategy or (), word=word, classes=names_of(classes)):
         table.add_row(row.strategy, row.side, row.prompt or (f"({row.note})" if row.note else ""))
     out.print(table)
 
@@ -272,7 +260,7 @@ def predict(
     count = api.predict(**_arguments(context))
     kinds = {"overlays": "overlays", "masks": "index masks", "objects": "objects", "attention": "attention"}
     made = [
-        f"{words} in {out_folder / name}" for name, words in kinds.items() if (out_folder / name).is_dir()
+        f"{words} in {out_folder / kind}" for kind, words in kinds.items() if (out_folder / kind).is_dir()
     ]
     out.print(f"{count} images: {', '.join(made)}")
 

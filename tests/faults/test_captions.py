@@ -109,7 +109,7 @@ def test_what_a_long_caption_loses_is_reported() -> None:
         75,
     )
     assert len(prompts["1.png"].split()) <= 75
-    assert "1 of 2 captions were shortened to fit 75 tokens; the first, 1.png, lost" in report.summary()
+    assert "1 of 2 captions were shortened to fit 75 tokens; the first, 1.png, lost" in report
 
 
 def test_a_caption_is_text_and_no_template() -> None:

@@ -20,36 +20,24 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for artifacts, ta
 Seed = Annotated[int, typer.Option(help="Every random number is a function of it.", min=0)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Precision = Annotated[str, typer.Option(help="Mixed precision of training: no, bf16, fp16.")]
-Data = Annotated[
-    Path, typer.Option(help="Folder that holds the data sets; the drawn world is drawn into it.")
-]
+Data = Annotated[Path, typer.Option(help="Folder of the data sets; the drawn world is drawn into it.")]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", help="Override a setting: --set adapt.steps=100. Repeatable.")
 ]
 Seeds = Annotated[str, typer.Option(help="Seeds: 0,1,2 or 0 1 2.")]
-Jobs = Annotated[
-    int, typer.Option(help="Rows that run at a time; with several GPUs each takes its own.", min=1)
-]
+Jobs = Annotated[int, typer.Option(help="Rows at a time; with several GPUs each takes its own.", min=1)]
 Processes = Annotated[
-    int,
-    typer.Option(help="Processes that share the work on this machine; with GPUs each takes its own.", min=1),
+    int, typer.Option(help="Processes that share the work here; with GPUs each takes its own.", min=1)
 ]
-Model = Annotated[
-    str, typer.Option(help="Diffusion model: mini (embedded), a diffusers folder, or a hub id.")
-]
+Model = Annotated[str, typer.Option(help="Diffusion model: mini (embedded), a diffusers folder, a hub id.")]
 Images = Annotated[str, typer.Argument(help="Folder of images, or a name of `data list`.")]
 Labels = Annotated[
     Path | None,
-    typer.Argument(
-        help="Their labels: folder of masks, of VOC XML, YOLO or labelme files, or COCO JSON file."
-    ),
+    typer.Argument(help="Folder of masks, VOC XML, YOLO or labelme files, or a COCO JSON file."),
 ]
 Classes = Annotated[str, typer.Option(help="Class names in the order of their ids: sky,road,car.")]
 Legend = Annotated[
-    Path | None,
-    typer.Option(
-        help="What values or colours of the masks mean: YAML file, 7: road; or CVAT's labelmap.txt."
-    ),
+    Path | None, typer.Option(help="What values or colours of masks mean: YAML file, or CVAT's labelmap.txt.")
 ]
 
 
@@ -73,38 +61,20 @@ Split = Annotated[
     str, typer.Option(help="Split of a registered data set.", show_default="what suits the command")
 ]
 Captions = Annotated[
-    Path | None,
-    typer.Option(
-        help="Caption file (JSON), metadata.jsonl, or folder of text files; without it the captioner is asked."
-    ),
+    Path | None, typer.Option(help="JSON file, metadata.jsonl, or folder of texts; else the captioner is asked.")
 ]
-Captioner = Annotated[
-    str,
-    typer.Option(
-        help="Captioner for images without captions.", show_default="the one the model was trained with"
-    ),
-]
-NewCaptioner = Annotated[
-    str, typer.Option(help="Captioner for images without captions.", show_default="what suits the model")
-]
-Preset = Annotated[
-    str, typer.Option(help="Settings to start from: mini, stable-diffusion, or your YAML file.")
-]
-
+_CAPTIONER = "Captioner for images without captions."
+Captioner = Annotated[str, typer.Option(help=_CAPTIONER, show_default="the model's")]
+NewCaptioner = Annotated[str, typer.Option(help=_CAPTIONER, show_default="what suits the model")]
+Preset = Annotated[str, typer.Option(help="Settings to start from: mini, stable-diffusion, or a YAML file.")]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Continue without images that cannot be used, and list them.")
 ]
 AllowOverlap = Annotated[
-    bool,
-    typer.Option(
-        "--allow-overlap", help="Score although test images are among the images that were learned from."
-    ),
+    bool, typer.Option("--allow-overlap", help="Score although test images are among those learned from.")
 ]
 Fallback = Annotated[
-    str,
-    typer.Option(
-        "--caption-fallback", help="For images that the caption file lacks: class-names; else an error."
-    ),
+    str, typer.Option("--caption-fallback", help="For images without a caption: class-names; else an error.")
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -42,6 +43,11 @@ class DataFinding:
         """Level, problem and number of cases."""
         more = f" (and {self.count - 1} more of this kind)" if self.count > len(self.where) else ""
         return f"{self.level}: {self.what}{more}"
+
+    def lines(self) -> list[str]:
+        """For a terminal."""
+        places = [f"    where: {place}" for place in self.where if place]
+        return [f"  {self.title}", *places, *[f"    fix:   {self.fix}"] * bool(self.fix)]
 
 
 @dataclass(frozen=True)
@@ -83,9 +89,8 @@ class SplitReport:
         if not set(self.modes) <= {"RGB"}:
             line += "; modes " + some([f"{mode} ({count})" for mode, count in self.modes.items()], 9)
         lines = ["", line, *[f"  {len(self.bad)} of them cannot be used"] * bool(self.bad)]
-        if self.labels:
-            lines += self._label_lines(boxes=task == "detection")
-        return lines + _finding_lines(self.findings)
+        lines += self._label_lines(boxes=task == "detection") if self.labels else []
+        return lines + [line for finding in self.findings for line in finding.lines()]
 
     def _label_lines(self, boxes: bool) -> list[str]:
         total = sum(self.labels.values()) or 1
@@ -125,20 +130,9 @@ class CheckReport:
 
     def lines(self) -> list[str]:
         """For a terminal."""
-        lines = [f"{self.domain} in {self.root}"]
-        for split in self.splits:
-            lines += split.lines(self.task)
-        lines += _finding_lines(self.findings)
-        errors = sum(f.level == "error" for f in self.all_findings)
-        warnings = sum(f.level == "warning" for f in self.all_findings)
-        verdict = "ready to use" if self.ok else f"{errors} kinds of errors: fix them first"
-        return [*lines, "", verdict + (f"; {warnings} warnings" if warnings else "")]
-
-
-def _finding_lines(findings: Sequence[DataFinding]) -> list[str]:
-    lines = []
-    for finding in findings:
-        lines.append(f"  {finding.title}")
-        lines += [f"    where: {place}" for place in finding.where if place]
-        lines += [f"    fix:   {finding.fix}"] * bool(finding.fix)
-    return lines
+        lines = [line for split in self.splits for line in split.lines(self.task)]
+        lines += [line for finding in self.findings for line in finding.lines()]
+        levels = Counter(finding.level for finding in self.all_findings)
+        verdict = "ready to use" if self.ok else f"{levels['error']} kinds of errors: fix them first"
+        verdict += f"; {levels['warning']} warnings" if levels["warning"] else ""
+        return [f"{self.domain} in {self.root}", *lines, "", verdict]

@@ -160,30 +160,16 @@ class PairedFolders:
         names = {stem: (swaps and swaps[0](stem)) or stem for stem in by_image}
         alone = sorted(stem for stem, name in names.items() if name not in by_label)
         spare = sorted(by_label.keys() - set(names.values()))
-        for here, total, problem, there, other in (
-            (
-                alone,
-                len(by_image),
-                f"images have no {self.what}",
-                place,
-                f"{self.what}s without image: {some(spare)}",
-            ),
-            (
-                spare,
-                len(by_label),
-                f"{self.what}s have no image",
-                folder,
-                f"images without {self.what}: {some(alone)}",
-            ),
-        ):
-            if here:
-                raise DataError(
-                    f"{len(here)} of {total} {problem}: {some(here)}"
-                    + f"; there are {other}" * bool(alone and spare),
-                    where=there,
-                    fix=f"give image and {self.what} the same name except for the suffix, sub-folders included; or "
-                    "remove the files without partner",
-                )
+        if alone or spare:
+            here, total = (alone, len(by_image)) if alone else (spare, len(by_label))
+            problem = f"images have no {self.what}" if alone else f"{self.what}s have no image"
+            others = f"; there are {self.what}s without image: {some(spare)}" if alone and spare else ""
+            raise DataError(
+                f"{len(here)} of {total} {problem}: {some(here)}{others}",
+                where=place if alone else folder,
+                fix=f"give image and {self.what} the same name except for the suffix, sub-folders included; or "
+                "remove the files without partner",
+            )
         pairs = {paths[0]: by_label[names[stem]][0] for stem, paths in by_image.items()}
         if swaps:
             image, label = next(iter(pairs.items()))

@@ -141,9 +141,7 @@ def _mapped(path: Path, values: Values, counts: Counts, mapping: Mapping[int, in
         )
     table = np.zeros(len(counts), dtype=np.uint16)
     table[found] = [mapping[int(v)] for v in found]
-    renumbered = np.zeros(int(table.max(initial=0)) + 1, dtype=counts.dtype)
-    np.add.at(renumbered, table[found], counts[found])
-    return table[values], renumbered
+    return table[values], np.bincount(table[found], weights=counts[found]).astype(np.int64)
 
 
 def _check_values(path: Path, counts: Counts, labels: LabelSpace, ignoring: bool) -> None:

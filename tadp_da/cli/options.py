@@ -61,7 +61,8 @@ Split = Annotated[
     str, typer.Option(help="Split of a registered data set.", show_default="what suits the command")
 ]
 Captions = Annotated[
-    Path | None, typer.Option(help="JSON file, metadata.jsonl, or folder of texts; else the captioner is asked.")
+    Path | None,
+    typer.Option(help="JSON file, metadata.jsonl, or folder of texts; else the captioner is asked."),
 ]
 _CAPTIONER = "Captioner for images without captions."
 Captioner = Annotated[str, typer.Option(help=_CAPTIONER, show_default="the model's")]

@@ -1,11 +1,9 @@
-"""Stage 1: what an unlabelled domain looks like, learned as a :class:`~tadp_da.concept.Concept`.
+"""Stage 1: learn the appearance of an unlabelled domain as a :class:`~tadp_da.concept.Concept`.
 
-One file per method; each is a frozen dataclass of settings that you call::
+Each method is a frozen dataclass of settings, to be called::
 
     concept = TextualInversion(word="<night>", like="night", steps=1000)(backbone, images, run)
     concept.save(folder)
-
-No method sees a label: the images are :class:`~tadp_da.types.Unlabeled`, which holds none.
 """
 
 from __future__ import annotations
@@ -23,17 +21,16 @@ if TYPE_CHECKING:
 
 
 class Personalizer(Protocol):
-    """Learns a concept from images. Settings are its fields; they are refused at birth when they make no
-    sense."""
+    """Learns a concept from images. Its fields are settings, validated when it is created."""
 
     needs_images: ClassVar[bool]
-    """Whether it reads the images at all."""
+    """Whether it reads the images."""
     learns_weights: ClassVar[bool]
-    """Whether its concept changes the network, so that it works without a word."""
+    """Whether its concept changes the network, and so works without a word."""
 
     @property
     def needs_captions(self) -> bool:
-        """Whether a template speaks of what each image shows: then every image must have a caption."""
+        """Whether a template holds ``{caption}``, so that every image must have one."""
 
     def __call__(
         self,
@@ -42,14 +39,13 @@ class Personalizer(Protocol):
         run: Run,
         captions: Mapping[str, str] | None = None,
     ) -> Concept:
-        """Train on ``images`` and say what was learned.
+        """Train on ``images`` and return what was learned.
 
         Args:
             backbone: a fresh backbone; it holds the concept afterwards.
-            images: the domain's unlabelled images.
+            images: the domain's images; the type holds no labels.
             run: seed, device, precision, and the folder for ``metrics.jsonl`` and ``before_after.png``.
-            captions: caption of each image by its key (``images.key``); read only where a template holds
-                ``{caption}``.
+            captions: caption of each image by its key (``images.key``), if :attr:`needs_captions`.
         """
 
 

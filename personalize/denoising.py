@@ -1,10 +1,10 @@
-"""The objective of stage 1: predict the noise that was put on the domain's latents, given a sentence."""
+"""The objective of stage 1: predict the noise that was added to the domain's latents, given a prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,12 +25,12 @@ Text = Callable[[Sequence[str]], Tensor]
 
 @dataclass(frozen=True)
 class Prompts:
-    """Sentences about each image.
+    """Prompts of each image.
 
     Attributes:
         templates: with ``{word}`` and perhaps ``{caption}``.
-        word: what stands for ``{word}``: all placeholder tokens, or the rare token.
-        captions: caption of each image, or None where no template holds ``{caption}``.
+        word: replaces ``{word}``: all placeholder tokens, or the rare token.
+        captions: caption of each image; None if no template holds ``{caption}``.
     """
 
     templates: tuple[str, ...]
@@ -44,7 +44,7 @@ class Prompts:
         """Prompts for these images.
 
         Raises:
-            DataError: when a template speaks of an image's content and an image has no caption.
+            DataError: when a template holds ``{caption}`` and an image has none.
         """
         if not wants_caption(templates):
             return cls(templates, word)
@@ -60,19 +60,18 @@ class Prompts:
         return cls(templates, word, tuple((captions or {})[key] for key in keys))
 
     def say(self, image: int, template: int) -> str:
-        """The sentence about an image; both numbers wrap around."""
+        """The prompt of an image by a template; both numbers wrap around."""
         caption = self.captions[image % len(self.captions)] if self.captions else ""
         return self.templates[template % len(self.templates)].format(word=self.word, caption=caption)
 
     def all(self) -> list[str]:
-        """Every sentence that training can meet, once each."""
+        """All different prompts."""
         images = len(self.captions) if self.captions else 1
         return list(dict.fromkeys(self.say(i, t) for i in range(images) for t in range(len(self.templates))))
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Latents ``(b, c, u, v)`` with their sentences, and as many of the class where a prior is preserved."""
+class Batch(NamedTuple):
+    """Latents ``(b, c, u, v)`` with their prompts, and as many of class images for prior preservation."""
 
     mean: Tensor
     std: Tensor | None
@@ -82,11 +81,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class LatentDataset:
-    """Training set over cached latents: which view and which sentence is drawn per epoch and image.
+    """Training set of cached latents; a view and a prompt of each image are drawn per epoch.
 
     Attributes:
-        latents: the domain's images.
-        prompts: what to say of them.
+        latents: of the domain's images.
+        prompts: of the images.
         prior: a training set of class images, one of which is drawn beside every image.
     """
 
@@ -98,55 +97,45 @@ class LatentDataset:
         return len(self.latents)
 
     def key(self, index: int) -> str:
-        """What to call an image: its number in the order of the names."""
+        """Name of an image in messages: its number in the order of the file names."""
         return f"image {index}"
 
     def fetch(self, index: int, rng: np.random.Generator) -> Batch:
         """One image as a batch without its first axis."""
         view = int(rng.integers(self.latents.views))
         prompt = self.prompts.say(index, int(rng.integers(len(self.prompts.templates))))
-        prior = None
-        if self.prior is not None:
-            prior = self.prior.fetch(int(rng.integers(len(self.prior))), rng)
+        prior = self.prior.fetch(int(rng.integers(len(self.prior))), rng) if self.prior else None
         std = self.latents.std
         return Batch(
             self.latents.mean[index, view], None if std is None else std[index, view], [prompt], prior
         )
 
-    def collate(self, samples: Sequence[Batch]) -> Batch:
-        """Samples as one batch."""
-        return collate(samples)
+    @classmethod
+    def collate(cls, samples: Sequence[Batch]) -> Batch:
+        """Join samples to a batch."""
+        stds = [s.std for s in samples if s.std is not None]
+        priors = [s.prior for s in samples if s.prior is not None]
+        return Batch(
+            torch.stack([s.mean for s in samples]),
+            torch.stack(stds) if stds else None,
+            [prompt for s in samples for prompt in s.prompts],
+            cls.collate(priors) if priors else None,
+        )
 
 
-def collate(samples: Sequence[Batch]) -> Batch:
-    """Samples of :class:`LatentDataset` as one batch."""
-    stds = [s.std for s in samples if s.std is not None]
-    priors = [s.prior for s in samples if s.prior is not None]
-    return Batch(
-        torch.stack([s.mean for s in samples]),
-        torch.stack(stds) if stds else None,
-        [prompt for s in samples for prompt in s.prompts],
-        collate(priors) if priors else None,
-    )
-
-
-class TextTable:
-    """Prompts encoded once, for a text encoder that does not change."""
-
-    def __init__(self, backbone: Any, prompts: Sequence[str], run: Run) -> None:
-        self.places = {prompt: i for i, prompt in enumerate(prompts)}
-        self.rows = embeddings(backbone, prompts, run).float()
-
-    def __call__(self, prompts: Sequence[str]) -> Tensor:
-        return self.rows[[self.places[prompt] for prompt in prompts]]
+def text_table(backbone: Any, prompts: Sequence[str], run: Run) -> Text:
+    """The frozen text encoder's embeddings of prompts, computed once."""
+    index = {prompt: i for i, prompt in enumerate(prompts)}
+    table = embeddings(backbone, prompts, run).float()
+    return lambda some: table[[index[prompt] for prompt in some]]
 
 
 class NoisePrediction(nn.Module):
-    """Mean squared error of the denoising objective over a batch, as ``tadp_da.training.loop.fit`` asks for it.
+    """Mean squared error of the denoising objective, as a model for :func:`tadp_da.training.loop.fit`.
 
     Args:
         backbone: what is trained, or part of it.
-        text: prompts to embeddings; the backbone's own encoder, or a table.
+        text: prompts to embeddings: the backbone's encoder, or a :func:`text_table`.
         snr_gamma: weight of time steps (Hang et al. 2023), None for equal weights.
         prior_weight: weight of the class images' loss (Ruiz et al. 2023, equation 2).
     """
@@ -159,7 +148,7 @@ class NoisePrediction(nn.Module):
         self._text = text
 
     def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> Tensor:
-        """Scalar loss; all noise and time steps come from the generators, one per sample."""
+        """Scalar loss; noise and time steps are drawn from the generators, one per sample."""
         loss = self._losses(batch, generators).mean()
         if batch.prior is not None:
             loss = loss + self.prior_weight * self._losses(batch.prior, generators).mean()

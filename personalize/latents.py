@@ -1,4 +1,4 @@
-"""Images as latents, encoded once: afterwards training never touches the autoencoder."""
+"""Images as latents, encoded once before training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from tadp_da.concept import digest_tensors
@@ -28,11 +28,11 @@ _CHUNK = 8  # images per pass of the encoder; bounds memory at 512 x 512
 
 @dataclass(frozen=True)
 class Latents:
-    """Scaled latents of images and of their crops and mirrored forms ("views").
+    """Scaled latents of the crops and mirror images ("views") of images.
 
     Attributes:
         mean: ``(images, views, c, u, v)`` on the CPU.
-        std: the posterior's standard deviation in the same shape, or None where only the mode counts.
+        std: the posterior's standard deviation in the same shape; None if its mode is used.
     """
 
     mean: Tensor
@@ -47,14 +47,14 @@ class Latents:
 
     @property
     def digest(self) -> str:
-        """blake2b of the values: changes with the images, the framing and the autoencoder."""
+        """blake2b of the values."""
         digest = hashlib.blake2b(digest_size=16)
         digest_tensors(digest, {"mean": self.mean} | ({} if self.std is None else {"std": self.std}))
         return digest.hexdigest()
 
 
 def target_size(chosen: TrainingSettings, backbone: Any) -> tuple[int, int]:
-    """(height, width) that images are brought to.
+    """(height, width) of the images that are trained on.
 
     Raises:
         UsageError: when they do not fit the backbone's grid.
@@ -65,33 +65,23 @@ def target_size(chosen: TrainingSettings, backbone: Any) -> tuple[int, int]:
     height, width = (side_or_sides,) * 2 if isinstance(side_or_sides, int) else side_or_sides
     if height % grid or width % grid:
         raise UsageError(
-            f"images cannot be brought to {height}x{width}: this backbone works in steps of {grid} pixels",
+            f"images cannot be resized to {height}x{width}: this backbone works in steps of {grid} pixels",
             where="resolution",
             fix=f"choose multiples of {grid}, e.g. {max(grid, round(height / grid) * grid)}",
         )
     return height, width
 
 
-def cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The image scaled, aspect ratio kept, to the smallest size that covers (height, width)."""
-    height, width = size
-    scale = max(height / image.height, width / image.width)
-    scaled = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
-    return image if scaled == image.size else image.resize(scaled, Image.Resampling.LANCZOS)
-
-
 def crops(
     image: Image.Image, size: tuple[int, int], views: int = 1, rng: np.random.Generator | None = None
 ) -> list[Image.Image]:
-    """Crops of (height, width): one from the middle, or ``views`` at places drawn from ``rng``."""
+    """Crops of (height, width) of an image resized to cover it: one at the center, or ``views`` at random places."""
     height, width = size
-    image = cover(image, size)
+    image = ImageOps.cover(image, (width, height), Image.Resampling.LANCZOS)
     room = image.height - height, image.width - width
-    corners = (
-        [(room[0] // 2, room[1] // 2)]
-        if rng is None
-        else [(int(rng.integers(room[0] + 1)), int(rng.integers(room[1] + 1))) for _ in range(views)]
-    )
+    corners = [(room[0] // 2, room[1] // 2)]
+    if rng is not None:
+        corners = [(int(rng.integers(room[0] + 1)), int(rng.integers(room[1] + 1))) for _ in range(views)]
     return [image.crop((left, top, left + width, top + height)) for top, left in corners]
 
 
@@ -116,13 +106,16 @@ def encode(
             f"no images to learn from ({note})", fix="check the folder and the split of the domain"
         )
     backbone.to(run.torch_device)
+    facts = image_key(backbone, crops, to_pixels, _views)
+    facts |= {name: getattr(chosen, name) for name in ("crop", "views", "flip", "posterior")}
+    facts |= {"size": list(target_size(chosen, backbone)), "chunk": _CHUNK}
     cache, found = open_cache(), []
-    facts, known = _facts(backbone, chosen), cache.counts.found
+    known = cache.counts.found
     with run.progress(len(images), note) as advance:
         for index, path in enumerate(images.paths):
-            place = [run.seed, index] if chosen.crop == "random" else None
-            about = facts | {"image": content_of(path), "place": place}
-            make = partial(_views, backbone, images, index, chosen, place)
+            seed = [run.seed, index] if chosen.crop == "random" else None
+            about = facts | {"image": content_of(path), "place": seed}
+            make = partial(_views, backbone, images, index, chosen, seed)
             found.append(cache.get_or_create("latents", about, make, source=path))
             advance(f"{cache.counts.found - known} from the cache")
     stds = [tensors["std"] for tensors in found if "std" in tensors]
@@ -130,39 +123,22 @@ def encode(
 
 
 def _views(
-    backbone: Any, images: Unlabeled, index: int, chosen: TrainingSettings, place: list[int] | None
+    backbone: Any, images: Unlabeled, index: int, chosen: TrainingSettings, seed: list[int] | None
 ) -> dict[str, Tensor]:
-    """Mean and, for a posterior that is sampled, deviation of the latents of an image's views, on the CPU.
-
-    Args:
-        place: seed of the crops' places; None for the middle.
-    """
-    rng = None if place is None else np.random.default_rng(place)
+    """Mean and, if the posterior is sampled, standard deviation of an image's views; ``seed`` is for random crops."""
     image, size = images[index], target_size(chosen, backbone)
     if chosen.crop == "squash":
         image = image.resize(size[::-1], Image.Resampling.LANCZOS)
-    pixels = to_pixels(crops(image, size, chosen.views, rng))
+    pixels = to_pixels(crops(image, size, chosen.views, np.random.default_rng(seed) if seed else None))
     if chosen.flip:
         pixels = torch.cat([pixels, pixels.flip(-1)])
-    parts = [backbone.posterior(part.to(backbone.device)) for part in pixels.split(_CHUNK)]
-    tensors = {"mean": torch.cat([mean for mean, _ in parts]).cpu()}
-    if chosen.posterior == "sample":
-        tensors["std"] = torch.cat([_require(std) for _, std in parts]).cpu()
-    return tensors
-
-
-def _facts(backbone: Any, chosen: TrainingSettings) -> dict[str, Any]:
-    """All that the views of an image depend on, besides its file and where they are cut out."""
-    framing = {name: getattr(chosen, name) for name in ("crop", "views", "flip", "posterior")}
-    facts = image_key(backbone, cover, crops, to_pixels, _views)
-    return facts | framing | {"size": list(target_size(chosen, backbone)), "chunk": _CHUNK}
-
-
-def _require(std: Tensor | None) -> Tensor:
-    if std is None:
+    means, stds = zip(*(backbone.posterior(p.to(backbone.device)) for p in pixels.split(_CHUNK)), strict=True)
+    if chosen.posterior == "mode":
+        return {"mean": torch.cat(means).cpu()}
+    if stds[0] is None:
         raise UsageError(
             "the image encoder of this backbone has no posterior to sample from",
             where="posterior",
             fix="choose mode",
         )
-    return std
+    return {"mean": torch.cat(means).cpu(), "std": torch.cat(stds).cpu()}

@@ -1,11 +1,11 @@
-"""Settings that every personalizer shares, and how they steer the common loop."""
+"""Settings that personalizers share."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 
 from tadp_da.settings import Effect
@@ -17,12 +17,12 @@ Count = Annotated[int, Field(ge=0)]
 
 @settings(frozen=True, kw_only=True, config=STRICT)
 class Previews:
-    """The picture that shows what was learned: samples before and after, above real images of the domain.
+    """``before_after.png``: samples before and after training, above real images of the domain.
 
     Attributes:
-        images: samples per row; 0 draws no picture.
-        prompts: what to sample; ``{word}`` stands for the new word, and the list is repeated to fill the row.
-            Empty takes the personalizer's own templates.
+        images: samples per row; 0 for none.
+        prompts: of the samples, with ``{word}`` for the new word, repeated to fill the row; by default the
+            personalizer's templates.
         steps: denoising steps per sample.
         guidance: weight of classifier-free guidance.
     """
@@ -35,7 +35,7 @@ class Previews:
 
 @settings(frozen=True, kw_only=True, config=STRICT)
 class TrainingSettings:
-    """What training on noise needs, whichever parameters move.
+    """Training on the denoising objective, whichever parameters are trained.
 
     Attributes:
         steps: optimizer steps.
@@ -43,23 +43,21 @@ class TrainingSettings:
         accumulate: forward passes per step.
         learning_rate: of AdamW; not scaled by batch size.
         warmup: steps over which the learning rate rises linearly from 0.
-        decay: what it does afterwards: stays, or falls to 0 along a cosine at the last step.
+        decay: whether it then stays, or falls to 0 at the last step along a cosine.
         weight_decay: of AdamW.
         clip: largest gradient norm, 0 for none.
         optimizer: AdamW or its 8-bit form.
-        snr_gamma: weighs time steps by min(SNR, gamma) (Hang et al. 2023, "Min-SNR"; the authors take 5);
-            None weighs them equally.
+        snr_gamma: weighs time steps by min(SNR, gamma) (Hang et al. 2023, "Min-SNR", with 5); None weighs them equally.
         gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
-        resolution: side of the square, or (height, width), that images are brought to: scaled so that they
-            cover it, with their aspect ratio kept, then cropped. None takes the backbone's own.
-        crop: where: in the middle, or at ``views`` places per image drawn once; or nowhere: ``"squash"`` scales the
-            whole image to the size, its aspect ratio lost (textual inversion in TADP's code).
-        views: crops per image when ``crop`` is random.
-        flip: also learn from mirrored images.
-        posterior: latents as the posterior's mode, or sampled anew at every step.
-        checkpoint_every: steps between checkpoints in the run's folder; 0 saves one only at the end and when a
-            signal stops the training.
-        previews: the picture of samples before and after.
+        resolution: side of the square, or (height, width), of training images; None takes the backbone's. Images are
+            resized to cover it, aspect ratio kept, and cropped.
+        crop: at the center, or at ``views`` places per image, drawn once; ``"squash"`` resizes the whole image, aspect
+            ratio not kept (textual inversion in TADP's code).
+        views: random crops per image.
+        flip: also learn from mirror images.
+        posterior: take the mode of the latents' posterior, or a new sample at every step.
+        checkpoint_every: steps between checkpoints; 0 saves one only at the end and when a signal stops the training.
+        previews: samples before and after.
     """
 
     steps: Positive
@@ -90,7 +88,7 @@ class TrainingSettings:
             raise ValueError(f"warmup={self.warmup} leaves none of {self.steps} steps; lower it")
 
     def factor(self, step: int) -> float:
-        """Factor on the learning rate at a step counted from 0."""
+        """Factor on the learning rate at a step, counted from 0."""
         if step < self.warmup:
             return (step + 1) / (self.warmup + 1)
         if self.decay == "none":
@@ -98,14 +96,8 @@ class TrainingSettings:
         return 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / (self.steps - self.warmup)))
 
 
-def as_record(chosen: Any) -> dict[str, Any]:
-    """Settings as JSON values, for records and for the keys of what was made from them."""
-    record: dict[str, Any] = TypeAdapter(type(chosen)).dump_python(chosen, mode="json")
-    return record
-
-
 def check_word(word: str) -> str:
-    """Refuse a word that cannot stand in a prompt.
+    """Refuse a word that cannot be part of a prompt.
 
     Raises:
         ValueError: pydantic turns it into a message about the setting.

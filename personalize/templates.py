@@ -1,12 +1,8 @@
-"""Sentences that a new word is learned in.
+"""Sentences that a new word is learned in; each holds ``{word}`` once, and reads well with one token or several.
 
-Textual Inversion (Gal et al. 2022, section 4) puts the word into neutral sentences around the training
-images: for an object sentences *of* the word, for a style sentences *in the style of* the word. The paper's
-style sentences call every picture a painting, which is wrong for photographs at night; ``SCENE`` says
-neither painting nor style. ``CAPTIONED`` names what an image shows beside the word, so that the word need
-not carry it.
-
-Every sentence holds ``{word}`` once and reads well with one token or several in its place.
+Textual Inversion (Gal et al. 2022, section 4) uses neutral sentences: *of* the word for an object, *in the style of* it
+for a style. The paper's style sentences call every image a painting, which is wrong for photographs at night; those of
+``"scene"`` do not. ``"captioned"`` describes what an image shows, so that the word need not.
 """
 
 from __future__ import annotations
@@ -18,66 +14,36 @@ from typing import Literal
 Property = Literal["style", "object", "scene", "captioned"]
 
 _VIEWS = ("close-up", "cropped", "bright", "dark", "clear", "blurry", "good", "plain", "wide")
-
-STYLE: tuple[str, ...] = (
-    "a painting in the style of {word}",
-    "a drawing in the style of {word}",
-    "a picture in the style of {word}",
-    "an image in the style of {word}",
-    "a rendering in the style of {word}",
-    "a scene in the style of {word}",
-    "the whole picture in the style of {word}",
-    "a work of art in the style of {word}",
-    *(f"a {view} painting in the style of {{word}}" for view in _VIEWS),
-)
-
-OBJECT: tuple[str, ...] = (
-    "a photo of a {word}",
-    "a photo of the {word}",
-    "a photo of my {word}",
-    "a photo of one {word}",
-    "a picture of a {word}",
-    "an image of a {word}",
-    "a rendering of a {word}",
-    "a small {word}",
-    "a large {word}",
-    *(f"a {view} photo of a {{word}}" for view in _VIEWS),
-)
-
-SCENE: tuple[str, ...] = (
-    "a {word} photo",
-    "a {word} picture",
-    "a {word} image",
-    "a {word} scene",
-    "a {word} view",
-    "a {word} photo of a scene",
-    "a {word} picture of a scene",
-    "a photo of a {word} scene",
-    "a picture of a {word} scene",
-    "a {word} photo of a place",
-    "a {word} view of a place",
-    "a {word} style photo",
-    "a {word} style picture",
-    "a picture in {word} style",
-    "an image in {word} style",
-)
-
-CAPTIONED: tuple[str, ...] = (
-    "a {word} photo of {caption}",
-    "a {word} picture of {caption}",
-    "a {word} image of {caption}",
-    "a {word} view of {caption}",
-    "a {word} style photo of {caption}",
-    "a {word} style picture of {caption}",
-    "{caption} in {word} style",
-    "{caption}, {word} style",
-)
+_STYLED = ("a painting", "a drawing", "a picture", "an image", "a rendering", "a scene", "the whole picture")
+_OBJECTS = ("photo of a", "photo of the", "photo of my", "photo of one", "picture of a")
+_SCENES = ("photo", "picture", "image", "scene", "view", "photo of a scene", "picture of a scene")
+_PLACES = ("photo of a place", "view of a place", "style photo", "style picture")
+_CAPTIONED = ("photo", "picture", "image", "view", "style photo", "style picture")
 
 TEMPLATES: dict[Property, tuple[str, ...]] = {
-    "style": STYLE,
-    "object": OBJECT,
-    "scene": SCENE,
-    "captioned": CAPTIONED,
+    "style": (
+        *(f"{thing} in the style of {{word}}" for thing in (*_STYLED, "a work of art")),
+        *(f"a {view} painting in the style of {{word}}" for view in _VIEWS),
+    ),
+    "object": (
+        *(f"a {thing} {{word}}" for thing in _OBJECTS),
+        "an image of a {word}",
+        *(f"a {thing} {{word}}" for thing in ("rendering of a", "small", "large")),
+        *(f"a {view} photo of a {{word}}" for view in _VIEWS),
+    ),
+    "scene": (
+        *(f"a {{word}} {thing}" for thing in _SCENES),
+        "a photo of a {word} scene",
+        "a picture of a {word} scene",
+        *(f"a {{word}} {thing}" for thing in _PLACES),
+        "a picture in {word} style",
+        "an image in {word} style",
+    ),
+    "captioned": (
+        *(f"a {{word}} {thing} of {{caption}}" for thing in _CAPTIONED),
+        "{caption} in {word} style",
+        "{caption}, {word} style",
+    ),
 }
 
 
@@ -91,7 +57,7 @@ def fields_of(template: str) -> set[str]:
 
 
 def check(templates: Sequence[str]) -> None:
-    """Refuse templates that a word cannot be learned in.
+    """Refuse templates without the word, or with unknown fields.
 
     Raises:
         ValueError: naming the template; pydantic turns it into a message about the setting.
@@ -111,5 +77,5 @@ def check(templates: Sequence[str]) -> None:
 
 
 def wants_caption(templates: Sequence[str]) -> bool:
-    """Whether a template speaks of the image's own content."""
+    """Whether a template holds ``{caption}``."""
     return any("caption" in fields_of(t) for t in templates)

@@ -1,7 +1,8 @@
-"""The common course of stage 1: look at the samples, train, record every step, look again."""
+"""The common course of stage 1: sample, train and record every step, sample again."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,29 +38,20 @@ def train(
     chosen: TrainingSettings,
     run: Run,
     method: str,
-    ema: float = 0.0,
 ) -> None:
-    """Train the parameters and no others, one line of ``metrics.jsonl`` per step.
+    """Train the parameters and no others, with one line of ``metrics.jsonl`` per step.
 
-    Checkpoints lie in the run's ``unfinished/``, in a folder of their own for each combination of settings,
-    seed, base, latents and sentences, so that training never goes on from another one's; the length alone may change.
+    Checkpoints are in the run's ``unfinished/``, in a folder for each combination of settings (except the number of
+    steps), seed, base, latents and prompts, so that no training resumes another one.
 
     Args:
         objective: holds the backbone; everything in it but ``parameters`` is frozen here.
-        ema: decay of a running average that the parameters become at the end; 0 keeps the last values.
     """
     objective.requires_grad_(False).eval()
     for parameter in parameters:
         parameter.requires_grad_(True)
     groups = [{"params": list(parameters), "lr": chosen.learning_rate, "weight_decay": chosen.weight_decay}]
-    loop = LoopSettings(
-        steps=chosen.steps,
-        batch=chosen.batch,
-        accumulate=chosen.accumulate,
-        clip=chosen.clip,
-        ema=ema,
-        checkpoint_every=chosen.checkpoint_every,
-    )
+    names = [f.name for f in dataclasses.fields(LoopSettings) if hasattr(chosen, f.name)]
     inputs = keyed(type(chosen), chosen, Effect.SPEED, Effect.ILLUSTRATION)
     del inputs["steps"]
     inputs |= {"seed": run.seed, "precision": run.precision, "latents": views.latents.digest}
@@ -68,7 +60,7 @@ def train(
         objective,
         groups,
         {"source": views},
-        loop,
+        LoopSettings(**{name: getattr(chosen, name) for name in names}),
         run,
         schedule=chosen.factor,
         optimizer=chosen.optimizer,
@@ -79,36 +71,15 @@ def train(
             pass
 
 
-@contextmanager
-def as_it_came(backbone: nn.Module) -> Iterator[None]:
-    """Leave every parameter as trainable, and the modules in the mode, that they were in."""
-    trainable = {name: p.requires_grad for name, p in backbone.named_parameters()}
-    training = backbone.training
-    yield
-    for name, parameter in backbone.named_parameters():
-        parameter.requires_grad_(trainable[name])
-    backbone.train(training)
-
-
-@contextmanager
-def global_seed(run: Run) -> Iterator[None]:
-    """For a library that knows no generator: torch's own streams as a function of the run's seed, and
-    afterwards as they were."""
-    device = run.torch_device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(mix(run.seed))
-        yield
-
-
 @dataclass(frozen=True)
 class BeforeAfterLogger:
-    """Looks at the model before and after training, with the same prompts, seeds and noise.
+    """Samples images and measures the loss before and after training, with the same prompts, seeds and noise.
 
     Attributes:
         backbone: the model.
-        images: the domain's images, for the picture's last row.
+        images: the domain's images, for the last row of the image grid.
         views: the training set, whose loss is measured.
-        chosen: which picture to draw.
+        chosen: number and prompts of the samples.
         run: seed and folder.
     """
 
@@ -120,24 +91,31 @@ class BeforeAfterLogger:
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """Look, let the caller train, look again; writes ``summary.json`` and ``before_after.png``."""
+        """Train inside the block; writes ``summary.json`` and ``before_after.png``, and restores the
+        backbone's mode and which parameters are trainable."""
         before, loss_before = self._samples(), self.loss()
+        trainable = {name: p.requires_grad for name, p in self.backbone.named_parameters()}
+        training = self.backbone.training
         yield
+        for name, parameter in self.backbone.named_parameters():
+            parameter.requires_grad_(trainable[name])
+        self.backbone.train(training)
         after, loss_after = self._samples(), self.loss()
         self.run.folder.mkdir(parents=True, exist_ok=True)
-        write_json(
-            self.run.folder / SUMMARY,
-            {"images": len(self.images), "loss_before": loss_before, "loss_after": loss_after},
-        )
+        losses = {"loss_before": loss_before, "loss_after": loss_after}
+        write_json(self.run.folder / SUMMARY, {"images": len(self.images), **losses})
         if before:
-            self._draw(before, after).save(self.run.folder / PICTURE)
+            size = target_size(self.chosen, self.backbone)
+            real = [crops(image, size)[0] for image in spread(self.images, len(before))]
+            labels = ["before", "after", f"real images: {self.images.domain}"]
+            grid([before, after, real], labels, self.prompts).save(self.run.folder / PICTURE)
 
     @property
     def prompts(self) -> list[str]:
-        """What is sampled: one prompt per picture.
+        """One prompt per sample.
 
         Raises:
-            UsageError: when one asks for what cannot be filled in.
+            UsageError: when one has a field that cannot be filled in.
         """
         count, own = self.chosen.previews.images, self.chosen.previews.prompts
         if own:
@@ -170,15 +148,9 @@ class BeforeAfterLogger:
             size=target_size(self.chosen, self.backbone),
         )
 
-    def _draw(self, before: list[Image], after: list[Image]) -> Image:
-        size = target_size(self.chosen, self.backbone)
-        real = [crops(image, size)[0] for image in spread(self.images, len(before))]
-        labels = ["before", "after", f"real images: {self.images.domain}"]
-        return grid([before, after, real], labels, self.prompts)
-
     @torch.no_grad()
     def loss(self) -> float:
-        """Denoising loss over the first images at noise and time steps that are the same every time."""
+        """Denoising loss of the first images, always with the same noise and time steps."""
         count = min(_PROBES, len(self.views))
         objective = NoisePrediction(self.backbone, self.backbone.encode_text)
         device, seed = self.run.torch_device, self.run.seed
@@ -186,7 +158,6 @@ class BeforeAfterLogger:
         for i in range(count):  # several noises of one image at a time
             latents = self.views.latents.mean[i, :1].to(device).expand(_DRAWS, -1, -1, -1)
             generators = [torch.Generator().manual_seed(mix(seed, i, draw)) for draw in range(_DRAWS)]
-            total += float(
-                objective(Batch(latents, None, [self.views.prompts.say(i, i)] * _DRAWS), generators)
-            )
+            batch = Batch(latents, None, [self.views.prompts.say(i, i)] * _DRAWS)
+            total += float(objective(batch, generators))
         return total / count

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from benchmarks.profiling.full_size_cases import TINY, backbone
 from benchmarks.profiling.measure import machine, options_of, synchronize
 from benchmarks.reports.tables import grid
-from personalize.denoising import LatentDataset, NoisePrediction, Prompts, TextTable
+from personalize.denoising import LatentDataset, NoisePrediction, Prompts, text_table
 from personalize.latents import encode, target_size, to_pixels
 from personalize.methods.dreambooth import DreamBooth
 from personalize.methods.textual_inversion import TextualInversion
@@ -179,7 +179,7 @@ def both_ways(model: StableDiffusion, images: Unlabeled, chosen: Method, run: Ru
     prompts = Prompts.of(sentences, tokens[0], images, None)
     views = LatentDataset(encode(model, images, chosen, run), prompts)
     if isinstance(chosen, DreamBooth):
-        text = TextTable(model, prompts.all(), run)
+        text = text_table(model, prompts.all(), run)
     once = time.perf_counter() - begun
     with ExitStack() as stack:
         if isinstance(chosen, TextualInversion):

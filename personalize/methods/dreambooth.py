@@ -1,6 +1,6 @@
-"""DreamBooth (Ruiz et al. 2023, arXiv 2208.12242): a rare word whose meaning the network itself learns.
+"""DreamBooth (Ruiz et al. 2023, arXiv 2208.12242): the network learns the meaning of a rare word.
 
-All of the network moves, or a low-rank change of its attention (LoRA, Hu et al. 2022). The text encoder stays.
+All of the network is trained, or low-rank layers in its attention (LoRA, Hu et al. 2022); the text encoder is frozen.
 """
 
 from __future__ import annotations
@@ -13,40 +13,38 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass as settings
 
 from personalize import personalizers
-from personalize.settings import STRICT, Count, Positive, TrainingSettings, as_record, check_word
+from personalize.settings import STRICT, Count, Positive, TrainingSettings, check_word
 from personalize.templates import check, wants_caption
+from tadp_da.settings import as_json
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from personalize.denoising import LatentDataset, NoisePrediction
     from tadp_da.backbones import Backbone
     from tadp_da.concept import Concept
     from tadp_da.run import Run
     from tadp_da.types import Unlabeled
 
-_CHUNK = 8  # prior images drawn at a time
+_CHUNK = 8  # class images sampled at a time
 
 
 @personalizers.add("dreambooth")
 @settings(frozen=True, kw_only=True, config=STRICT)
 class DreamBooth(TrainingSettings):
-    """Tie a rare word to the domain by training the network. Defaults are those of the TADP paper's appendix
-    (Table S4 c) for Stable Diffusion, without prior preservation as in the authors' runs.
+    """Train the network on prompts with a rare word. Defaults are those of the TADP paper's appendix (Table S4 c) for
+    Stable Diffusion, without prior preservation as in the authors' runs.
 
     Attributes:
-        word: a rare word; it need not be new to the vocabulary.
-        prompt: what is said of every image; holds ``{word}``, and ``{caption}`` to name its content too.
-        mode: all of the network, or a low-rank change of its attention projections; the latter needs a learning
-            rate of about 1e-4.
-        rank: of the low-rank change, whose scale is one (alpha = rank).
-        prior_images: images of the class that the untouched model draws first and that its trained form must
-            still explain (prior preservation); 0 for none.
+        word: a rare word; it may be in the vocabulary.
+        prompt: of every image; holds ``{word}``, and may hold ``{caption}``.
+        mode: all of the network, or low-rank layers in its attention projections, which need a learning rate of about
+            1e-4.
+        rank: of these layers, whose scale is one (alpha = rank).
+        prior_images: number of class images for prior preservation, sampled from the base model; 0 for none.
         prior_prompt: names the class without the word.
         prior_weight: weight of their loss.
         prior_steps: denoising steps per class image.
         prior_guidance: weight of classifier-free guidance in them.
-        ema: decay of a running average of the weights that is kept in place of the last ones; 0 for none.
+        ema: decay of a moving average of the weights, which becomes the result; 0 for none.
     """
 
     needs_images: ClassVar[bool] = True
@@ -85,15 +83,15 @@ class DreamBooth(TrainingSettings):
         run: Run,
         captions: Mapping[str, str] | None = None,
     ) -> Concept:
-        """Learn the weights; the backbone holds them afterwards.
+        """Train the weights, in place.
 
         Raises:
             DataError: when there is no image, or a caption is needed and missing.
             DivergedError: when the loss is not finite.
         """
-        from personalize.denoising import LatentDataset, NoisePrediction, Prompts, TextTable
+        from personalize.denoising import LatentDataset, NoisePrediction, Prompts, text_table
         from personalize.latents import encode
-        from personalize.training import BeforeAfterLogger, as_it_came
+        from personalize.training import BeforeAfterLogger
         from tadp_da.concept import Concept
 
         base = backbone.fingerprint
@@ -101,47 +99,41 @@ class DreamBooth(TrainingSettings):
         prior = self._prior(backbone, run) if self.prior_images else None
         views = LatentDataset(encode(backbone, images, self, run), prompts, prior)
         said = prompts.all() + (prior.prompts.all() if prior else [])
-        text = TextTable(backbone, said, run)
+        text = text_table(backbone, said, run)
         objective = NoisePrediction(backbone, text, self.snr_gamma, self.prior_weight)
-        learn = self._low_rank if self.mode == "lora" else self._full
-        with BeforeAfterLogger(backbone, images, views, self, run)(), as_it_came(objective.backbone):
-            learned = learn(backbone, objective, views, run)
+        with BeforeAfterLogger(backbone, images, views, self, run)():
+            learned = self._train(backbone, objective, views, run)
         return Concept(
             word=self.word,
             domain=images.domain,
             backbone=base,
             method="dreambooth",
-            settings=as_record(self),
+            settings=as_json(self),
             **learned,
         )
 
-    def _full(
+    def _train(
         self, backbone: Any, objective: NoisePrediction, views: LatentDataset, run: Run
     ) -> dict[str, Any]:
-        self._train(backbone.trainable("full", prediction=True), objective, views, run)
-        return backbone.concept_weights()
+        """The trained fields of the concept."""
+        from personalize.training import train
+        from tadp_da.training.data import mix
+        from tadp_da.training.objective import torch_seed
 
-    def _low_rank(
-        self, backbone: Any, objective: NoisePrediction, views: LatentDataset, run: Run
-    ) -> dict[str, Any]:
-        from personalize.training import global_seed
-
-        with global_seed(run):  # peft draws the first values from the global stream
+        if self.mode == "full":
+            train(objective, backbone.trainable("full", prediction=True), views, self, run, "dreambooth")
+            return backbone.concept_weights()
+        with torch_seed(
+            mix(run.seed), run.torch_device
+        ):  # peft draws the first values from the global stream
             parameters = backbone.trainable("lora", rank=self.rank)
-        self._train(parameters, objective, views, run)
+        train(objective, parameters, views, self, run, "dreambooth")
         lora = backbone.lora_tensors()
         backbone.fuse_lora()
         return {"lora": lora}
 
-    def _train(
-        self, parameters: list[nn.Parameter], objective: NoisePrediction, views: LatentDataset, run: Run
-    ) -> None:
-        from personalize.training import train
-
-        train(objective, parameters, views, self, run, "dreambooth", self.ema)
-
     def _prior(self, backbone: Any, run: Run) -> LatentDataset:
-        """Class images by the untouched model, drawn once per base, prompt, size and seed."""
+        """Class images, sampled from the base model once per base, prompt, size and seed."""
         from personalize.denoising import LatentDataset, Prompts
         from personalize.latents import encode, target_size
         from tadp_da.types import Unlabeled
@@ -162,20 +154,20 @@ class DreamBooth(TrainingSettings):
             from tadp_da.training.data import mix
 
             backbone.to(run.torch_device)
-            with run.progress(self.prior_images, "drawing class images") as advance:
+            with run.progress(self.prior_images, "sampling class images") as advance:
                 for first in range(0, self.prior_images, _CHUNK):
                     count = min(_CHUNK, self.prior_images - first)
                     if (folder / f"{first + count:05d}.png").exists():
-                        continue  # the next ones were begun: these are whole
-                    pictures = backbone.sample(
+                        continue  # the next ones were begun, so these are complete
+                    samples = backbone.sample(
                         [self.prior_prompt] * count,
                         seed=mix(run.seed, first),
                         steps=self.prior_steps,
                         guidance=self.prior_guidance,
                         size=size,
                     )
-                    for i, picture in enumerate(pictures, start=first):
-                        picture.save(folder / f"{i:05d}.png")
+                    for i, sample in enumerate(samples, start=first):
+                        sample.save(folder / f"{i:05d}.png")
                         advance("")
 
         folder = run.get_or_create("prior-images", inputs, make, lambda place: place)

@@ -1,4 +1,4 @@
-"""No personalization: the row of a comparison that every other row must beat."""
+"""No personalization: the baseline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @personalizers.add("none")
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class NoPersonalization:
-    """Learns nothing: a concept without word and tensors, which installs as the identity."""
+    """A concept without word and tensors, which changes nothing."""
 
     needs_images: ClassVar[bool] = False
     needs_captions: ClassVar[bool] = False
@@ -33,7 +33,7 @@ class NoPersonalization:
         run: Run,
         captions: Mapping[str, str] | None = None,
     ) -> Concept:
-        """Name the domain and the base; no image is opened."""
+        """The empty concept; no image is opened."""
         from tadp_da.concept import Concept
 
         return Concept(word="", domain=images.domain, backbone=backbone.fingerprint, method="none")

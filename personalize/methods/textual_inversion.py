@@ -1,7 +1,4 @@
-"""Textual Inversion (Gal et al. 2022, arXiv 2208.01618): a new word whose embedding draws the domain.
-
-The network stays as it is; only the rows of the new word are parameters, so nothing else can move.
-"""
+"""Textual Inversion (Gal et al. 2022, arXiv 2208.01618): the embedding of a new word is learned; all else is frozen."""
 
 from __future__ import annotations
 
@@ -12,8 +9,9 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass as settings
 
 from personalize import personalizers
-from personalize.settings import STRICT, Positive, TrainingSettings, as_record, check_word
+from personalize.settings import STRICT, Positive, TrainingSettings, check_word
 from personalize.templates import TEMPLATES, Property, check, wants_caption
+from tadp_da.settings import as_json
 
 if TYPE_CHECKING:
     from tadp_da.backbones import Backbone
@@ -25,15 +23,14 @@ if TYPE_CHECKING:
 @personalizers.add("textual-inversion")
 @settings(frozen=True, kw_only=True, config=STRICT)
 class TextualInversion(TrainingSettings):
-    """Learn the embedding of a new word. Defaults are those of the TADP paper's appendix (Table S4 d) for
-    Stable Diffusion: 3000 steps of 4 images at 5e-4.
+    """Learn the embedding of a new word. Defaults are those of the TADP paper's appendix (Table S4 d) for Stable
+    Diffusion: 3000 steps of 4 images at 5e-4.
 
     Attributes:
-        word: the new word; not one that the vocabulary holds.
+        word: the new word; not in the vocabulary.
         like: known words; the new rows start from the mean of theirs.
-        vectors: rows of the new word; with more than one, every one stands in the prompt.
-        learnable_property: which sentences to learn from (see ``templates.py``): of a style, an object, a
-            scene as such or, where captions are at hand, a scene with its content named.
+        vectors: rows of the new word, each with a token of its own in the prompt.
+        learnable_property: which sentences to learn from (see ``templates.py``); ``"captioned"`` needs captions.
         templates: sentences of your own instead; each holds ``{word}`` and may hold ``{caption}``.
     """
 
@@ -70,7 +67,7 @@ class TextualInversion(TrainingSettings):
         run: Run,
         captions: Mapping[str, str] | None = None,
     ) -> Concept:
-        """Learn the rows; the backbone holds them afterwards, all other rows bit for bit as before.
+        """Train the new rows, in place; all other rows stay bit for bit.
 
         Raises:
             UsageError: when the vocabulary holds ``word``.
@@ -79,7 +76,7 @@ class TextualInversion(TrainingSettings):
         """
         from personalize.denoising import LatentDataset, NoisePrediction, Prompts
         from personalize.latents import encode
-        from personalize.training import BeforeAfterLogger, as_it_came, train
+        from personalize.training import BeforeAfterLogger, train
         from tadp_da.concept import Concept
 
         base = backbone.fingerprint
@@ -87,8 +84,8 @@ class TextualInversion(TrainingSettings):
         prompts = Prompts.of(self.sentences, " ".join(tokens), images, captions)
         views = LatentDataset(encode(backbone, images, self, run), prompts)
         objective = NoisePrediction(backbone, backbone.encode_text, self.snr_gamma)
-        look = BeforeAfterLogger(backbone, images, views, self, run)
-        with look(), as_it_came(objective.backbone), backbone.trained_rows(tokens) as rows:
+        log = BeforeAfterLogger(backbone, images, views, self, run)
+        with log(), backbone.trained_rows(tokens) as rows:
             train(objective, [rows], views, self, run, "textual inversion")
         return Concept(
             word=self.word,
@@ -96,5 +93,5 @@ class TextualInversion(TrainingSettings):
             backbone=base,
             method="textual-inversion",
             rows=rows.detach().float().cpu().clone(),
-            settings=as_record(self),
+            settings=as_json(self),
         )

@@ -1,18 +1,16 @@
-"""DeepSpeed's ZeRO, stages 1 and 2: what its configuration must hold, and its optimizer's state as whole tensors.
+"""DeepSpeed's ZeRO, stages 1 and 2: its configuration, and its optimizer's state as whole tensors.
 
-Every process keeps all parameters, and a piece of the optimizer's state: the parameters of a group lie behind each
-other in one flat tensor, of which each process has a part. DeepSpeed's own checkpoints are pickles of these parts for
-one number of processes; here the state is told parameter by parameter, as AdamW has it without DeepSpeed.
+Every process has all parameters and a part of the optimizer's state, one flat tensor per group. DeepSpeed's own
+checkpoints are pickles of these parts for one number of processes; here the state is that of AdamW, by parameter.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from accelerate.utils import DeepSpeedPlugin, is_deepspeed_available
+from accelerate.utils import DeepSpeedPlugin, is_deepspeed_available, parse_flag_from_env
 from torch import Tensor, nn
 
 from tadp_da.distributed.processes import count
@@ -25,10 +23,10 @@ def wanted() -> bool:
     """Whether accelerate's configuration asks for DeepSpeed.
 
     Raises:
-        EnvironmentSetupError: when it does, and DeepSpeed is not installed.
-        UsageError: when it does, and there is one process.
+        EnvironmentSetupError: when it is not installed.
+        UsageError: when there is only one process.
     """
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
+    if not parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"):
         return False
     if count() == 1:
         raise UsageError(
@@ -44,16 +42,11 @@ def wanted() -> bool:
 
 
 def configure(plugin: DeepSpeedPlugin, *, share: int, clip: float, precision: str) -> None:
-    """Give DeepSpeed the settings that are ours to make.
-
-    Args:
-        plugin: accelerate's configuration of it.
-        share: samples per forward pass of each process.
-        clip: largest gradient norm, 0 for none.
-        precision: of the run.
+    """Set batch size, clipping, accumulation and precision of DeepSpeed; see
+    :func:`tadp_da.distributed.accelerator.make_accelerator`.
 
     Raises:
-        UsageError: for what this loop cannot do with it.
+        UsageError: for a configuration that is not supported.
     """
     config = plugin.deepspeed_config
     devices = {plugin.offload_optimizer_device, plugin.offload_param_device} - {None, "none"}
@@ -68,18 +61,18 @@ def configure(plugin: DeepSpeedPlugin, *, share: int, clip: float, precision: st
             raise UsageError(f"DeepSpeed with {what} is not supported", fix=fix)
     config["train_micro_batch_size_per_gpu"] = share
     config["gradient_clipping"] = clip
-    # the loop itself divides the loss, and says which micro-batch is the last one
+    # the loop divides the loss, and says which micro-batch is the last
     config["gradient_accumulation_steps"] = 1
     if precision == "bf16":
-        # not its "bf16", which would turn the weights themselves
+        # not "bf16", which converts the weights
         config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
 
 
 class WholeState:
-    """Stands for a ZeRO optimizer before the checkpoints: every tensor is whole, and belongs to one parameter.
+    """A ZeRO optimizer with the state of ``torch.optim.AdamW``, whole tensors by parameter.
 
     Args:
-        zero: the optimizer that DeepSpeed made.
+        zero: DeepSpeed's optimizer.
         trained: the parameters in the order of the groups.
 
     Raises:
@@ -96,17 +89,16 @@ class WholeState:
         self.param_groups: list[dict[str, Any]] = [{"params": list(trained)}]
 
     def _flat(self) -> list[Tensor]:
-        """This process's piece of each group."""
+        """This process's part of each group."""
         return [group["params"][0] for group in self.zero.param_groups]
 
     def _link(self) -> None:
-        """Let parameters find their state. DeepSpeed does so after the step of the first group, when the others have
-        none yet."""
+        """Link parameters to their state. DeepSpeed does so after the first group's step, when the others have none."""
         self.zero._hp_optimizer_states_linked = False
         self.zero._lazy_init_hp_params_optimizer_state()
 
     def state_dict(self) -> dict[str, Any]:
-        """As ``torch.optim.AdamW`` gives it; every process must come here."""
+        """As of ``torch.optim.AdamW``; every process must call this."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
         known = self.zero.optimizer.state.get(self._flat()[0])
@@ -121,12 +113,12 @@ class WholeState:
             }
         }
 
-    def load_state_dict(self, told: dict[str, Any]) -> None:
-        """Take state and, into DeepSpeed's own copy, the parameters as they are now."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Set the state and, in DeepSpeed's own copy, the parameters as they are now."""
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
-        states = told["state"]
-        step = max((float(state["step"]) for state in states.values()), default=0.0)
+        states = state["state"]
+        step = max((float(each["step"]) for each in states.values()), default=0.0)
         for flat in self._flat():
             moments = {key: torch.zeros_like(flat) for key in _MOMENTS}
             self.zero.optimizer.state[flat] = {"step": torch.tensor(step), **moments}

@@ -1,11 +1,11 @@
-"""Checkpoints of one training: trained parameters, their average, the optimizer's and the objectives' state as
-safetensors, complete when the manifest is written."""
+"""Checkpoints of a training: parameters, their average, state of optimizer and objectives, in one safetensors file; a
+checkpoint is complete when its manifest is written."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,22 @@ from tadp_da.distributed.processes import broadcast, is_main
 from tadp_da.distributed.sharding import like, whole
 from tadp_da.errors import ArtifactError
 from tadp_da.storage.artifacts import MANIFEST, verify
-from tadp_da.storage.files import file_digest as digest
-from tadp_da.storage.files import flush, flush_one, storing, write_json
+from tadp_da.storage.files import file_digest, flush, flush_one, storing, write_json
 from tadp_da.training.objective import Objective
+
+STATE = "state.safetensors"
 
 
 class Checkpoints:
     """Keeps the newest complete checkpoint of a training in a folder.
 
     Args:
-        folder: where they are, one sub-folder per step; None keeps none.
+        folder: has one sub-folder per step; None saves nothing.
         model: names the parameters.
         trained: the parameters that change.
-        optimizer: whose state is kept beside them.
+        optimizer, objectives: their state is saved.
         average: diffusers' ``EMAModel`` over ``trained``, if there is one.
         scaler: of gradients, if there is one.
-        objectives: whose state is kept, in this order.
     """
 
     def __init__(
@@ -53,49 +53,29 @@ class Checkpoints:
     def _complete(self) -> list[Path]:
         return sorted(p.parent for p in self.folder.glob(f"step-*/{MANIFEST}")) if self.folder else []
 
-    def _sets(self) -> dict[str, Mapping[str, Tensor]]:
-        """By file, the tensors that a training goes on with."""
-        sets: dict[str, Mapping[str, Tensor]] = {"parameters": self.parameters}
-        if self.average is not None:
-            sets["average"] = dict(zip(self.parameters, self.average.shadow_params, strict=True))
-        return sets
-
-    def _objectives_state(self) -> dict[str, Tensor]:
-        states = enumerate(objective.state_dict() for objective in self.objectives)
-        return {f"{number}/{key}": tensor for number, state in states for key, tensor in state.items()}
-
-    def _restore_objectives(self, place: Path) -> None:
-        states: list[dict[str, Tensor]] = [{} for _ in self.objectives]
-        for name, tensor in load_file(place / "objectives.safetensors").items():
-            number, _, key = name.partition("/")
-            if int(number) >= len(states):
-                raise ArtifactError(
-                    f"the checkpoint holds state of more than {len(states)} objectives",
-                    where=place,
-                    fix="delete the folder, or run with the settings that created it",
-                )
-            states[int(number)][key] = tensor.clone()  # see _unflatten
-        for objective, state in zip(self.objectives, states, strict=True):
-            objective.load_state_dict(state)
+    def _weights(self) -> dict[str, Mapping[str, Tensor]]:
+        if self.average is None:
+            return {"parameters": self.parameters}
+        average = dict(zip(self.parameters, self.average.shadow_params, strict=True))
+        return {"parameters": self.parameters, "average": average}
 
     def save(self, step: int) -> None:
-        """Write the checkpoint of ``step``; older ones are deleted once it is complete.
-
-        All processes must come here, for what is sharded is put together; the main one writes.
+        """Write the checkpoint of ``step``, then delete older ones. Every process must call this, to gather sharded
+        tensors; the main process writes.
 
         Raises:
-            EnvironmentSetupError: when there is no room; the older one is kept.
+            EnvironmentSetupError: when the disk is full; the older checkpoint is kept.
         """
         if self.folder is None:
             return
-        state, plain = _flatten(self.optimizer.state_dict()["state"])
-        everything = {**self._sets(), "optimizer": state, "objectives": self._objectives_state()}
-        sets = {name: _apart(tensors) for name, tensors in everything.items()}
-        broadcast(self._store, self.folder, step, sets, plain)
+        state = {"optimizer": self.optimizer.state_dict()["state"]}
+        objectives = dict(enumerate(objective.state_dict() for objective in self.objectives))
+        flat = dict(_flatten({**self._weights(), **state, "objectives": objectives}))
+        tensors = _on_cpu({name: value for name, value in flat.items() if isinstance(value, Tensor)})
+        plain = {name: value for name, value in flat.items() if not isinstance(value, Tensor)}
+        broadcast(self._store, self.folder, step, tensors, plain)
 
-    def _store(
-        self, folder: Path, step: int, sets: Mapping[str, Mapping[str, Tensor]], plain: Mapping[str, Any]
-    ) -> None:
+    def _store(self, folder: Path, step: int, tensors: dict[str, Tensor], plain: Mapping[str, Any]) -> None:
         place, fresh = folder / f"step-{step:08d}", folder / f".step-{step:08d}"
         older = self._complete()
         if place in older:
@@ -105,7 +85,7 @@ class Checkpoints:
                 shutil.rmtree(place, ignore_errors=True)  # without its manifest it is not a checkpoint
                 shutil.rmtree(fresh, ignore_errors=True)
                 fresh.mkdir(parents=True)
-                self._write(fresh, step, sets, plain)
+                self._write(fresh, step, tensors, plain)
                 fresh.replace(place)
                 flush_one(folder)
         finally:
@@ -114,24 +94,18 @@ class Checkpoints:
             (old / MANIFEST).unlink()  # first: one that is half deleted does not count
             shutil.rmtree(old, ignore_errors=True)
 
-    def _write(
-        self, fresh: Path, step: int, sets: Mapping[str, Mapping[str, Tensor]], plain: Mapping[str, Any]
-    ) -> None:
-        for name, values in sets.items():
-            save_file(dict(values), fresh / f"{name}.safetensors")
-        (fresh / "optimizer.json").write_text(json.dumps(plain), encoding="utf-8")
+    def _write(self, fresh: Path, step: int, tensors: dict[str, Tensor], plain: Mapping[str, Any]) -> None:
+        save_file(tensors, fresh / STATE)
         flush(fresh)
-        files = {path.name: digest(path) for path in sorted(fresh.iterdir())}
-        facts = {"step": step, "files": files, "scaler": self.scaler.state_dict() if self.scaler else None}
-        write_json(fresh / MANIFEST, facts)
+        facts = {"step": step, "files": {STATE: file_digest(fresh / STATE)}, "plain": plain}
+        write_json(fresh / MANIFEST, facts | {"scaler": self.scaler.state_dict() if self.scaler else None})
         flush_one(fresh)
 
     def restore(self) -> int:
-        """Load the newest complete checkpoint into parameters, average, optimizer and objectives; its step, or 0 when
-        there is none.
+        """Load the newest complete checkpoint; returns its step, or 0 without one.
 
         Raises:
-            ArtifactError: when it is damaged, or belongs to other parameters.
+            ArtifactError: when it is damaged, or was written with other parameters or objectives.
         """
         found = self._complete()
         if self.folder is None or not found:
@@ -143,78 +117,78 @@ class Checkpoints:
             verify(place)
         except ArtifactError as error:
             then = f"goes on from {found[-2].name}" if found[1:] else "starts anew"
-            raise ArtifactError(
-                error.what, where=place, fix=f"delete the folder; the training then {then}"
-            ) from error
-        for name, tensors in self._sets().items():
-            self._load(place, place / f"{name}.safetensors", tensors)
-        plain = json.loads((place / "optimizer.json").read_text(encoding="utf-8"))
-        state = self._spread(_unflatten(load_file(place / "optimizer.safetensors"), plain))
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
-        self._restore_objectives(place)
+            fix = f"delete the folder; the training then {then}"
+            raise ArtifactError(error.what, where=place, fix=fix) from error
+        if not (place / STATE).exists():
+            raise _other(f"no {STATE}; another version wrote it", place)
         facts = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
+        # cloned: tensors read from a file are not aligned in memory, and kernels may round differently
+        saved = {name: value.clone() for name, value in load_file(place / STATE).items()} | facts["plain"]
+        self._load(place, saved)
         if self.average is not None:
             self.average.optimization_step = facts["step"]
         if self.scaler is not None and facts["scaler"]:
             self.scaler.load_state_dict(facts["scaler"])
         return int(facts["step"])
 
-    def _spread(self, state: Mapping[int, Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
-        """The optimizer's state in the same pieces as its parameters."""
+    def _load(self, place: Path, saved: Mapping[str, Any]) -> None:
+        for kind, tensors in self._weights().items():
+            values = _below(saved, kind)
+            if values.keys() != tensors.keys():
+                raise _other(f"{len(values)} tensors of {kind}, this run has {len(tensors)}", place)
+            with torch.no_grad():
+                for name, tensor in tensors.items():
+                    tensor.copy_(like(values[name], tensor))
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        return {i: {key: like(v, parameters[i]) for key, v in values.items()} for i, values in state.items()}
-
-    @staticmethod
-    def _load(place: Path, path: Path, tensors: Mapping[str, Tensor]) -> None:
-        saved = load_file(path) if path.exists() else {}
-        if saved.keys() != tensors.keys():
-            raise ArtifactError(
-                f"the checkpoint holds {len(saved)} tensors in {path.name}, this run has {len(tensors)}",
-                where=place,
-                fix="delete the folder, or run with the settings that created it",
-            )
-        with torch.no_grad():
-            for name, tensor in tensors.items():
-                tensor.copy_(like(saved[name], tensor))
+        states = {
+            index: {key: like(value, parameters[index]) for key, value in state.items()}
+            for index, state in _unflatten(_below(saved, "optimizer")).items()
+        }
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": states})
+        numbers = [int(name.split("/")[0]) for name in _below(saved, "objectives")]
+        if max(numbers, default=-1) >= len(self.objectives):
+            raise _other(f"state of more than {len(self.objectives)} objectives", place)
+        for number, objective in enumerate(self.objectives):
+            objective.load_state_dict(_below(saved, f"objectives/{number}"))
 
 
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors on the CPU without shared memory, which safetensors refuses: 8-bit optimizers share their tables."""
-    kept, taken = {}, set()
+def _other(what: str, place: Path) -> ArtifactError:
+    fix = "delete the folder, or run with the settings that created it"
+    return ArtifactError(f"the checkpoint holds {what}", where=place, fix=fix)
+
+
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors gathered on the main process's CPU. Those that share memory, as tables of 8-bit optimizers do, are
+    copied: safetensors refuses them."""
+    found, taken = {}, set()
     for name, tensor in tensors.items():
-        found = whole(tensor.detach())
-        if not is_main():
-            continue  # it only had to bring its pieces
-        value = found.cpu().contiguous()
-        kept[name] = value.clone() if value.data_ptr() in taken else value
-        taken.add(value.data_ptr())
-    return kept
+        gathered = whole(tensor.detach())
+        if is_main():
+            value = gathered.cpu().contiguous()
+            found[name] = value.clone() if value.data_ptr() in taken else value
+            taken.add(value.data_ptr())
+    return found
 
 
-def _flatten(state: Mapping[Any, Any], prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and plain values of nested state by path; 8-bit optimizers keep their tables one level deeper."""
-    tensors: dict[str, Tensor] = {}
-    plain: dict[str, Any] = {}
+def _flatten(state: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in state.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Tensor):
-            tensors[name] = value
-        elif isinstance(value, dict):
-            deeper, plainer = _flatten(value, f"{name}/")
-            tensors |= deeper
-            plain |= plainer
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}/")
         else:
-            plain[name] = value
-    return tensors, plain
+            yield f"{prefix}{key}", value
 
 
-def _unflatten(tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+def _below(saved: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    return {name[len(kind) + 1 :]: value for name, value in saved.items() if name.startswith(f"{kind}/")}
+
+
+def _unflatten(flat: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """State of each parameter; 8-bit optimizers keep their tables one level deeper."""
     state: dict[int, dict[str, Any]] = {}
-    for path, value in {**tensors, **plain}.items():
+    for path, value in flat.items():
         index, *deeper, name = path.split("/")
-        place = state.setdefault(int(index), {})
+        level = state.setdefault(int(index), {})
         for key in deeper:
-            place = place.setdefault(key, {})
-        # tensors read from a file lie unaligned in memory, where kernels may round differently
-        place[name] = value.clone() if isinstance(value, Tensor) else value
+            level = level.setdefault(key, {})
+        level[name] = value
     return state

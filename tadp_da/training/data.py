@@ -1,18 +1,19 @@
 """Training data: what a data set offers to the loop, and which of its samples each process sees at each step.
 
-Randomness is a function of (seed, epoch, sample) for data and of (seed, step, position) for noise, never of
-a stream: a resumed run needs no generator state, and the number of workers changes nothing.
+Randomness is a function of (seed, epoch, sample) for data and of (seed, step, position) for noise: a resumed run needs
+no state of generators, and the number of workers changes nothing.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
@@ -32,7 +33,7 @@ class Dataset(Protocol):
         """Name of sample ``index`` in messages."""
 
     def collate(self, samples: Sequence[Any]) -> Any:
-        """Join samples to a batch; tensors in it, also in dicts, lists and dataclasses, go to the device."""
+        """Join samples to a batch; tensors in it, also in dicts, lists and named tuples, are moved to the device."""
 
 
 def mix(*parts: int | str) -> int:
@@ -45,7 +46,7 @@ def share(batch: int, accumulate: int, processes: int) -> int:
     """Samples per forward pass of each process.
 
     Raises:
-        UsageError: when they cannot be shared evenly, with settings for the same step that can be.
+        UsageError: when they cannot be shared evenly, with settings for the same step that can.
     """
     if batch % processes == 0:
         return batch // processes
@@ -57,33 +58,32 @@ def share(batch: int, accumulate: int, processes: int) -> int:
     )
 
 
+@dataclass(eq=False)
 class DeterministicSampler(Sampler[list[tuple[int, int]]]):
-    """Which (epoch, index) each position of each micro-batch holds, and its noise, as a pure function of the seed.
+    """The (epoch, index) of every sample of each micro-batch, and its noise, as a function of the seed.
 
-    Args:
+    Attributes:
         size: samples of the data set.
         batch: samples per forward pass, of all processes together.
         accumulate: forward passes per step.
         steps: optimizer steps of the whole run.
-        seed: of the order and of the noise.
+        seed: of order and noise.
         start: steps that are done already.
-        rank, world: this process among how many.
+        rank, world: number of this process, and of all.
     """
 
-    def __init__(
-        self,
-        size: int,
-        *,
-        batch: int,
-        accumulate: int,
-        steps: int,
-        seed: int,
-        start: int = 0,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        self.size, self.batch, self.accumulate, self.steps = size, batch, accumulate, steps
-        self.seed, self.start, self.rank, self.share = seed, start, rank, share(batch, accumulate, world)
+    size: int
+    _: KW_ONLY
+    batch: int
+    accumulate: int
+    steps: int
+    seed: int
+    start: int = 0
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        self.share = share(self.batch, self.accumulate, self.world)
         self._orders: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -97,12 +97,12 @@ class DeterministicSampler(Sampler[list[tuple[int, int]]]):
         return epoch, int(self._orders[epoch][offset])
 
     def generators(self, step: int, micro: int) -> list[torch.Generator]:
-        """One per sample of a micro-batch; samples of a step are numbered through micro-batches and processes."""
+        """One per sample of a micro-batch; samples of a step are numbered across micro-batches and processes."""
         first = micro * self.batch + self.rank * self.share
         return [torch.Generator().manual_seed(mix(self.seed, step, first + i)) for i in range(self.share)]
 
     def of_step(self, step: int) -> list[int]:
-        """Indices of all samples of a step, counted from 0, on all processes."""
+        """Indices of all samples of a step, counted from 0, in all processes."""
         count = self.batch * self.accumulate
         return [self.at(position)[1] for position in range(step * count, (step + 1) * count)]
 
@@ -112,14 +112,13 @@ class DeterministicSampler(Sampler[list[tuple[int, int]]]):
             yield [self.at(first + i) for i in range(self.share)]
 
 
-class Stream:
-    """Batches of one data set in the order of a sampler."""
+class Stream(TorchDataset[Any]):
+    """Batches of a data set in the order of a sampler."""
 
     def __init__(self, dataset: Dataset, sampler: DeterministicSampler, workers: int) -> None:
         self.dataset, self.sampler = dataset, sampler
-        fetch = _Fetch(dataset, sampler.seed)
         loader: DataLoader[Any] = DataLoader(
-            fetch,
+            self,
             batch_sampler=sampler,
             collate_fn=dataset.collate,
             num_workers=workers,
@@ -127,34 +126,14 @@ class Stream:
         )
         self._batches = iter(loader)
 
-    def next_batch(self, device: torch.device) -> Any:
-        """The next micro-batch on the device."""
-        return to_device(next(self._batches), device)
-
-    def names(self, step: int) -> str:
-        """What the samples of a step are called."""
-        return ", ".join(self.dataset.key(index) for index in self.sampler.of_step(step))
-
-
-class _Fetch(TorchDataset[Any]):
-    def __init__(self, dataset: Dataset, seed: int) -> None:
-        self.dataset, self.seed = dataset, seed
-
     def __getitem__(self, where: tuple[int, int]) -> Any:
         epoch, index = where
-        return self.dataset.fetch(index, np.random.default_rng([self.seed, epoch, index]))
+        return self.dataset.fetch(index, np.random.default_rng([self.sampler.seed, epoch, index]))
 
+    def next_batch(self, device: torch.device) -> Any:
+        """The next micro-batch, on the device."""
+        return send_to_device(next(self._batches), device, non_blocking=True)
 
-def to_device(batch: Any, device: torch.device) -> Any:
-    """A batch with its tensors, also those in dicts, lists and dataclasses, on the device."""
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, dict):
-        return {k: to_device(v, device) for k, v in batch.items()}
-    if isinstance(batch, list | tuple) and not hasattr(batch, "_fields"):
-        return type(batch)(to_device(v, device) for v in batch)
-    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
-        return dataclasses.replace(
-            batch, **{f.name: to_device(getattr(batch, f.name), device) for f in dataclasses.fields(batch)}
-        )
-    return batch
+    def names(self, step: int) -> str:
+        """Names of the samples of a step."""
+        return ", ".join(self.dataset.key(index) for index in self.sampler.of_step(step))

@@ -22,6 +22,7 @@ from tadp_da.distributed.processes import count, is_main, rank
 from tadp_da.distributed.sharding import give_back, passing, prepare, whole, whole_state
 from tadp_da.errors import EnvironmentSetupError, UsageError
 from tadp_da.run import Run
+from tadp_da.settings import Effect
 from tadp_da.storage.files import write_text
 from tadp_da.training.checkpoint import Checkpoints
 from tadp_da.training.data import Dataset, DeterministicSampler, Stream, mix, share
@@ -30,16 +31,18 @@ from tadp_da.training.objective import Losses, ModelLoss, Objective
 from tadp_da.training.signals import asked, held, interrupted
 
 OptimizerName = Literal["adamw", "adamw8bit"]
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
 METRICS = "metrics.jsonl"
 
 
-@settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class LoopSettings:
     """Number of steps, batch size and accumulation.
 
     Attributes:
         steps: optimizer steps.
-        batch: samples per forward pass, of all processes together: how many share them changes speed and memory only.
+        batch: samples per forward pass, of all processes together: their number changes speed and memory only.
         accumulate: forward passes per step; a step sees ``batch * accumulate`` samples.
         clip: largest gradient norm, 0 for none.
         ema: decay of a moving average of the parameters, reached slowly as (1 + step) / (10 + step), which they become
@@ -48,36 +51,33 @@ class LoopSettings:
         checkpoint_every: steps between checkpoints; 0 saves one only at the end and when a signal stops the training.
     """
 
-    steps: Annotated[int, Field(ge=1)]
-    batch: Annotated[int, Field(ge=1)]
-    accumulate: Annotated[int, Field(ge=1)] = 1
-    clip: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    steps: Positive
+    batch: Positive
+    accumulate: Positive = 1
+    clip: Annotated[float, Field(ge=0)] = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    workers: Annotated[int, Field(ge=0)] = 0
-    checkpoint_every: Annotated[int, Field(ge=0)] = 250
+    workers: Annotated[Count, Effect.SPEED] = 0
+    checkpoint_every: Annotated[Count, Effect.SPEED] = 250
 
     def due(self, step: int) -> bool:
-        """Whether a checkpoint follows this step, counted from 1: always the last one, because a signal may still come
-        before what was trained is saved elsewhere."""
-        every = self.checkpoint_every
-        return step == self.steps or (every > 0 and step % every == 0)
+        """Whether a checkpoint follows this step, counted from 1: always the last one, because a signal may arrive
+        before the result is saved."""
+        return step == self.steps or (self.checkpoint_every > 0 and step % self.checkpoint_every == 0)
 
 
 @dataclass(frozen=True)
 class Step:
-    """What happened in one optimizer step.
+    """One optimizer step.
 
     Attributes:
         index: counts from 1.
-        steps: of the whole run.
         loss: what was minimized, the mean over micro-batches and processes.
-        losses: its summands by name, as the objectives call them.
+        losses: its summands by the names that the objectives give them.
         grad_norm: before clipping.
         lrs: learning rate of each parameter group.
     """
 
     index: int
-    steps: int
     loss: float
     losses: Mapping[str, float]
     grad_norm: float
@@ -85,19 +85,10 @@ class Step:
 
     def record(self) -> dict[str, Any]:
         """The step as a line of ``metrics.jsonl``; single losses where there are several."""
-        several = {"losses": dict(self.losses)} if len(self.losses) > 1 else {}
-        return {
-            "step": self.index,
-            "loss": self.loss,
-            **several,
-            "grad_norm": self.grad_norm,
-            "lrs": self.lrs,
-        }
-
-
-def constant(_step: int) -> float:
-    """The schedule that never changes the learning rate."""
-    return 1.0
+        record: dict[str, Any] = {"step": self.index, "loss": self.loss}
+        if len(self.losses) > 1:
+            record["losses"] = dict(self.losses)
+        return record | {"grad_norm": self.grad_norm, "lrs": self.lrs}
 
 
 def _optimizer(name: OptimizerName, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -140,7 +131,7 @@ def fit(
     *,
     objectives: Sequence[Objective] | None = None,
     batches: Mapping[str, int] | None = None,
-    schedule: Callable[[int], float] = constant,
+    schedule: Callable[[int], float] = lambda _step: 1.0,
     optimizer: OptimizerName = "adamw",
     checkpoints: Path | None = None,
 ) -> Iterator[Step]:
@@ -149,21 +140,20 @@ def fit(
     Args:
         model: moved to the run's device.
         groups: optimizer groups with ``params`` and ``lr``; only these parameters change.
-        streams: data sets by name. Order and noise of the first are functions of the run's seed, those of every other
-            one of seed and name: adding one leaves the first as it is.
+        streams: data sets by name. Order and noise of the first are functions of the run's seed, those of the others of
+            seed and name, so that another stream leaves the first as it is.
         settings, run: steps and batches; seed, device and precision.
         objectives: what to minimize. If None, the model is its own objective: ``model(batch, generators)`` of a stream
             named ``"source"`` is a scalar loss.
         batches: samples per forward pass of streams that differ from ``settings.batch``.
-        schedule: factor on every group's learning rate at each step, the first step being 0.
+        schedule: factor on every learning rate at each step, counted from 0.
         optimizer: AdamW, or its 8-bit form from bitsandbytes.
-        checkpoints: folder for checkpoints; training goes on from the newest complete one there.
+        checkpoints: folder for checkpoints; training resumes from the newest complete one there.
 
     Raises:
-        UsageError: when nothing can be trained, an objective's stream is missing, or the checkpoint is beyond the last
-            step.
-        DivergedError: when a loss or gradient is not finite, no gradient arrives at all or no parameter moves.
-        InterruptedRunError: after a signal, when the step is finished and its checkpoint saved.
+        UsageError: when nothing can be trained, a stream is missing, or the checkpoint is beyond the last step.
+        DivergedError: when a loss or gradient is not finite, or no gradient arrives or no parameter changes.
+        InterruptedRunError: after a signal, when the step's checkpoint is saved.
         EnvironmentSetupError: when a step does not fit into memory or a checkpoint onto the disk.
     """
     objectives = [ModelLoss()] if objectives is None else objectives
@@ -177,15 +167,24 @@ def fit(
     # an objective's own models are neither trained nor sharded: only the model is copied where it must be
     wrap = partial(Losses, objectives=objectives)
     module, optim, trained = prepare(accelerator, model, wrap, groups, partial(_optimizer, optimizer))
-    average = _average(trained, settings.ema) if settings.ema else None
+    average = None
+    if settings.ema:
+        from diffusers.training_utils import EMAModel  # takes seconds to import
+
+        average = EMAModel(trained, decay=settings.ema)
     losses, state = accelerator.unwrap_model(module), whole_state(accelerator, optim.optimizer, trained)
     keeper = Checkpoints(checkpoints, losses.model, trained, state, average, accelerator.scaler, objectives)
-    start = _begin(keeper, settings)
+    start = keeper.restore()
+    if start > settings.steps:
+        raise UsageError(
+            f"{start} steps were trained already, {settings.steps} are asked for",
+            where=checkpoints,
+            fix=f"set steps to {start} or more, or delete the folder to start over",
+        )
     feeds = _feeds(streams, settings, run.seed, start, batches or {})
-    training = _Training(
+    yield from _Training(
         accelerator, module, losses, optim, trained, average, keeper, feeds, settings, base_lrs, schedule
-    )
-    yield from training.run(start)
+    ).run(start)
     if average:
         average.copy_to(trained)
     model.to(accelerator.device)
@@ -215,30 +214,10 @@ def _feeds(
     }
 
 
-def _average(trained: Sequence[nn.Parameter], decay: float) -> Any:
-    # takes seconds to import, and who only lists recipes should not wait for it
-    from diffusers.training_utils import EMAModel
-
-    return EMAModel(trained, decay=decay)
-
-
-def _begin(keeper: Checkpoints, settings: LoopSettings) -> int:
-    """Steps that are done already."""
-    start = keeper.restore()
-    if start > settings.steps:
-        raise UsageError(
-            f"{start} steps were trained already, {settings.steps} are asked for",
-            where=keeper.folder,
-            fix=f"set steps to {start} or more, or delete the folder to start over",
-        )
-    return start
-
-
 def recorded(steps: Iterator[Step], total: int, run: Run, what: str) -> Iterator[Step]:
-    """The same steps, each shown, and written as a line of ``metrics.jsonl`` in the run's folder.
+    """Show each step, and append it to ``metrics.jsonl`` in the run's folder; yields the steps.
 
-    A resumed training writes behind the steps that its checkpoint counts, so that none is recorded twice. Of
-    several processes the main one writes.
+    A resumed training first removes the lines after its checkpoint. Only the main process writes.
     """
     if not is_main():
         yield from steps
@@ -263,7 +242,7 @@ def recorded(steps: Iterator[Step], total: int, run: Run, what: str) -> Iterator
 
 @dataclass
 class _Training:
-    """Steps of the optimizer over prepared parts."""
+    """The loop over what :func:`fit` has prepared."""
 
     accelerator: Accelerator
     module: nn.Module
@@ -284,12 +263,7 @@ class _Training:
         )
 
     def run(self, start: int) -> Iterator[Step]:
-        """Steps from ``start`` on, with their checkpoints.
-
-        Raises:
-            DivergedError: when it makes no sense to go on.
-            InterruptedRunError: when any of the processes was told to stop.
-        """
+        """Steps from ``start`` on, with their checkpoints."""
         settings, accelerator = self.settings, self.accelerator
         with held(), enough_memory(settings.batch, settings.accumulate, accelerator.device):
             for index in range(start, settings.steps):
@@ -299,16 +273,17 @@ class _Training:
                 self.monitor.check(step.loss, step.grad_norm, index, factor, skipped=skipped)
                 if self.average:
                     self.average.step(self.trained)
-                self.losses.after_step(index)
+                for objective in self.losses.objectives:
+                    objective.after_step(self.losses.model, index)
                 yield step
-                # after the caller has written the step down: what a checkpoint counts is on record
+                # after the caller has recorded the step
                 if stop or settings.due(step.index):
                     self.keeper.save(step.index)
                 if stop:
-                    raise interrupted(f"step {step.index} of {step.steps}")
+                    raise interrupted(f"step {step.index} of {settings.steps}")
 
     def _advance(self, index: int, lrs: Sequence[float]) -> tuple[Step, bool]:
-        """Losses are means over all processes, the gradient norm is that before clipping."""
+        """Make one step; also returns whether any process has received a signal."""
         accelerator, settings = self.accelerator, self.settings
         for group, lr in zip(self.optim.param_groups, lrs, strict=True):
             group["lr"] = lr
@@ -332,4 +307,4 @@ class _Training:
         mean, stop, *means = reduced.tolist()
         named = dict(zip(single, means, strict=True))
         grad_norm = float(whole(norm) if norm is not None else 0.0)
-        return Step(index + 1, settings.steps, mean, named, grad_norm, tuple(lrs)), stop > 0
+        return Step(index + 1, mean, named, grad_norm, tuple(lrs)), stop > 0

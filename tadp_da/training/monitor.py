@@ -1,4 +1,4 @@
-"""TrainingSettings that does not learn is stopped, and says what it was fed."""
+"""Training that cannot succeed is stopped, with the step and the samples at which it was noticed."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from tadp_da.distributed.sharding import local
 from tadp_da.errors import DivergedError, EnvironmentSetupError
 
 STEPS = 5
-"""After so many steps without a gradient, or without a parameter that moved, a training is stopped."""
+"""Training is stopped after this many steps in a row without a gradient, or without a parameter that changes."""
 _SPIKE, _RECENT = 10.0, 50
 _log = logging.getLogger(__name__)
 
 
 class TrainingMonitor:
-    """Stops a training that makes no sense: loss or gradient not finite, no gradient, nothing that moves.
+    """Stops a training whose loss or gradient is not finite, that has no gradient, or whose parameters do not change.
 
     Args:
-        trained: the parameters that should move.
-        samples: names of what a step was fed.
+        trained: the parameters that should change.
+        samples: names of the samples of a step.
     """
 
     def __init__(self, trained: Sequence[nn.Parameter], samples: Callable[[int], str]) -> None:
         self.trained, self.samples = trained, samples
         self.seen = self.silent = 0
-        self.start = self._pieces()
+        self.start = self._values()
         self.recent: deque[float] = deque(maxlen=_RECENT)
 
-    def _pieces(self) -> list[Tensor]:
+    def _values(self) -> list[Tensor]:
         """A few values of every parameter: all of them would double the memory."""
         return [local(p.detach()).flatten()[:64].clone() for p in self.trained]
 
     def check(self, loss: float, norm: float, index: int, factor: float, *, skipped: bool = False) -> None:
-        """Look at what a step gave.
+        """Check a step.
 
         Args:
             loss: of the step.
             norm: of its gradient, before clipping.
             index: of the step, from 0.
-            factor: on the learning rates; near the end of a schedule nothing need move.
-            skipped: by a gradient scaler (fp16), which tries again at a lower scale when gradients overflow.
+            factor: on the learning rates; near 0, at the end of a schedule, parameters need not change.
+            skipped: by the gradient scaler (fp16), which retries at a lower scale when gradients overflow.
 
         Raises:
-            DivergedError: naming step and samples.
+            DivergedError: with step and samples.
         """
         where = f"step {index + 1}"
         if not math.isfinite(loss) or not (math.isfinite(norm) or skipped):
@@ -60,7 +60,7 @@ class TrainingMonitor:
                 fix="look at these samples; lower the learning rate, clip gradients, or use precision bf16 instead of "
                 "fp16. The last checkpoint is kept",
             )
-        # a crop may happen to hold ignored pixels only; several steps in a row do not happen
+        # one crop may hold ignored pixels only; those of several steps in a row do not
         self.silent = self.silent + 1 if norm == 0.0 else 0
         if self.silent == STEPS:
             raise DivergedError(
@@ -70,30 +70,24 @@ class TrainingMonitor:
             )
         self.seen += 1
         if self.seen == STEPS and (index < STEPS or factor > 0.01) and not skipped:
-            self._moved(where)
-        self._spike(loss, where)
-
-    def _moved(self, where: str) -> None:
-        still = all(torch.equal(old, new) for old, new in zip(self.start, self._pieces(), strict=True))
-        if all(all_gather_object(lambda: still)):  # sharded, each process sees its own pieces
-            raise DivergedError(
-                f"none of {len(self.trained)} trainable parameters moved in {STEPS} steps",
-                where=where,
-                fix="raise the learning rate, and check that the optimizer holds what the model uses",
-            )
-
-    def _spike(self, loss: float, where: str) -> None:
+            same = all(torch.equal(old, new) for old, new in zip(self.start, self._values(), strict=True))
+            if all(all_gather_object(lambda: same)):  # sharded, each process sees its own part
+                raise DivergedError(
+                    f"none of {len(self.trained)} trainable parameters moved in {STEPS} steps",
+                    where=where,
+                    fix="raise the learning rate, and check that the optimizer holds what the model uses",
+                )
         if len(self.recent) >= STEPS and loss > _SPIKE * max(self.recent):
             _log.warning(
-                "%s: the loss jumped to %.3g, %.0f times the highest of the %d steps before; if it does not come back, "
-                "lower the learning rate",
+                "%s: the loss jumped to %.3g, %.0f times the highest of the %d steps before; if it does not come "
+                "back, lower the learning rate",
                 *(where, loss, loss / max(max(self.recent), 1e-30), len(self.recent)),
             )
         self.recent.append(loss)
 
 
 def check_embeddings(embeddings: Tensor, prompts: Sequence[str], *, strict: bool) -> None:
-    """Warn when text embeddings tell nothing: all zero, all one value, or the same for different prompts.
+    """Warn when text embeddings hold no information: all one value, or the same for different prompts.
 
     Args:
         embeddings: ``(n, t, d)`` of n different prompts.
@@ -105,24 +99,21 @@ def check_embeddings(embeddings: Tensor, prompts: Sequence[str], *, strict: bool
     """
     flat = embeddings.flatten(1)
     if bool((flat == flat[:, :1]).all()):
-        told = f"every value of the text embeddings is {float(flat[0, 0]):.3g}"
+        found = f"every value of the text embeddings is {float(flat[0, 0]):.3g}"
     elif len(flat) > 1 and bool((flat == flat[:1]).all()):
-        told = f"the embeddings of {len(flat)} different prompts are all equal"
+        found = f"the embeddings of {len(flat)} different prompts are all equal"
     else:
         return
-    message = f"{told}: the network is told nothing about the images"
+    message = f"{found}: the network is told nothing about the images"
+    fix = "check the text encoder's weights and the captions"
     if strict:
-        raise DivergedError(
-            message, where=repr(prompts[0]), fix="check the text encoder's weights and the captions"
-        )
-    _log.warning(
-        "%s (first prompt: %r); check the text encoder's weights and the captions", message, prompts[0]
-    )
+        raise DivergedError(message, where=repr(prompts[0]), fix=fix)
+    _log.warning("%s (first prompt: %r); %s", message, prompts[0], fix)
 
 
 @contextmanager
 def enough_memory(batch: int, accumulate: int, device: torch.device) -> Iterator[None]:
-    """Say what to do when a step does not fit into memory.
+    """Give advice when a step does not fit into memory.
 
     Raises:
         EnvironmentSetupError: with settings that see the same samples per step in less memory.
@@ -130,10 +121,9 @@ def enough_memory(batch: int, accumulate: int, device: torch.device) -> Iterator
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        # CUDA has an error of its own; the CPU's allocator tells it in words
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(
-            error
-        ):
+        # CUDA has an exception of its own; the CPU's allocator has only a message
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not known and "allocate memory" not in str(error):
             raise
         half = max(1, batch // 2)
         halved = f"batch={half} accumulate={accumulate * math.ceil(batch / half)} (the same step in half the memory), "

@@ -20,7 +20,7 @@ Generators = Mapping[str, Sequence[torch.Generator]]
 
 
 class Objective(ABC):
-    """Base class of losses over batches of one or several streams; what a member does not need has a default.
+    """Base class of losses over batches of one or several streams.
 
     Attributes:
         streams: names of the streams whose batches it reads.
@@ -29,8 +29,8 @@ class Objective(ABC):
     streams: frozenset[str] = frozenset({"source"})
 
     def setup(self, model: Any, run: Run) -> None:  # noqa: B027 - an optional hook
-        """Called once before the first step, with the model whole and on the run's device: an EMA teacher starts as a
-        copy of it. State that is restored from a checkpoint is loaded after this."""
+        """Called once before the first step, with the model unsharded and on the run's device: an EMA teacher starts as
+        a copy of it. State from a checkpoint is loaded after this."""
 
     @abstractmethod
     def __call__(
@@ -57,15 +57,15 @@ class Objective(ABC):
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what :meth:`state_dict` returned, on the CPU here.
+        """Restore what :meth:`state_dict` returned; the tensors are on the CPU.
 
         Raises:
             ArtifactError: when the state is of another kind.
         """
-        if state.keys() != self.state_dict().keys():
+        own = self.state_dict()
+        if state.keys() != own.keys():
             raise ArtifactError(
-                f"the checkpoint holds {len(state)} tensors of {type(self).__name__}, this run "
-                f"{len(self.state_dict())}",
+                f"the checkpoint holds {len(state)} tensors of {type(self).__name__}, this run {len(own)}",
                 fix="delete the checkpoint's folder, or run with the settings that created it",
             )
 
@@ -81,7 +81,7 @@ class ModelLoss(Objective):
 
 
 class Losses(nn.Module):
-    """Objectives on a model as one module, whose forward pass processes share and precision is lowered in.
+    """Objectives on a model as one module, whose forward pass is shared by processes and run in lower precision.
 
     Args:
         model: what is trained; the only sub-module, so that the objectives' own models are not trained.
@@ -110,17 +110,18 @@ class Losses(nn.Module):
             losses.update(found)
         return losses
 
-    def after_step(self, step: int) -> None:
-        """Tell every objective that the optimizer has made its step."""
-        for objective in self.objectives:
-            objective.after_step(self.model, step)
+
+@contextmanager
+def torch_seed(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """For code that takes no generator: inside the block torch's global random numbers, on the CPU and on ``device``,
+    start from a seed; afterwards they continue as before."""
+    with torch.random.fork_rng(devices=[device] if device and device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 @contextmanager
 def seeded(generator: torch.Generator, device: torch.device) -> Iterator[None]:
-    """For layers that take no generator, such as dropout: inside the block torch's own random numbers start from a
-    seed that ``generator`` draws, and outside they are as before."""
-    seed = int(torch.randint(2**62, (1,), generator=generator))
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    """:func:`torch_seed` with a seed drawn from ``generator``, for layers such as dropout."""
+    with torch_seed(int(torch.randint(2**62, (1,), generator=generator)), device):
         yield

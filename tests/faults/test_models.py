@@ -166,13 +166,13 @@ def test_where_the_newest_checkpoint_is_damaged_an_older_one_is_offered(tmp_path
     kept.save(1)
     shutil.copytree(tmp_path / "step-00000001", tmp_path / "older")
     kept.save(2)
-    file = tmp_path / "step-00000002/parameters.safetensors"
+    file = tmp_path / "step-00000002/state.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(ArtifactError) as caught:
         kept.restore()
     assert "starts anew" in caught.value.fix
     (tmp_path / "older").rename(tmp_path / "step-00000001")
-    with pytest.raises(ArtifactError, match=r"parameters\.safetensors") as caught:
+    with pytest.raises(ArtifactError, match=r"state\.safetensors") as caught:
         kept.restore()
     assert "goes on from step-00000001" in caught.value.fix
     assert str(caught.value.where).endswith("step-00000002")

@@ -70,7 +70,7 @@ def test_a_resumed_training_ends_in_the_same_bits(tmp_path: Path, stops: list[in
     assert metrics[0] == metrics[1]
     assert len(metrics[0].splitlines()) == 7
     if optimizer == "adamw8bit":
-        assert b"U8" in last_state(tmp_path / "cut")["optimizer.safetensors"]
+        assert b"U8" in last_state(tmp_path / "cut")["state.safetensors"]
 
 
 def test_more_steps_go_on_and_fewer_than_were_taken_are_refused(tmp_path: Path) -> None:

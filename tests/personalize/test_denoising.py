@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from personalize.denoising import LatentDataset, NoisePrediction, Prompts, TextTable, collate
+from personalize.denoising import LatentDataset, NoisePrediction, Prompts, text_table
 from personalize.latents import encode
 from personalize.methods.dreambooth import DreamBooth
 from tadp_da.errors import DataError
@@ -27,7 +27,7 @@ def views(backbone: Any, images: Unlabeled, tmp_path: Path) -> LatentDataset:
 
 
 def _batch(views: LatentDataset, count: int = 2) -> Any:
-    return collate([views.fetch(i, np.random.default_rng(i)) for i in range(count)])
+    return LatentDataset.collate([views.fetch(i, np.random.default_rng(i)) for i in range(count)])
 
 
 def test_loss_is_a_function_of_the_generators(backbone: Any, views: LatentDataset) -> None:
@@ -40,7 +40,9 @@ def test_loss_is_a_function_of_the_generators(backbone: Any, views: LatentDatase
 
 def test_a_batch_costs_the_mean_of_its_samples(backbone: Any, views: LatentDataset) -> None:
     objective = NoisePrediction(backbone, backbone.encode_text)
-    single = [_batch(views, 2)] + [collate([views.fetch(i, np.random.default_rng(i))]) for i in range(2)]
+    single = [_batch(views, 2)] + [
+        LatentDataset.collate([views.fetch(i, np.random.default_rng(i))]) for i in range(2)
+    ]
     with torch.no_grad():
         both = objective(single[0], _generators(2))
         apart = [objective(single[1 + i], _generators(1, i)) for i in range(2)]
@@ -62,7 +64,7 @@ def test_the_prior_is_added_with_its_weight(backbone: Any, views: LatentDataset)
     both = LatentDataset(
         views.latents, views.prompts, prior=LatentDataset(views.latents, Prompts(("an image",), "sks"))
     )
-    batch = collate([both.fetch(0, np.random.default_rng(0))])
+    batch = LatentDataset.collate([both.fetch(0, np.random.default_rng(0))])
     assert batch.prior is not None
     assert batch.prior.prompts == ["an image"]
     with torch.no_grad():
@@ -76,7 +78,7 @@ def test_the_prior_is_added_with_its_weight(backbone: Any, views: LatentDataset)
 
 def test_a_text_table_holds_what_the_encoder_says(backbone: Any, tmp_path: Path) -> None:
     prompts = [f"a photo of {n} cars" for n in ("one", "two", "three")]
-    table = TextTable(backbone, prompts, Run(folder=tmp_path, device="cpu", quiet=True))
+    table = text_table(backbone, prompts, Run(folder=tmp_path, device="cpu", quiet=True))
     with torch.no_grad():
         torch.testing.assert_close(table(prompts[::-1]), backbone.encode_text(prompts[::-1]))
 

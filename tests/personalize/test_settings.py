@@ -13,7 +13,7 @@ from personalize import personalizers
 from personalize.methods.dreambooth import DreamBooth
 from personalize.methods.none import NoPersonalization
 from personalize.methods.textual_inversion import TextualInversion
-from personalize.settings import as_record
+from tadp_da.settings import as_json
 
 WORD = {"word": "<dusk>", "like": "night"}
 
@@ -48,7 +48,7 @@ def test_nonsense_is_refused_at_birth(make: Any, fields: dict[str, Any], advice:
     "chosen", [NoPersonalization(), DreamBooth(resolution=(64, 128)), TextualInversion(**WORD, snr_gamma=5)]
 )
 def test_settings_survive_their_record(chosen: Any) -> None:
-    assert TypeAdapter(type(chosen)).validate_python(as_record(chosen)) == chosen
+    assert TypeAdapter(type(chosen)).validate_python(as_json(chosen)) == chosen
 
 
 def test_learning_rate_rises_stays_and_falls() -> None:

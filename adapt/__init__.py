@@ -1,4 +1,4 @@
-"""Stage 2: a backbone, coloured by a concept or not, becomes a perception model on the source's labels.
+"""Stage 2: train a perception model, on a backbone with or without a concept, on the source's labels.
 
 model = FineTuning(steps=2000)(PerceptionModel.assemble(backbone, "semantic-fpn", labels), data, rewrite.source, run)
 """

@@ -1,4 +1,4 @@
-"""Augmentation of an image and its label in step. Every random number comes from the generator that is given."""
+"""Augmentation of an image together with its label. All randomness comes from the generator that is given."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ from tadp_da.tasks.labels.label import Label
 Side = Annotated[int, Field(ge=8)]
 Factor = Annotated[float, Field(gt=0, le=10)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Pair = tuple[Tensor, Label]
+Pair = tuple[np.ndarray, Label]
+"""An image ``uint8 (h, w, 3)`` and its label."""
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Augmentation:
-    """What may happen to a training image (TADP, appendix D: crop, flip, photometric distortion).
+    """Augmentation of training images (TADP, appendix D: crop, flip, photometric distortion).
 
     Attributes:
-        scale: range of the random factor on the working size, drawn evenly in its logarithm; (1, 1) for none.
-        crop: height and width of a random crop; smaller images are padded to the right and below with grey that
-            nothing is learned from. A crop of the model's longest side is a letterbox. None takes the whole image,
-            padded likewise where a batch holds several shapes.
-        cat_max_ratio: a crop with one class on more than this share of its labelled pixels is drawn again, up to
-            ten times; for masks.
+        scale: range of the random factor on the working size, uniform in its logarithm; (1, 1) for none.
+        crop: height and width of a random crop; smaller images are padded to the right and below with ignored grey. A
+            crop of the model's longest side is a letterbox. None takes the whole image, padded in the same way where a
+            batch holds several shapes.
+        cat_max_ratio: a crop with one class on more than this share of its labelled pixels is drawn again, up to ten
+            times; for masks.
         flip: probability of a horizontal flip.
         photometric: random brightness, contrast, saturation and hue.
     """
@@ -51,11 +52,11 @@ class Augmentation:
 
     @property
     def only_flips(self) -> bool:
-        """Whether an image can only come as itself or as its mirror image, so that two latents say it all."""
+        """Whether an image only comes as itself or as its mirror image, so that two latents are enough."""
         return self.scale == (1.0, 1.0) and self.crop is None and not self.photometric
 
     def without_colours(self) -> Augmentation:
-        """The same with colours left as they are."""
+        """The same without photometric distortion."""
         return replace(self, photometric=False)
 
     def __call__(
@@ -67,85 +68,77 @@ class Augmentation:
             image: ``uint8 (h, w, 3)``.
             annotation: its label.
             size: working height and width, at which the model reads an image like this one.
-            rng: where every random number comes from.
+            rng: the source of randomness.
 
         Returns:
             Pixels ``float32 (3, h, w)`` in [-1, 1] and the tensors of the label.
         """
         low, high = self.scale
-        # Nothing is drawn where nothing can vary, so that flips are the same whether latents are kept or not.
+        # no number is drawn where nothing varies, so that flips are the same with and without cached latents
         factor = low if low == high else math.exp(rng.uniform(math.log(low), math.log(high)))
-        scaled = max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
-        pair = _resize((_wrap(image), annotation), scaled)
+        image, annotation = resize(
+            image, annotation, (max(1, round(size[0] * factor)), max(1, round(size[1] * factor)))
+        )
         if self.crop is not None:
-            pair = self._crop(_pad(pair, self.crop), self.crop, rng)
+            image, annotation = self._crop(*pad(image, annotation, self.crop), self.crop, rng)
+        pixels = _tensor(image)
         if self.photometric:
-            pair = _distort(pair[0], rng), pair[1]
-        return _finish(*pair, flipped=rng.random() < self.flip)
+            pixels = _distort(pixels, rng)
+        return _finish(pixels, annotation, flipped=rng.random() < self.flip)
 
-    def _crop(self, pair: Pair, crop: tuple[int, int], rng: np.random.Generator) -> Pair:
-        height, width = pair[1].size
-        top, left, seen = 0, 0, pair[1]
+    def _crop(
+        self, image: np.ndarray, annotation: Label, crop: tuple[int, int], rng: np.random.Generator
+    ) -> Pair:
+        height, width = annotation.size
         for _ in range(10 if self.cat_max_ratio < 1 else 1):
             top, left = int(rng.integers(height - crop[0] + 1)), int(rng.integers(width - crop[1] + 1))
-            seen = pair[1].crop(top, left, crop)
-            if seen.dominance() <= self.cat_max_ratio:
+            part = annotation.crop(top, left, crop)
+            if part.dominance() <= self.cat_max_ratio:
                 break
-        return geometry().crop(pair[0], top, left, *crop), seen
+        return image[top : top + crop[0], left : left + crop[1]], part
 
 
 def finish(image: np.ndarray, annotation: Label, *, flipped: bool) -> tuple[Tensor, Any]:
-    """Pixels ``float32 (3, h, w)`` in [-1, 1] and the label's tensors of an image as it is, or mirrored."""
-    return _finish(_wrap(image), annotation, flipped=flipped)
+    """Pixels ``float32 (3, h, w)`` in [-1, 1] and the label's tensors of an image, or of its mirror image."""
+    return _finish(_tensor(image), annotation, flipped=flipped)
 
 
-def resize(image: np.ndarray, annotation: Label, size: tuple[int, int]) -> tuple[np.ndarray, Label]:
-    """Image ``(h, w, 3)`` and label at another height and width."""
-    small, label = _resize((_wrap(image), annotation), size)
-    return small.permute(1, 2, 0).numpy(), label
+def resize(image: np.ndarray, annotation: Label, size: tuple[int, int]) -> Pair:
+    """Image and label at another height and width."""
+    if annotation.size == size:
+        return image, annotation
+    return resize_image(_tensor(image), size).permute(1, 2, 0).numpy(), annotation.resize(size)
 
 
-def pad(image: np.ndarray, annotation: Label, size: tuple[int, int]) -> tuple[np.ndarray, Label]:
-    """Image ``(h, w, 3)`` and label grown to a height and width, to the right and below, with grey that nothing is
-    learned from."""
-    grown, label = _pad((_wrap(image), annotation), size)
-    return grown.permute(1, 2, 0).numpy(), label
+def pad(image: np.ndarray, annotation: Label, size: tuple[int, int]) -> Pair:
+    """Image and label grown to at least this height and width, to the right and below, with ignored grey."""
+    height, width = annotation.size
+    grown = max(height, size[0]), max(width, size[1])
+    if grown == (height, width):
+        return image, annotation
+    edges = (0, grown[0] - height), (0, grown[1] - width), (0, 0)
+    return np.pad(image, edges, constant_values=127), annotation.pad(grown)
 
 
-def _wrap(image: np.ndarray) -> Tensor:
+def _tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(image).permute(2, 0, 1)
 
 
-def _finish(image: Tensor, annotation: Label, *, flipped: bool) -> tuple[Tensor, Any]:
+def _finish(pixels: Tensor, annotation: Label, *, flipped: bool) -> tuple[Tensor, Any]:
     if flipped:
-        image, annotation = image.flip(-1), annotation.flip()
-    return normalize(image), annotation.tensors()
+        pixels, annotation = pixels.flip(-1), annotation.flip()
+    return normalize(pixels), annotation.tensors()
 
 
-def _resize(pair: Pair, size: tuple[int, int]) -> Pair:
-    if pair[1].size == size:
-        return pair
-    return resize_image(pair[0], size), pair[1].resize(size)
-
-
-def _pad(pair: Pair, crop: tuple[int, int]) -> Pair:
-    """Grow to at least the crop, to the right and below, in mid-grey."""
-    height, width = pair[1].size
-    grown = max(height, crop[0]), max(width, crop[1])
-    if grown == (height, width):
-        return pair
-    image = geometry().pad(pair[0], [0, 0, grown[1] - width, grown[0] - height], fill=127.0)
-    return image, pair[1].pad(grown)
-
-
-def _distort(image: Tensor, rng: np.random.Generator) -> Tensor:
+def _distort(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     """Each of four changes with probability a half, in the ranges of torchvision's ``RandomPhotometricDistort``."""
-    if rng.random() < 0.5:
-        image = geometry().adjust_brightness(image, rng.uniform(0.875, 1.125))
-    if rng.random() < 0.5:
-        image = geometry().adjust_contrast(image, rng.uniform(0.5, 1.5))
-    if rng.random() < 0.5:
-        image = geometry().adjust_saturation(image, rng.uniform(0.5, 1.5))
-    if rng.random() < 0.5:
-        image = geometry().adjust_hue(image, rng.uniform(-0.05, 0.05))
-    return image
+    transforms = geometry()
+    for change, low, high in (
+        (transforms.adjust_brightness, 0.875, 1.125),
+        (transforms.adjust_contrast, 0.5, 1.5),
+        (transforms.adjust_saturation, 0.5, 1.5),
+        (transforms.adjust_hue, -0.05, 0.05),
+    ):
+        if rng.random() < 0.5:
+            pixels = change(pixels, rng.uniform(low, high))
+    return pixels

@@ -1,4 +1,4 @@
-"""Batches of stage 2: samples stacked, and what a model answers to them."""
+"""Batches of stage 2, and the outputs of a model for them."""
 
 from __future__ import annotations
 
@@ -12,22 +12,18 @@ Sample = dict[str, Any]
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Stack samples of one size; targets that are not tensors are listed."""
-
-    def stack(key: str, values: list[Any]) -> Any:
-        if key == "size":
-            return values[0]
-        return torch.stack(values) if isinstance(values[0], Tensor) else values
-
-    return {key: stack(key, [sample[key] for sample in samples]) for key in samples[0]}
+    """Stack samples of one size; targets that are not tensors become a list."""
+    batch: dict[str, Any] = {key: [sample[key] for sample in samples] for key in samples[0]}
+    stacked = {key: torch.stack(some) for key, some in batch.items() if isinstance(some[0], Tensor)}
+    return batch | stacked | {"size": samples[0]["size"]}
 
 
 def raw_outputs(model: Any, batch: Mapping[str, Any], generators: Sequence[torch.Generator]) -> Any:
-    """Raw outputs of a perception model's head for a batch, from cached latents where it holds them.
+    """Raw outputs of a perception model's head.
 
     Args:
         model: the perception model.
-        batch: ``text`` with ``latents`` and ``size``, or with ``pixels``.
+        batch: ``text`` with cached ``latents`` and ``size``, or with ``pixels``.
         generators: for an autoencoder whose posterior is sampled, one per sample.
     """
     if "latents" in batch:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from adapt.augmentation import Augmentation
@@ -27,78 +27,65 @@ from tadp_da.concept import digest_tensors
 from tadp_da.errors import UsageError
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
-from tadp_da.settings import Effect, keyed
-from tadp_da.training.loop import LoopSettings, OptimizerName, fit, recorded
+from tadp_da.settings import Effect, as_json, keyed
+from tadp_da.training.loop import Count, LoopSettings, OptimizerName, Positive, fit, recorded
 from tadp_da.training.monitor import check_embeddings
 from tadp_da.types import Labeled
 
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class FineTuning:
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+class FineTuning(LoopSettings):
     """Train a perception model on labelled, captioned images. Call it.
 
     Defaults are those of the paper's text and, where it is silent, of the authors' code, for Cityscapes and Stable
     Diffusion 1.5; the random scale is ours.
 
     Attributes:
-        steps: optimizer steps.
-        batch: source images per forward pass.
+        steps, batch, accumulate, clip, ema, workers, checkpoint_every: see
+            :class:`~tadp_da.training.loop.LoopSettings`.
         target_batch: target images per forward pass, where an objective reads them; as many as ``batch`` if None.
-        accumulate: forward passes per step.
         backbone: what is trained of the backbone: all of it, low-rank layers that are fused at the end, or nothing.
         backbone_lr: its learning rate.
         head_lr: the head's learning rate.
         weight_decay: of AdamW; norms and biases have none.
-        warmup: share of the steps in which the rates rise in a line.
+        warmup: share of the steps in which the learning rates rise linearly.
         power: of the polynomial by which they then fall to 0 at the last step.
-        clip: largest gradient norm, 0 for none.
         optimizer: AdamW, or its 8-bit form.
         lora_rank: rank of the low-rank layers.
-        augment: what may happen to a training image, at the model's working size.
-        ema: decay of a moving average of the weights, which then becomes the result; 0 for none.
-        gradient_checkpointing: compute the network's activations twice instead of keeping them.
+        augment: augmentation at the model's working size.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
         cache_images: gigabytes of memory for the images of each stream, and again for their latents, so that they are
             read and encoded only once.
         cache_latents: encode images once where augmentation allows it (flips only).
-        strict: an error, not a warning, where text embeddings tell nothing.
-        workers: processes that prepare samples; changes speed only.
-        checkpoint_every: steps between checkpoints; 0 saves one only at the end and when a signal stops the training.
+        strict: raise, instead of warn, when text embeddings hold no information.
     """
 
-    steps: Count = 40_000
-    batch: Count = 2
-    target_batch: Count | None = None
-    accumulate: Count = 1
+    steps: Positive = 40_000
+    batch: Positive = 2
+    checkpoint_every: Annotated[Count, Effect.SPEED] = 1000
+    target_batch: Positive | None = None
     backbone: Mode = "full"
     backbone_lr: Rate = 8e-6
     head_lr: Rate = 8e-5
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-3
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0375
     power: Annotated[float, Field(gt=0, le=10)] = 1.0
-    clip: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     optimizer: OptimizerName = "adamw"
     lora_rank: Annotated[int, Field(ge=1, le=1024)] = 16
     augment: Augmentation = Augmentation(
         scale=(0.5, 2.0), crop=(512, 512), cat_max_ratio=0.75, photometric=True
     )
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     gradient_checkpointing: Annotated[bool, Effect.SPEED] = False
-    cache_images: Annotated[float, Field(ge=0, allow_inf_nan=False), Effect.SPEED] = 2.0
+    cache_images: Annotated[float, Field(ge=0), Effect.SPEED] = 2.0
     cache_latents: Annotated[bool, Effect.SPEED] = True
     strict: bool = False
-    workers: Annotated[int, Field(ge=0), Effect.SPEED] = 0
-    checkpoint_every: Annotated[int, Field(ge=0), Effect.SPEED] = 1000
 
     @model_validator(mode="after")
     def _one_size(self) -> FineTuning:
-        if (
-            max(self.batch, self.target_batch or 1) > 1
-            and self.augment.crop is None
-            and self.augment.scale != (1.0, 1.0)
-        ):
+        several = max(self.batch, self.target_batch or 1) > 1
+        if several and self.augment.crop is None and self.augment.scale != (1.0, 1.0):
             raise ValueError(
                 f"images scaled by {self.augment.scale} and not cropped differ in size and make no batch of "
                 f"{self.batch}; set augment.crop, or batch to 1"
@@ -118,24 +105,21 @@ class FineTuning:
     ) -> PerceptionModel:
         """Train ``model`` in place and return it, ready to predict.
 
-        Text and, where possible, latents are computed once: text encoder and autoencoder are frozen. One line per step
-        goes to ``metrics.jsonl`` in the run's folder, checkpoints to its ``unfinished/``: the same call there resumes
-        where an earlier one was interrupted.
+        The run's folder gets ``metrics.jsonl`` and, in ``unfinished/``, checkpoints from which the same call resumes.
 
         Args:
-            model: its inference settings say at what size images are read, its ``rewrite`` what is said of target
-                images.
+            model: its inference settings give the size of images, its ``rewrite`` the prompts of target images.
             data: source images with labels and captions.
-            rewrite: from caption to prompt, as the strategy does on the source side.
+            rewrite: from caption to prompt of source images.
             run: seed, device, precision, folder.
             unlabeled: target images with captions, for objectives and source styles that read them.
-            objectives: what to minimize, each instance in one training only; the head's own loss on ``data`` if None.
-            source: how source images are shown; as they are if None.
+            objectives: what to minimize, each instance in one training only; the head's loss on ``data`` if None.
+            source: style of source images; unchanged if None.
 
         Raises:
             DataError: when an image and its label do not fit, or nothing is labelled.
-            UsageError: when no parameter would move, or target images are needed and not given.
-            DivergedError: when the loss is not finite, no gradient arrives or no parameter moves.
+            UsageError: when no parameter is trainable, or target images are needed and not given.
+            DivergedError: when the loss is not finite, no gradient arrives or no parameter changes.
             InterruptedRunError: after a signal and a checkpoint.
         """
         objectives = [known_objectives["supervised"]()] if objectives is None else objectives
@@ -149,16 +133,23 @@ class FineTuning:
             ) as moving,
             model.backbone.gradient_checkpointing(self.gradient_checkpointing),
         ):
-            groups = parameter_groups(
-                moving,
-                model.head,
-                backbone_lr=self.backbone_lr,
-                head_lr=self.head_lr,
-                weight_decay=self.weight_decay,
+            rates = {"backbone_lr": self.backbone_lr, "head_lr": self.head_lr}
+            steps = fit(
+                model,
+                parameter_groups(moving, model.head, weight_decay=self.weight_decay, **rates),
+                streams,
+                self,
+                run,
+                objectives=objectives,
+                batches={"target": self.target_batch or self.batch},
+                schedule=polynomial(self.steps, int(self.warmup * self.steps), self.power),
+                optimizer=self.optimizer,
+                checkpoints=self._checkpoints(model, streams, objectives, source, run),
             )
-            facts = {"objectives": [_facts(o) for o in objectives], "source": _facts(source)}
-            checkpoints = self._checkpoints(model, streams, facts, run)
-            self._train(model, groups, streams, objectives, checkpoints, run)
+            model.backbone.eval()
+            model.head.train()
+            for _ in recorded(steps, self.steps, run, "fine-tuning"):
+                pass
         return model.eval()
 
     def _streams(
@@ -171,7 +162,7 @@ class FineTuning:
         objectives: Sequence[Objective],
         source: Source,
     ) -> dict[str, ImageDataset]:
-        """Data sets by the names of the streams that the objectives read, the source first."""
+        """Data sets of the streams that the objectives read, the source first."""
         size = model.inference.size
         streams: dict[str, ImageDataset] = {}
         read = frozenset[str]().union(*(objective.streams for objective in objectives))
@@ -192,59 +183,29 @@ class FineTuning:
         return streams
 
     def _text(
-        self,
-        model: PerceptionModel,
-        data: Labeled | CaptionedImages,
-        rewrite: Callable[[str], str],
-        run: Run,
+        self, model: PerceptionModel, data: Labeled | CaptionedImages, rewrite: Callable[[str], str], run: Run
     ) -> PromptEmbeddings:
         text = PromptEmbeddings(model, data, rewrite, run)
         if model.backbone.reads_text:
             check_embeddings(text.embeddings, text.prompts, strict=self.strict)
         return text
 
-    def _train(
-        self,
-        model: PerceptionModel,
-        groups: list[dict[str, Any]],
-        streams: Mapping[str, ImageDataset],
-        objectives: Sequence[Objective],
-        checkpoints: Path,
-        run: Run,
-    ) -> None:
-        names = {f.name for f in dataclasses.fields(LoopSettings)}
-        steps = fit(
-            model,
-            groups,
-            streams,
-            LoopSettings(**{name: getattr(self, name) for name in names}),
-            run,
-            objectives=objectives,
-            batches={"target": self.target_batch or self.batch},
-            schedule=polynomial(self.steps, int(self.warmup * self.steps), self.power),
-            optimizer=self.optimizer,
-            checkpoints=checkpoints,
-        )
-        model.backbone.eval()
-        model.head.train()
-        for _ in recorded(steps, self.steps, run, "fine-tuning"):
-            pass
-
     def _checkpoints(
         self,
         model: PerceptionModel,
         streams: Mapping[str, ImageDataset],
-        facts: Mapping[str, Any],
+        objectives: Sequence[Objective],
+        source: Source,
         run: Run,
     ) -> Path:
-        """A folder of its own for everything that decides the course of the training except its length, so that none
-        resumes another's."""
+        """A folder for everything that the training depends on except its length, so that none resumes another one."""
         digest = hashlib.blake2b(digest_size=16)
         texts = {f"text {name}": dataset.text.embeddings for name, dataset in streams.items()}
         digest_tensors(digest, model.state_dict() | texts)
         inputs = keyed(FineTuning, self)
         del inputs["steps"]
-        inputs |= {"seed": run.seed, "precision": run.precision, "start": digest.hexdigest(), **facts}
+        inputs |= {"seed": run.seed, "precision": run.precision, "start": digest.hexdigest()}
+        inputs |= {"objectives": [_facts(o) for o in objectives], "source": _facts(source)}
         inputs["images"] = {n: [d.key(i) for i in range(len(d))] for n, d in streams.items()}
         inputs["text"] = {name: dataset.text.rows for name, dataset in streams.items()}
         inputs["inference"] = keyed(type(model.inference), model.inference)
@@ -252,10 +213,9 @@ class FineTuning:
 
 
 def _facts(plug_in: Any) -> dict[str, Any]:
-    """What an objective or a source style is, as JSON."""
+    """Class and settings of an objective or a source style, as JSON."""
     kind = type(plug_in)
-    settings = TypeAdapter(kind.Settings).dump_python(plug_in.settings, mode="json")
-    return {"class": f"{kind.__module__}.{kind.__qualname__}", "settings": settings}
+    return {"class": f"{kind.__module__}.{kind.__qualname__}", "settings": as_json(plug_in.settings)}
 
 
 def _refuse_missing(

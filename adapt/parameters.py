@@ -1,4 +1,4 @@
-"""Which parameters move, how fast, and how the speed changes over the run."""
+"""Which parameters are trained, their learning rates, and the schedule."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from tadp_da.errors import UsageError
+from tadp_da.training.objective import torch_seed
 
 Mode = Literal["full", "lora", "frozen"]
 
@@ -18,27 +18,26 @@ Mode = Literal["full", "lora", "frozen"]
 def trainable(
     backbone: Any, head: nn.Module, mode: Mode, *, rank: int, seed: int
 ) -> Iterator[list[nn.Parameter]]:
-    """Let the parameters of ``mode`` move inside the block; VAE and text encoder never do.
+    """Make the parameters of ``mode`` trainable inside the block; autoencoder and text encoder stay frozen.
 
-    Low-rank layers are fused into the weights at the end, so that the UNet is a plain one whichever mode trained it;
-    afterwards nothing requires a gradient. After an error inside the block the model is not to be used.
+    At the end low-rank layers are fused into the weights, and nothing requires a gradient. After an error inside the
+    block the model is not to be used.
 
     Args:
-        backbone: whose UNet is trained.
+        backbone: its network is trained.
         head: trained in every mode.
-        mode: all of the UNet, low-rank layers beside its attention projections (Hu et al., 2021), or nothing of it.
+        mode: all of the network, low-rank layers beside its attention projections (Hu et al., 2021), or nothing.
         rank: of these layers.
-        seed: of their first factors; the second start at zero, so that training starts from the base.
+        seed: of their first factors; the second start at zero.
 
     Yields:
         The backbone's trainable parameters.
     """
     backbone.requires_grad_(False)
     head.requires_grad_(True)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch_seed(seed):
         moving = backbone.trainable(mode, rank=rank)
-    # Layers that were put in just now lie on the CPU, whatever device the rest is on.
+    # new layers are on the CPU
     backbone.to(next(head.parameters()).device)
     yield moving
     if mode == "lora":
@@ -50,25 +49,17 @@ def trainable(
 def parameter_groups(
     backbone: list[nn.Parameter], head: nn.Module, *, backbone_lr: float, head_lr: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Optimizer groups: backbone and head at their own rates; norms and biases without weight decay.
-
-    Args:
-        backbone: the backbone's trainable parameters.
-        head: all of its parameters that require a gradient are trained.
-        backbone_lr: learning rate of the first.
-        head_lr: learning rate of the second.
-        weight_decay: of every parameter with more than one dimension.
+    """Optimizer groups of the backbone's and the head's trainable parameters, each at its learning rate; norms and
+    biases, of one dimension, without weight decay.
 
     Raises:
-        UsageError: when no parameter would move.
+        UsageError: when there is no trainable parameter.
     """
     groups = []
-    for lr, parameters in (
-        (backbone_lr, backbone),
-        (head_lr, [p for p in head.parameters() if p.requires_grad]),
-    ):
-        for decay, dims in ((weight_decay, range(2, 9)), (0.0, range(2))):
-            chosen = [p for p in parameters if p.ndim in dims]
+    for lr, parameters in ((backbone_lr, backbone), (head_lr, [*head.parameters()])):
+        trained = [p for p in parameters if p.requires_grad]
+        several, one = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
+        for decay, chosen in ((weight_decay, several), (0.0, one)):
             if chosen:
                 groups.append({"params": chosen, "lr": lr, "weight_decay": decay})
     if not groups:
@@ -80,14 +71,8 @@ def parameter_groups(
 
 
 def polynomial(steps: int, warmup: int, power: float) -> Callable[[int], float]:
-    """Factor on the learning rate at each step (first is 0): up in a line over ``warmup`` steps to 1, then
-    ``(1 - t)^power`` down to exactly 0 at the last step (TADP, appendix D: power 1).
-
-    Args:
-        steps: of the whole run; a run of one step stays at 1.
-        warmup: steps until the full rate is reached; less than ``steps``.
-        power: 1 is a straight line.
-    """
+    """Factor on the learning rate at each step, counted from 0: it rises linearly to 1 over ``warmup`` steps, then
+    falls as ``(1 - t)^power`` to exactly 0 at the last step (TADP, appendix D: power 1)."""
 
     def factor(step: int) -> float:
         if step < warmup:

@@ -1,4 +1,4 @@
-"""The training sets of stage 2: images, labels and text as the loop asks for them, kept in memory where they fit."""
+"""The training sets of stage 2: images, labels and text, cached in memory where they fit."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adapt import augmentation as augment
-from adapt import batches
+from adapt import augmentation
 from adapt.augmentation import Augmentation, finish, pad, resize
-from adapt.batches import Sample
+from adapt.batches import Sample, collate
 from adapt.sources import Source
 from adapt.unlabeled import Extent
 from tadp_da.captions.rewrite import fit_all
@@ -37,25 +36,20 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CaptionedImages:
-    """Unlabelled images of the target with a caption each.
-
-    Attributes:
-        images: the images.
-        captions: caption of each image by key.
-    """
+    """Unlabelled images of the target, and the caption of each by key."""
 
     images: Unlabeled
     captions: Mapping[str, str]
 
 
 class PromptEmbeddings:
-    """Embeddings of the prompts of a data set, each different prompt encoded once: the text encoder is frozen.
+    """Embeddings of the prompts of a data set; each different prompt is encoded once by the frozen text encoder.
 
     Args:
-        model: whose text encoder it is.
-        data: whose captions are rewritten; one that is too long loses its end, and the log says so.
+        model: has the text encoder.
+        data: has the captions; those that are too long are cut at the end, with a warning.
         rewrite: from caption to prompt.
-        run: progress.
+        run: for a progress bar.
     """
 
     def __init__(
@@ -81,19 +75,19 @@ class PromptEmbeddings:
 
 
 class ImageDataset(ABC):
-    """Images with text, for :func:`tadp_da.training.loop.fit`; subclasses say what lies on an image.
+    """Images with text and labels, for :func:`tadp_da.training.loop.fit`.
 
     Args:
         images: the images.
         text: embeddings by index.
-        size: working size of an image of a given height and width.
-        augment: what may happen to an image.
-        even: give all images one size where a batch needs it: without a crop, those of other shapes are padded to the
-            largest height and width, to the right and below, with grey that nothing is learned from.
+        size: from height and width of an image to its working size.
+        augment: the augmentation.
+        even: without a crop, pad images of several sizes to the largest height and width, to the right and below, with
+            ignored grey, as a batch needs it.
     """
 
     answer: str
-    """Under which key a sample holds the tensors of what lies on its image."""
+    """Key of the label's tensors in a sample."""
 
     def __init__(
         self,
@@ -106,14 +100,14 @@ class ImageDataset(ABC):
     ) -> None:
         self.images, self.text, self.size, self.augment = images, text, size, augment
         self.common = self._common() if even and augment.crop is None else None
-        self.order = list(range(len(images)))  # of the images that are trained on
+        self.order = list(range(len(images)))  # indices of the images that are trained on
         self.cached: dict[int, Pair] = {}
-        self.contents: dict[int, str] = {}  # hashes of the files of cached images, before they were read
+        self.contents: dict[int, str] = {}  # hashes of cached images' files, from before they were read
         self.latents: dict[int, Tensor] = {}
 
     @abstractmethod
     def _load(self, index: int) -> Pair:
-        """Image ``uint8 (h, w, 3)`` and what lies on it, at the image's own size."""
+        """Image ``uint8 (h, w, 3)`` and its label, at the image's own size."""
 
     def __len__(self) -> int:
         return len(self.order)
@@ -123,7 +117,7 @@ class ImageDataset(ABC):
         return self.images.key(self.order[index])
 
     def _common(self) -> Size | None:
-        """Height and width that hold every image at its working size; None where they are all alike already."""
+        """Largest height and width of images at their working size; None if all have one size."""
         sizes = {self.size(*displayed_size(path)) for path in self.images.paths}
         if len(sizes) == 1:
             return None
@@ -137,7 +131,7 @@ class ImageDataset(ABC):
         return common
 
     def read(self, index: int) -> Pair:
-        """Image ``uint8 (h, w, 3)`` and what lies on it, at the working size already if that never varies.
+        """Image ``uint8 (h, w, 3)`` and its label, at the working size if that never varies.
 
         Raises:
             DataError: when the image cannot be read, or does not fit its label.
@@ -148,7 +142,7 @@ class ImageDataset(ABC):
         return image, label
 
     def cache_images(self, gigabytes: float, run: Run) -> None:
-        """Read every image now and keep it, if all together take at most so many gigabytes."""
+        """Read every image now, if all together take at most so many gigabytes."""
         first = self.read(0)
         if (first[0].nbytes + first[1].nbytes) * len(self.images) > gigabytes * 2**30:
             return
@@ -160,12 +154,11 @@ class ImageDataset(ABC):
 
     @torch.no_grad()
     def cache_latents(self, model: PerceptionModel, gigabytes: float, run: Run) -> None:
-        """Encode every image, and its mirror image where it may be flipped, if that is all that augmentation makes of
-        them and all together take at most so many gigabytes. Images need not have been cached.
+        """Encode every image, and its mirror image where it may be flipped, if augmentation does nothing else and all
+        latents together take at most so many gigabytes.
 
-        The autoencoder is frozen, so a latent taken now is the one that training would take; a sample of its posterior
-        is another at every step and cannot be cached. Images off the latent grid would have to be padded first; they
-        are encoded when they are needed.
+        Not where the autoencoder's posterior is sampled at every step, nor for images off the latent grid, which must
+        be padded first.
         """
         if not self.augment.only_flips or not model.backbone.caches_latents:
             return
@@ -202,8 +195,8 @@ class ImageDataset(ABC):
         return pad(*pair, self.common) if self.common else pair
 
     def fetch(self, index: int, rng: np.random.Generator) -> Sample:
-        """``text (t, d)``, either ``latents (c, u, v)`` or ``pixels (3, h, w)``, their ``size`` (h, w), and under
-        :attr:`answer` the tensors of what lies on the image."""
+        """``text (t, d)``, ``latents (c, u, v)`` or ``pixels (3, h, w)``, their ``size`` (h, w), and under
+        :attr:`answer` the label's tensors."""
         index = self.order[index]
         image, label = self._padded(self._shown(index, rng))
         sample: Sample = {"text": self.text[index]}
@@ -216,9 +209,7 @@ class ImageDataset(ABC):
         pixels, target = self.augment(image, label, label.size if fixed else self.size(*label.size), rng)
         return sample | {"pixels": pixels, "size": tuple(pixels.shape[-2:]), self.answer: target}
 
-    def collate(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """Samples of one size as a batch."""
-        return batches.collate(samples)
+    collate = staticmethod(collate)
 
 
 class SourceDataset(ImageDataset):
@@ -226,8 +217,8 @@ class SourceDataset(ImageDataset):
 
     Args:
         data: images, labels and captions.
-        head: knows how its labels move with their images.
-        style: how images are shown.
+        head: has the label space.
+        style: source style of the images.
         target: the target's images, for the style.
         text, size, augment, even: see :class:`ImageDataset`.
     """
@@ -260,7 +251,7 @@ class SourceDataset(ImageDataset):
         return image, label
 
     def cache_images(self, gigabytes: float, run: Run) -> None:
-        """The same, and images without a labelled pixel are then known, and left out.
+        """The same; images without a labelled pixel are left out.
 
         Raises:
             DataError: when no pixel of any image is labelled.
@@ -284,7 +275,7 @@ class SourceDataset(ImageDataset):
         self.order = [index for index in self.order if index not in set(blank)]
 
     def cache_latents(self, model: PerceptionModel, gigabytes: float, run: Run) -> None:
-        """The same, where the style leaves images as they are."""
+        """The same, unless a style changes the images."""
         if self.style is None:
             super().cache_latents(model, gigabytes, run)
 
@@ -292,19 +283,14 @@ class SourceDataset(ImageDataset):
         image, label = self._pair(index)
         if self.style is None:
             return image, label
-        # numbers of its own: an image is cropped and flipped alike in every style
+        # separate random numbers, so that an image is cropped and flipped alike in every style
         (own,) = rng.spawn(1)
         return self.style(self.images.key(index), image, label, self.target, own)
 
 
 class TargetDataset(ImageDataset):
-    """Unlabelled images; a sample's ``valid`` says where its image is and not padding. Colours are not augmented: a
-    teacher sees them as they are, and what its student sees is the objective's own.
-
-    Args:
-        data: images and captions; there is no label in the type.
-        text, size, augment, even: see :class:`ImageDataset`.
-    """
+    """Unlabelled images; a sample's ``valid`` is True on the image and False on padding. Colours are not augmented: a
+    teacher sees them as they are, and an objective distorts them for its student."""
 
     answer = "valid"
 
@@ -327,10 +313,10 @@ class TargetDataset(ImageDataset):
 
 
 def _latents_key(backbone: Any) -> dict[str, Any]:
-    return image_key(backbone, augment, _encode)
+    return image_key(backbone, augmentation, _encode)
 
 
 def _encode(model: PerceptionModel, pair: Pair, views: Sequence[bool]) -> dict[str, Tensor]:
-    """Latents ``(n, c, u, v)`` of n views of an image, each mirrored or not."""
+    """Latents ``(n, c, u, v)`` of an image, once for every view: mirrored or not."""
     pixels = torch.stack([finish(*pair, flipped=flipped)[0] for flipped in views])
     return {"views": model.backbone.encode_image(pixels.to(model.device)).cpu()}

@@ -16,7 +16,7 @@ from tadp_da.training.objective import Generators, seeded
 
 @objectives.add("supervised")
 class Supervised(Objective):
-    """Cross-entropy of masks, or whatever else the head learns its task with."""
+    """The loss of the head: cross-entropy for masks, and so on."""
 
     @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
     class Settings:

@@ -1,4 +1,4 @@
-"""Sources: how labelled source images are shown to stage 2: as they are, or in the target's style."""
+"""Source styles: labelled source images as they are, or in the target's style."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ class Source(ABC):
     def setup(  # noqa: B027 - an optional hook
         self, model: PerceptionModel, images: Unlabeled, target: Unlabeled | None, run: Run
     ) -> None:
-        """Called once before training: statistics of the target, or images made ahead, are prepared here."""
+        """Called once before training, to prepare statistics of the target or images."""
 
     @abstractmethod
     def __call__(
         self, key: str, image: np.ndarray, label: Any, target: Unlabeled | None, rng: np.random.Generator
     ) -> tuple[np.ndarray, Any]:
-        """Show one image.
+        """Change one image.
 
         Args:
             key: of the image.
             image: ``uint8 (h, w, 3)``, before augmentation.
-            label: moves with its image: ``resize``, ``crop``, ``pad`` and ``flip``.
-            target: the target's unlabelled images, if any are at hand.
-            rng: where every random number comes from.
+            label: has ``resize``, ``crop``, ``pad`` and ``flip``, as the image.
+            target: the target's unlabelled images, if any are given.
+            rng: the source of randomness.
 
         Returns:
             Image and label to learn from instead.

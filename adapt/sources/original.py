@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @sources.add("original")
 class Original(Source):
-    """Shows every image as it is."""
+    """Returns every image as it is."""
 
     @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
     class Settings:

@@ -140,11 +140,10 @@ def fit(
     Args:
         model: moved to the run's device.
         groups: optimizer groups with ``params`` and ``lr``; only these parameters change.
-        streams: data sets by name. Order and noise of the first are functions of the run's seed, those of the others of
-            seed and name, so that another stream leaves the first as it is.
+        streams: data sets by name. Order and noise of the first are functions of the run's seed, of the others of seed
+            and name.
         settings, run: steps and batches; seed, device and precision.
-        objectives: what to minimize. If None, the model is its own objective: ``model(batch, generators)`` of a stream
-            named ``"source"`` is a scalar loss.
+        objectives: what to minimize; None for a model whose ``model(batch, generators)`` is the loss on ``"source"``.
         batches: samples per forward pass of streams that differ from ``settings.batch``.
         schedule: factor on every learning rate at each step, counted from 0.
         optimizer: AdamW, or its 8-bit form from bitsandbytes.
@@ -167,20 +166,10 @@ def fit(
     # an objective's own models are neither trained nor sharded: only the model is copied where it must be
     wrap = partial(Losses, objectives=objectives)
     module, optim, trained = prepare(accelerator, model, wrap, groups, partial(_optimizer, optimizer))
-    average = None
-    if settings.ema:
-        from diffusers.training_utils import EMAModel  # takes seconds to import
-
-        average = EMAModel(trained, decay=settings.ema)
+    average = _average(trained, settings.ema) if settings.ema else None
     losses, state = accelerator.unwrap_model(module), whole_state(accelerator, optim.optimizer, trained)
     keeper = Checkpoints(checkpoints, losses.model, trained, state, average, accelerator.scaler, objectives)
-    start = keeper.restore()
-    if start > settings.steps:
-        raise UsageError(
-            f"{start} steps were trained already, {settings.steps} are asked for",
-            where=checkpoints,
-            fix=f"set steps to {start} or more, or delete the folder to start over",
-        )
+    start = _resume(keeper, settings.steps)
     feeds = _feeds(streams, settings, run.seed, start, batches or {})
     yield from _Training(
         accelerator, module, losses, optim, trained, average, keeper, feeds, settings, base_lrs, schedule
@@ -189,6 +178,23 @@ def fit(
         average.copy_to(trained)
     model.to(accelerator.device)
     give_back(trained, given)
+
+
+def _average(trained: Sequence[nn.Parameter], decay: float) -> Any:
+    from diffusers.training_utils import EMAModel  # takes seconds to import
+
+    return EMAModel(trained, decay=decay)
+
+
+def _resume(keeper: Checkpoints, steps: int) -> int:
+    """Number of steps that are done already."""
+    if (start := keeper.restore()) > steps:
+        raise UsageError(
+            f"{start} steps were trained already, {steps} are asked for",
+            where=keeper.folder,
+            fix=f"set steps to {start} or more, or delete the folder to start over",
+        )
+    return start
 
 
 def _feeds(

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from benchmarks.profiling.full_size_cases import TINY, backbone
 from benchmarks.profiling.measure import machine, options_of, synchronize
 from benchmarks.reports.tables import grid
-from personalize.denoising import LatentDataset, NoisePrediction, Prompts, text_table
+from personalize.denoising import LatentDataset, NoisePrediction, Prompts, Text, text_table
 from personalize.latents import encode, target_size, to_pixels
 from personalize.methods.dreambooth import DreamBooth
 from personalize.methods.textual_inversion import TextualInversion
@@ -171,7 +171,8 @@ class Turns:
 def both_ways(model: StableDiffusion, images: Unlabeled, chosen: Method, run: Run) -> Iterator[Turns]:
     """Textual inversion trains the rows of a new word, the script all of the embedding matrix in a text encoder of its
     own; DreamBooth trains all of the UNet by either way."""
-    begun, text = time.perf_counter(), model.encode_text
+    begun = time.perf_counter()
+    text: Text = model.encode_text
     if isinstance(chosen, TextualInversion):
         tokens, sentences = model.add_tokens(chosen.word, chosen.like), chosen.sentences
     else:

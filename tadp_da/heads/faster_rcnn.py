@@ -113,22 +113,44 @@ class FasterRCNN(nn.Module):
         self, spec: FeatureSpec, labels: LabelSpace, settings: FasterRCNNSettings | None = None
     ) -> None:
         from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+        from torchvision.models.detection.roi_heads import RoIHeads
+        from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
         from torchvision.ops import FeaturePyramidNetwork
 
+        from tadp_da.heads.detection.anchors import StridedAnchors, roi_align
+
         super().__init__()
-        self.strides = tuple(sorted(spec.channels))
-        _refuse_others(labels, self.strides)
+        self.strides = strides = tuple(sorted(spec.channels))
+        _refuse_others(labels, strides)
         self.settings = made = settings or FasterRCNNSettings()
         self.labels, self.use_attention = labels, made.use_attention
         self.nms, self.most = made.nms, made.most
         widths = spec.widths(use_attention=self.use_attention)
-        self.neck = FeaturePyramidNetwork([widths[s] for s in self.strides], made.width)
-        self.rpn = _rpn(self.strides, made)
-        self.regions = _regions(
-            self.strides,
-            made,
+        self.neck = FeaturePyramidNetwork([widths[s] for s in strides], made.width)
+        modes = ("training", "testing")
+        self.rpn = RegionProposalNetwork(
+            StridedAnchors(strides, made.anchor_scale, made.ratios),
+            RPNHead(made.width, len(made.ratios)),
+            fg_iou_thresh=made.rpn_match[1],
+            bg_iou_thresh=made.rpn_match[0],
+            batch_size_per_image=made.rpn_batch,
+            positive_fraction=made.rpn_positive,
+            pre_nms_top_n=dict(zip(modes, made.rpn_candidates, strict=True)),
+            post_nms_top_n=dict(zip(modes, made.rpn_proposals, strict=True)),
+            nms_thresh=made.rpn_nms,
+        )
+        self.regions = RoIHeads(
+            roi_align(strides, made.pool, made.samples, made.canonical),
             TwoMLPHead(made.width * made.pool**2, made.hidden),
             FastRCNNPredictor(made.hidden, len(labels.classes) + 1),
+            fg_iou_thresh=made.roi_match,
+            bg_iou_thresh=made.roi_match,
+            batch_size_per_image=made.roi_batch,
+            positive_fraction=made.roi_positive,
+            bbox_reg_weights=None,
+            score_thresh=made.min_score,
+            nms_thresh=made.nms,
+            detections_per_img=made.most,
         )
 
     def forward(self, pyramid: FeaturePyramid, size: tuple[int, int]) -> NeckOutputs:
@@ -144,8 +166,7 @@ class FasterRCNN(nn.Module):
         on is drawn from the global generator.
         """
         counted = [self._trained_on(target) for target in targets]
-        with _mode(self, training=True), _full_precision(raw):
-            images = _images(raw)
+        with self._mode(raw, training=True) as images:
             proposals, rpn = self.rpn(images, raw.levels, counted)
             _, regions = self.regions(raw.levels, proposals, images.image_sizes, counted)
             return torch.stack([*rpn.values(), *regions.values()]).sum()
@@ -162,6 +183,23 @@ class FasterRCNN(nn.Module):
         found = branch.box_predictor(branch.box_head(regions))
         return torch.stack([x.sum() for x in (*scores, *moves, *found)]).sum()
 
+    @contextmanager
+    def _mode(self, raw: NeckOutputs, *, training: bool) -> Iterator[Any]:
+        """torchvision's record of the images' sizes, while its parts run in full precision and choose between loss and
+        detections by their mode, on which nothing else in them depends."""
+        from torchvision.models.detection.image_list import ImageList
+
+        first = next(iter(raw.levels.values()))
+        parts = {part: part.training for part in (self.rpn, self.regions)}
+        for part in parts:
+            part.train(training)
+        try:
+            with torch.autocast(first.device.type, enabled=False):
+                yield ImageList(first, [raw.size] * len(first))
+        finally:
+            for part, before in parts.items():
+                part.train(before)
+
     def _trained_on(self, target: dict[str, Tensor]) -> dict[str, Tensor]:
         """Boxes and labels of the objects that are trained on; torchvision's class 0 is the background."""
         kept = target["visible"] >= self.settings.min_visible
@@ -172,8 +210,7 @@ class FasterRCNN(nn.Module):
     @torch.no_grad()
     def predict(self, raw: NeckOutputs) -> list[Detections]:
         """Detections in each image, best first, in pixels of the images that were given to the backbone."""
-        with _mode(self, training=False), _full_precision(raw):
-            images = _images(raw)
+        with self._mode(raw, training=False) as images:
             proposals, _ = self.rpn(images, raw.levels)
             found, _ = self.regions(raw.levels, proposals, images.image_sizes)
         return [Detections.sorted(f["boxes"], f["labels"] - 1, f["scores"]) for f in found]
@@ -190,72 +227,3 @@ def _refuse_others(labels: LabelSpace, strides: tuple[int, ...]) -> None:
             f"faster-rcnn needs strides that are powers of two, each twice the one before; found {strides}",
             fix="choose a backbone with such levels",
         )
-
-
-def _rpn(strides: tuple[int, ...], made: FasterRCNNSettings) -> nn.Module:
-    from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-
-    from tadp_da.heads.detection.anchors import StridedAnchors
-
-    def both(counts: tuple[int, int]) -> dict[str, int]:
-        return {"training": counts[0], "testing": counts[1]}
-
-    return RegionProposalNetwork(
-        StridedAnchors(strides, made.anchor_scale, made.ratios),
-        RPNHead(made.width, len(made.ratios)),
-        fg_iou_thresh=made.rpn_match[1],
-        bg_iou_thresh=made.rpn_match[0],
-        batch_size_per_image=made.rpn_batch,
-        positive_fraction=made.rpn_positive,
-        pre_nms_top_n=both(made.rpn_candidates),
-        post_nms_top_n=both(made.rpn_proposals),
-        nms_thresh=made.rpn_nms,
-    )
-
-
-def _regions(
-    strides: tuple[int, ...], made: FasterRCNNSettings, reader: nn.Module, predictor: nn.Module
-) -> nn.Module:
-    from torchvision.models.detection.roi_heads import RoIHeads
-
-    from tadp_da.heads.detection.anchors import roi_align
-
-    return RoIHeads(
-        roi_align(strides, made.pool, made.samples, made.canonical),
-        reader,
-        predictor,
-        fg_iou_thresh=made.roi_match,
-        bg_iou_thresh=made.roi_match,
-        batch_size_per_image=made.roi_batch,
-        positive_fraction=made.roi_positive,
-        bbox_reg_weights=None,
-        score_thresh=made.min_score,
-        nms_thresh=made.nms,
-        detections_per_img=made.most,
-    )
-
-
-def _images(outputs: NeckOutputs) -> Any:
-    """torchvision's record of the images' sizes; it is asked for nothing else."""
-    from torchvision.models.detection.image_list import ImageList
-
-    first = next(iter(outputs.levels.values()))
-    return ImageList(first, [outputs.size] * len(first))
-
-
-@contextmanager
-def _mode(head: FasterRCNN, *, training: bool) -> Iterator[None]:
-    """torchvision chooses between loss and detections by the mode; nothing else in these parts depends on it."""
-    before = head.rpn.training, head.regions.training
-    head.rpn.train(training)
-    head.regions.train(training)
-    try:
-        yield
-    finally:
-        head.rpn.train(before[0])
-        head.regions.train(before[1])
-
-
-def _full_precision(outputs: NeckOutputs) -> torch.autocast:
-    device = next(iter(outputs.levels.values())).device
-    return torch.autocast(device.type, enabled=False)

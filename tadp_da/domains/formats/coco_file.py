@@ -7,10 +7,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tadp_da.domains.formats.boxes import RawObject, flag
 from tadp_da.domains.formats.files import some
@@ -59,21 +59,19 @@ class _Annotation(_Entry):
     segmentation: Any = None
     iscrowd: Annotated[bool, BeforeValidator(flag)] = False
 
-    def xyxy(self) -> _Sides:
-        """Corners of the box, or of the polygons.
-
-        Raises:
-            ValueError: when it has neither.
-        """
-        if self.bbox:
-            x, y, width, height = self.bbox
-            return x, y, x + width, y + height
-        try:
-            points = np.concatenate([np.reshape(part, (-1, 2)).astype(float) for part in self.segmentation])
-            (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
-        except (TypeError, ValueError):
-            raise ValueError("it has neither a bbox nor polygons") from None
-        return left, top, right, bottom
+    @model_validator(mode="after")
+    def _box_of_polygons(self) -> Self:
+        if self.bbox is None:
+            try:
+                points = np.concatenate(
+                    [np.reshape(part, (-1, 2)).astype(float) for part in self.segmentation]
+                )
+                (x, y), (width, height) = points.min(axis=0).tolist(), np.ptp(points, axis=0).tolist()
+            except (TypeError, ValueError):
+                raise ValueError("it has neither a bbox nor polygons") from None
+            self.bbox = x, y, width, height
+        self.segmentation = None
+        return self
 
 
 class _Coco(_Entry):
@@ -110,63 +108,57 @@ def load(file: Path, folder: Path) -> CocoContent:
     """
     try:
         status = file.stat()
-    except OSError:
-        raise DataError("a COCO file is missing", where=file, fix="check the path") from None
-    return _read(file, folder, (status.st_mtime_ns, status.st_size))
+        return _read(file, folder, (status.st_mtime_ns, status.st_size))
+    except OSError as error:
+        raise DataError(
+            f"a COCO file is missing: {error.strerror}", where=file, fix="check the path"
+        ) from None
 
 
 @lru_cache(maxsize=8)
 def _read(file: Path, folder: Path, _stamp: tuple[int, int]) -> CocoContent:
     coco = _parsed(file)
-    names = _categories(coco, file)
+    names = {entry.id: entry.name for entry in coco.categories}
     objects: dict[str, list[RawObject]] = defaultdict(list)
     for index, entry in enumerate(coco.annotations):
         where = f"{file}, annotations[{index}]"
         if entry.category_id not in names:
-            raise DataError(
-                f"an annotation has the unknown category {entry.category_id}", where=where, fix=_FORM
-            )
-        try:
-            thing = RawObject(names[entry.category_id], entry.xyxy(), entry.iscrowd, where)
-        except ValueError as error:
-            raise DataError(f"an annotation is malformed: {error}", where=where, fix=_FORM) from None
-        objects[entry.image_id].append(thing)
+            what = f"an annotation has the unknown category {entry.category_id}"
+            raise DataError(what, where=where, fix=_FORM)
+        x, y, width, height = entry.bbox or (0, 0, 0, 0)
+        box = x, y, x + width, y + height
+        objects[entry.image_id].append(RawObject(names[entry.category_id], box, entry.iscrowd, where))
     images = _images(coco, file, folder, objects)
     used = {names[entry.category_id] for entry in coco.annotations}
     above = {c.supercategory for c in coco.categories if c.supercategory != c.name} - used
-    parents = tuple(name for name in names.values() if name in above)
-    return CocoContent(tuple(name for name in names.values() if name not in above), parents, images)
+    classes, parents = ([n for n in names.values() if (n in above) is parent] for parent in (False, True))
+    return CocoContent(tuple(classes), tuple(parents), images)
 
 
 def _parsed(file: Path) -> _Coco:
+    """The entries; categories in the order of their ids, each of another name."""
     try:
-        return _Coco.model_validate_json(file.read_bytes().removeprefix(b"\xef\xbb\xbf"))
-    except OSError as error:
-        raise DataError(f"a COCO file cannot be read: {error}", where=file, fix="check the path") from None
+        coco = _Coco.model_validate_json(file.read_bytes().removeprefix(b"\xef\xbb\xbf"))
     except ValidationError as invalid:
         problem = invalid.errors(include_url=False)[0]
-    part, *place = problem["loc"] or ("images",)
-    if problem["type"] == "json_invalid":
-        what = f"a COCO file is not valid JSON: {problem['msg']}"
-    elif not place:
-        what = f"a COCO file has no list {part!r}"
-    else:
-        what = f"an entry is malformed: {problem['msg']}"
-    where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)
-    raise DataError(what, where=f"{file}, {part}{where}" if place else file, fix=_FORM)
-
-
-def _categories(coco: _Coco, file: Path) -> dict[str, str]:
-    """Category names by id, in the order of the ids."""
-    entries = sorted(coco.categories, key=lambda c: (not c.id.isdecimal(), len(c.id), c.id))
-    for what, fix in (
+        part, *place = problem["loc"] or ("images",)
+        if place:
+            what = f"an entry is malformed: {problem['msg']}"
+        elif problem["type"] == "json_invalid":
+            what = f"a COCO file is not valid JSON: {problem['msg']}"
+        else:
+            what = f"a COCO file has no list {part!r}"
+        steps = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)
+        raise DataError(what, where=f"{file}, {part}{steps}" if place else file, fix=_FORM) from None
+    coco.categories.sort(key=lambda entry: (not entry.id.isdecimal(), len(entry.id), entry.id))
+    for field, fix in (
         ("id", "give every category an id of its own"),
         ("name", "rename one, or remove it and give the other's id to its annotations"),
     ):
-        value, count = Counter(getattr(entry, what) for entry in entries).most_common(1)[0]
+        value, count = Counter(getattr(entry, field) for entry in coco.categories).most_common(1)[0]
         if count > 1:
-            raise DataError(f"{count} categories share the {what} {value!r}", where=file, fix=fix)
-    return {entry.id: entry.name for entry in entries}
+            raise DataError(f"{count} categories share the {field} {value!r}", where=file, fix=fix)
+    return coco
 
 
 def _images(
@@ -175,7 +167,9 @@ def _images(
     """Images by path; takes their objects out of ``objects``."""
     images: dict[str, CocoImage] = {}
     names: dict[str, str] = {}
-    bases = _by_base(folder)
+    by_base = defaultdict(list)
+    for path in image_files(folder):
+        by_base[name_key(path.name)].append(path.relative_to(folder).as_posix())
     for entry in coco.images:
         if entry.id in names:
             raise DataError(
@@ -184,12 +178,10 @@ def _images(
                 fix="give every image an id of its own, which its annotations name as image_id",
             )
         names[entry.id] = entry.file_name
-        name = entry.file_name.replace("\\", "/")
-        key = _key(name, folder, bases, file)
+        key, moved = _key(entry.file_name.replace("\\", "/"), folder, by_base, file)
         if key in images:
             raise DataError(f"the image {key!r} is listed twice", where=file, fix="keep one entry per image")
         size = (int(entry.height), int(entry.width)) if entry.height and entry.width else None
-        moved = key != PurePosixPath(name).as_posix()
         images[key] = CocoImage(size, tuple(objects.pop(entry.id, ())), moved)
     if objects:
         raise DataError(
@@ -200,9 +192,9 @@ def _images(
     return images
 
 
-def _key(name: str, folder: Path, bases: Mapping[str, list[str]], file: Path) -> str:
-    """The path in the folder of the image that a file name means: itself, or the only image of its base name, since
-    Label Studio and tools on Windows write paths of their own machine.
+def _key(name: str, folder: Path, by_base: Mapping[str, list[str]], file: Path) -> tuple[str, bool]:
+    """The path in the folder of the image that a file name means, and whether it is another one: the only image of its
+    base name, since Label Studio and tools on Windows write paths of their own machine.
 
     Raises:
         DataError: when there is no such image and the name leads out of the folder.
@@ -210,23 +202,15 @@ def _key(name: str, folder: Path, bases: Mapping[str, list[str]], file: Path) ->
     path = PurePosixPath(name)
     inside = not (path.is_absolute() or ".." in path.parts or not path.parts or ":" in path.parts[0])
     if inside and os.path.isfile(folder / path):
-        return path.as_posix()
-    found = bases.get(name_key(path.as_posix().split("?d=")[-1].rpartition("/")[-1]), ())
+        return path.as_posix(), False
+    found = by_base.get(name_key(name.split("?d=")[-1].rpartition("/")[-1]), [])
     if len(found) == 1:
-        return found[0]
-    if not inside:
-        raise DataError(
-            f"an image entry names {name!r}, which leads out of the image folder, and the folder holds "
-            f"{len(found) or 'no'} images of this base name",
-            where=file,
-            fix=f"write file names relative to the image folder {folder}",
-        )
-    return path.as_posix()
-
-
-def _by_base(folder: Path) -> Mapping[str, list[str]]:
-    """Paths in a folder by base name."""
-    found = defaultdict(list)
-    for path in image_files(folder):
-        found[name_key(path.name)].append(path.relative_to(folder).as_posix())
-    return found
+        return found[0], True
+    if inside:
+        return path.as_posix(), False
+    raise DataError(
+        f"an image entry names {name!r}, which leads out of the image folder, and {len(found) or 'no'} images in the "
+        "folder have this base name",
+        where=file,
+        fix=f"write file names relative to the image folder {folder}",
+    )

@@ -39,12 +39,10 @@ def read_annotation(path: Path, image: Path, classes: Sequence[str], *, drop: Co
             missing or invalid field, dummy boxes only, another image size, an unknown class.
     """
     content, root = _parse(path)
-    objects = []
-    for thing, line in zip(root.findall("object"), _lines(content, root), strict=True):
-        where = f"{path}:{line}"
-        objects.append(
-            RawObject(_name(thing, where), _corners(thing, where), _difficult(thing, where), where)
-        )
+    lines = _lines(content, root)
+    objects = [
+        _object(thing, f"{path}:{line}") for thing, line in zip(root.findall("object"), lines, strict=True)
+    ]
     known = [thing for thing in objects if thing.xyxy != _DUMMY]
     dummies = len(objects) - len(known)
     if dummies and not known:
@@ -96,22 +94,16 @@ def _lines(content: bytes, root: Any) -> list[str]:
     return [str(1 + lines) for lines in accumulate(part.count(b"\n") for part in parts[:-1])]
 
 
-def _name(thing: Any, where: str) -> str:
-    name = (thing.findtext("name") or "").strip()
-    if not name:
+def _object(thing: Any, where: str) -> RawObject:
+    if not (name := (thing.findtext("name") or "").strip()):
         raise DataError("an object has no name", where=where, fix="write its class as <name>car</name>")
-    return str(name)
-
-
-def _corners(thing: Any, where: str) -> tuple[float, float, float, float]:
-    box = thing.find("bndbox")
-    if box is None:
+    if (box := thing.find("bndbox")) is None:
         raise DataError("an object has no box", where=where, fix="add <bndbox> or remove the object")
-    values = []
+    corners = []
     for corner in _CORNERS:
         text = (box.findtext(corner) or "").strip()
         try:
-            values.append(float(text))
+            corners.append(float(text))
         except ValueError:
             raise DataError(
                 f"a box has the {corner} {text!r}, which is not a number"
@@ -120,14 +112,12 @@ def _corners(thing: Any, where: str) -> tuple[float, float, float, float]:
                 where=where,
                 fix=f"write <{corner}> as a number of pixels, counted from 1",
             ) from None
-    return values[0] - 1, values[1] - 1, values[2], values[3]
-
-
-def _difficult(thing: Any, where: str) -> bool:
     try:
-        return flag(thing.findtext("difficult"))
+        difficult = flag(thing.findtext("difficult"))
     except ValueError as error:
         raise DataError(f"difficult={error}", where=where, fix="write 0 or 1, or leave it out") from None
+    x, y, right, bottom = corners
+    return RawObject(name, (x - 1, y - 1, right, bottom), difficult, where)
 
 
 def _size(root: Any, path: Path) -> tuple[int, int] | None:

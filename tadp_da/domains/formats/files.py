@@ -168,7 +168,9 @@ class PairedFolders:
                 f"{len(here)} of {total} {problem}: {some(here)}{others}",
                 where=place if alone else folder,
                 fix=f"give image and {self.what} the same name except for the suffix, sub-folders included; or "
-                "remove the files without partner",
+                "remove the files without partner"
+                + "; an image without objects has an empty file"
+                * (".txt" in self.suffixes),
             )
         pairs = {paths[0]: by_label[names[stem]][0] for stem, paths in by_image.items()}
         if swaps:

@@ -50,6 +50,5 @@ def listed_images(folder: Path, names: str, *, kind: str = "Main") -> tuple[Path
 
 def box_reader(classes: Sequence[str]) -> Callable[[Path], Boxes]:
     """``Domain.label`` for images in ``JPEGImages``."""
-    return lambda image: read_annotation(
-        image.parent.parent / "Annotations" / f"{image.stem}.xml", image, classes
-    )
+    files = "Annotations"
+    return lambda image: read_annotation(image.parents[1] / files / f"{image.stem}.xml", image, classes)

@@ -200,6 +200,17 @@ def test_lines_that_are_no_objects_are_refused(root: Path, line: str, what: str,
     assert caught.value.where == f"{labels}/1.txt:2"
 
 
+def test_an_image_without_a_file_of_yolo_is_told_what_to_write(root: Path) -> None:
+    found = source(root, yolo(root, []))
+    trees.picture(root / "i/2.png", (WIDTH, HEIGHT))
+    with pytest.raises(DataError, match="1 of 2 images have no annotation: 2") as caught:
+        found.domain.unlabeled(root / "i", "train")
+    assert "an image without objects has an empty file" in caught.value.fix
+    (root / "labels/2.txt").touch()
+    assert len(found.domain.unlabeled(root / "i", "train")) == 2
+    assert len(read(root, root / "labels")) == 0
+
+
 def test_classes_of_yolo_are_those_of_its_file(root: Path) -> None:
     labels = yolo(root, [("person", 2, 3, 12, 24)])
     domain = resolve(CustomDataset.of(root / "i", labels), root).domain

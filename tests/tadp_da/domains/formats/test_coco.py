@@ -231,7 +231,9 @@ def test_an_image_of_another_machines_path_is_found_by_its_base_name(tmp_path: P
     assert told == ({tmp_path / "i/b/2.jpg": renamed} if name != "b\\2.jpg" else {})
     trees.picture(tmp_path / "i/c/2.jpg")  # now it could be either
     if name != "b\\2.jpg":
-        with pytest.raises(DataError, match=r"2 images in the folder have this base name|1 of 2 images are missing"):
+        with pytest.raises(
+            DataError, match=r"2 images in the folder have this base name|1 of 2 images are missing"
+        ):
             written(tmp_path, images=[IMAGES[0] | {"file_name": name}, IMAGES[1]], info={}).unlabeled(
                 tmp_path, "train"
             )

@@ -7,8 +7,6 @@ import shutil
 import time
 from pathlib import Path
 
-from rich.console import Console
-
 from benchmarks.drawing import draw_now
 from benchmarks.experiment import Experiment
 from benchmarks.recipe import read_benchmark
@@ -16,12 +14,13 @@ from benchmarks.reports.tables import terminal, terminal_classes
 from benchmarks.suite import publish, run_suite
 from benchmarks.workers import run_parallel
 from tadp_da.run import Run
+from tadp_da.terminal import TextConsole
 
 NAME = "demo"
 SPLITS = (("mini-day", "train"), ("mini-night", "unlabeled"), ("mini-day", "test"), ("mini-night", "test"))
 
 
-def run_demo(run: Run, data: Path, out: Console) -> Path:
+def run_demo(run: Run, data: Path, out: TextConsole) -> Path:
     """Fill the demo's table at one seed and show it.
 
     Args:
@@ -37,7 +36,7 @@ def run_demo(run: Run, data: Path, out: Console) -> Path:
     out.print(
         "Source: drawn street scenes by day, with masks. Target: the same world at a night that the diffusion model "
         "never saw, images only.\nThe demo learns the night (DreamBooth), adapts without and with it, and scores both.",
-        highlight=False,
+        soft_wrap=False,
     )
     jobs = min(len(table.rows), os.cpu_count() or 1)  # two slow processes do more than one of two threads
     run_parallel(draw_now, [(name, split, data) for name, split in SPLITS], run, jobs, "drawing")
@@ -51,7 +50,7 @@ def run_demo(run: Run, data: Path, out: Console) -> Path:
     out.print(
         f"One seed shows the way, not the size: `tadp-da benchmark run mini-night --seeds 0,1,2` gives means and "
         f"intervals. {time.perf_counter() - begun:.0f} s.",
-        highlight=False,
+        soft_wrap=False,
     )
     return written.markdown.parent
 

@@ -220,7 +220,9 @@ class DataSource:
                     where=root,
                     fix=f"complete the data, or use --set target_images={len(paths)}; {domain.fetch}",
                 )
-            ranks = {path: digest(f"{seed}:{path.relative_to(root).as_posix()}".encode()) for path in paths}
+            ranks = {
+                path: digest(os.fsencode(f"{seed}:{path.relative_to(root).as_posix()}")) for path in paths
+            }
             chosen = set(sorted(paths, key=ranks.__getitem__)[:count])
             return tuple(path for path in paths if path in chosen)
 

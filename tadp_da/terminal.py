@@ -8,12 +8,13 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.segment import Segment
 from rich.text import Text
 
+T = TypeVar("T")
 # control codes except for tabs and line breaks, marks that change the direction of text, and undecodable bytes
 _HIDDEN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -66,6 +67,14 @@ def progress(
     with Progress(*columns, console=console, transient=transient) as bar:
         task = bar.add_task(printable(description), total=total, note="")
         yield lambda note: bar.update(task, advance=1, note=printable(note))
+
+
+def tracked(items: Iterable[T], total: int, description: str) -> Iterator[T]:
+    """Items, with a progress bar that goes when they end; silent where there is no terminal."""
+    with progress(total, description, quiet=not sys.stderr.isatty(), transient=True) as advance:
+        for item in items:
+            yield item
+            advance("")
 
 
 class _Formatter(logging.Formatter):

@@ -26,6 +26,7 @@ _STYLE: Any = {
     "font.size": 10,
     "axes.edgecolor": _GRID,
     "figure.facecolor": "white",
+    "text.parse_math": False,  # a dollar sign in a name is one
 }
 _STYLE |= dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), _INK)
 

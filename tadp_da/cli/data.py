@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Column, Table
@@ -23,7 +21,7 @@ from tadp_da.cli.options import (
     out,
 )
 from tadp_da.errors import DataError
-from tadp_da.terminal import print_json, progress
+from tadp_da.terminal import print_json, tracked
 
 
 def data_list(
@@ -88,7 +86,7 @@ def data_check(
         partial=partial,
         skip_bad=skip_bad,
         allow_overlap=allow_overlap,
-        tracked=_tracked,
+        tracked=tracked,
     )
     if as_json:
         print_json(report.as_json())
@@ -96,10 +94,3 @@ def data_check(
         out.print(*report.lines(), sep="\n")
     if not report.ok:
         raise typer.Exit(DataError.exit_code)
-
-
-def _tracked(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:
-    with progress(total, what, quiet=not sys.stderr.isatty(), transient=True) as advance:
-        for item in items:
-            yield item
-            advance("")

@@ -94,7 +94,8 @@ def plan(
         f"{speed.rest / 1e12:.3g}, always in full precision: {utilisation:.0%} of {peak}, which is assumed and not "
         f"measured. {seeds} seed(s). Not included: captions, previews, reading and augmenting images, which may take "
         "longer than the GPU (--set adapt.workers=8), and what a detector does depending on image content. "
-        f"Images of unknown size are assumed to be {image}."
+        f"Images of unknown size are assumed to be {image}.",
+        soft_wrap=False,
     )
 
 
@@ -124,5 +125,6 @@ def _show(title: str, cost: Cost) -> None:
         shown.add_row("memory in fp32", "all", f"{total / _GB:.2f} GB, without workspaces of kernels")
     out.print(shown)
     out.print(
-        "Activations are the bytes that autograd keeps for the backward pass; attention is fused where no map is read."
+        "Activations are the bytes that autograd keeps for the backward pass; attention is fused where no map is read.",
+        soft_wrap=False,
     )

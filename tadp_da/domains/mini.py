@@ -19,11 +19,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +33,9 @@ from tadp_da.errors import DataError, EnvironmentSetupError
 from tadp_da.mini.styles import LOOKS, Look, render
 from tadp_da.mini.world import CLASSES, PALETTE, Scene, draw_scene
 from tadp_da.storage.files import storing, write_json
+from tadp_da.terminal import tracked
 from tadp_da.types import Boxes, DomainDescription, LabelSpace
 
-T = TypeVar("T")
 LABELS = LabelSpace(task="segmentation", classes=CLASSES, palette=PALETTE)
 _THINGS = {"car": "car", "person": "person", "tree": "vegetation", "pole": "pole"}
 """Classes of boxes, and the masks' class of each."""
@@ -105,7 +104,7 @@ def _draw_all(root: Path, place: Path, look: str, split: str, count: int) -> Non
     try:
         (fresh / "images").mkdir(parents=True)
         (fresh / "labels").mkdir()
-        for index in _tracked(range(count), f"drawing {place.parent.name} {split}"):
+        for index in tracked(range(count), count, f"drawing {place.parent.name} {split}"):
             scene, image = _scene(look, split, index)
             name = f"{index:05d}.png"
             _save(image, fresh / "images" / name)
@@ -147,14 +146,6 @@ def _check_drawn(place: Path, look: str, split: str, count: int) -> None:
             raise DataError(f"{folder} were drawn by another version of the world", where=place, fix=fix)
 
 
-def _tracked(items: Sequence[T], description: str) -> Iterable[T]:
-    from rich.console import Console
-    from rich.progress import track
-
-    off = not sys.stderr.isatty()
-    return track(items, description, console=Console(stderr=True), transient=True, disable=off)
-
-
 def _save(values: NDArray[np.uint8], path: Path) -> None:
     from PIL import Image
 
@@ -180,7 +171,7 @@ def _boxes_of(place: Path, look: str) -> Mapping[str, Boxes]:
     path, names = place / BOXES, sorted(path.stem for path in (place / "images").glob("*.png"))
     if not path.exists():
         ids = {CLASSES.index(stuff): thing for thing, stuff in _THINGS.items()}
-        drawn = _tracked(names, f"boxes of {place.parent.name} {place.name}")
+        drawn = tracked(names, len(names), f"boxes of {place.parent.name} {place.name}")
         scenes = {name: draw_scene(_seed(look, place.name), int(name), size=SIZE) for name in drawn}
         with storing(path):
             write_json(

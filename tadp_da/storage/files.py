@@ -19,6 +19,7 @@ import psutil  # type: ignore[import-untyped]
 
 from tadp_da.errors import EnvironmentSetupError, UsageError
 from tadp_da.images import path_key
+from tadp_da.terminal import printable
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -98,7 +99,7 @@ def locked(path: Path, what: str = "", *, patience: float = -1) -> Iterator[None
         lock.acquire(timeout=0)
     except Timeout:
         if what:
-            print(f"another process works on {what}; waiting for it", file=sys.stderr, flush=True)
+            print(printable(f"another process works on {what}; waiting for it"), file=sys.stderr, flush=True)
         lock.acquire(timeout=patience)
     try:
         yield

@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from benchmarks.demo import run_demo
 from tadp_da.run import Run
+from tadp_da.terminal import TextConsole
 
 
 @pytest.mark.slow
@@ -18,7 +18,7 @@ from tadp_da.run import Run
 def test_the_demo_fills_its_table_and_says_where_everything_is(tmp_path: Path) -> None:
     text = io.StringIO()
     folder = run_demo(
-        Run(folder=tmp_path / "demo", device="cpu"), tmp_path / "data", Console(file=text, width=160)
+        Run(folder=tmp_path / "demo", device="cpu"), tmp_path / "data", TextConsole(file=text, width=160)
     )
     table = json.loads((folder / "table.json").read_text())
     scores = {row["name"]: row["primary"]["mean"] for row in table["rows"]}

@@ -43,6 +43,7 @@ def test_a_name_that_is_not_utf_8_is_a_bad_image_with_advice(
     run = Run(folder=out, quiet=True, skip_bad=True)
     source, _ = find(latin, tmp_path)
     assert len(source.checked(["unlabeled"], run).images("unlabeled")) == 3
+    assert len(source.subsample(4, 0).images("unlabeled")) == 4, "a drawn part is checked afterwards"
     assert len(json.loads((out / "skipped-i.json").read_text())["unlabeled"]) == 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,18 @@ def test_tables_are_text_too() -> None:
     TextConsole(file=(file := io.StringIO()), width=300).print(table)
     assert file.getvalue().count(SHOWN) == 4
     assert len({len(line) for line in file.getvalue().splitlines() if "┃" in line or "│" in line}) == 1
+
+
+def test_only_one_module_prints_with_rich() -> None:
+    """The others print through it, so that none forgets that names are not markup."""
+    parts = ("tadp_da", "adapt", "personalize", "benchmarks")
+    sources = [path for part in parts for path in Path(__file__).parents[2].joinpath(part).rglob("*.py")]
+    found = [
+        path.name
+        for path in sources
+        if re.search(r"rich\.(console|progress|markup)", path.read_text("utf-8"))
+    ]
+    assert found == ["terminal.py"]
 
 
 def test_long_lines_are_not_broken() -> None:

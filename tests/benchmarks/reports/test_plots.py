@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.reports.plots import _reach
+from benchmarks.reports.plots import _reach, plot_scores
 from benchmarks.reports.statistics import compare
 from tadp_da.domains.formats.masks import read_mask
 from tadp_da.errors import UsageError
@@ -73,3 +73,9 @@ def test_a_ceiling_does_not_flatten_the_other_rows() -> None:
     assert _reach(compare({"null": row(null), **near, "oracle": far}).rows) < 5
     assert _reach(compare({"null": row(null), "oracle": far}).rows) > 25
     assert _reach(compare({"null": row(null)}).rows) > 0
+
+
+def test_names_are_text_in_plots_too(tmp_path: Path) -> None:
+    rows = {name: row({0: 46.0, 1: 44.0}) for name in ("null", r"$\foo$ {caption}")}
+    plot_scores(compare(rows, title=r"$\foo$"), tmp_path / "scores.png")
+    assert (tmp_path / "scores.png").stat().st_size > 1000

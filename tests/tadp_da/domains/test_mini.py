@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from pathlib import Path
@@ -107,7 +108,7 @@ def test_a_split_that_is_not_as_drawn_is_refused_with_advice(tmp_path: Path, dam
 
 @pytest.mark.usefixtures("small")
 def test_two_that_draw_at_once_both_succeed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    numbers = iter((1001, 1002))
+    numbers = itertools.count(1001)  # finalizers of the main thread may ask too
     own = threading.local()
 
     def process() -> int:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from tadp_da.domains import Domain, domains
-from tadp_da.domains.formats.listing import image_files
 from tadp_da.domains.formats.masks import Mask, read_mask
+from tadp_da.storage.listing import image_files
 from tadp_da.types import DomainDescription, LabelSpace
 
 LABELS = LabelSpace(

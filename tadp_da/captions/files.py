@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from tadp_da.errors import DataError
 from tadp_da.images import SUFFIXES, path_key
 from tadp_da.storage.files import storing, write_json
+from tadp_da.storage.listing import label_files
 from tadp_da.types import Unlabeled
 
 _TEXT_SUFFIXES = (".txt", ".caption")
@@ -209,7 +210,7 @@ def _read_lines(path: Path) -> Iterator[tuple[str, CaptionEntry]]:
 
 def _read_folder(folder: Path) -> dict[str, CaptionEntry]:
     found: dict[str, CaptionEntry] = {}
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in _TEXT_SUFFIXES and p.is_file()):
+    for path in label_files(folder, _TEXT_SUFFIXES):
         key = path.relative_to(folder).with_suffix("").as_posix()
         if key in found:
             raise DataError(

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tadp_da.domains.formats.recording import remarks
 from tadp_da.errors import DataError, UsageError
 from tadp_da.registry import Registry
+from tadp_da.storage.listing import remarks
 from tadp_da.types import DomainDescription, Labeled, LabelSpace, Unlabeled
 
 

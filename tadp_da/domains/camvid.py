@@ -16,9 +16,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tadp_da.domains import Domain, domains
-from tadp_da.domains.formats.listing import image_files
 from tadp_da.domains.formats.masks import Mask, read_mask
 from tadp_da.errors import DataError
+from tadp_da.storage.listing import image_files
 from tadp_da.types import DomainDescription, LabelSpace
 
 LABELS = LabelSpace(

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from tadp_da.domains import Domain, domains
 from tadp_da.domains.formats.files import dataset_folder
-from tadp_da.domains.formats.listing import image_files
 from tadp_da.domains.formats.masks import Mask
 from tadp_da.domains.shared.driving import LABELS, read_ids
+from tadp_da.storage.listing import image_files
 
 _FOLDERS = {"train": "train", "test": "val", "server": "test"}
 _ENDING = "_leftImg8bit"

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from tadp_da.domains import Domain, domains
 from tadp_da.domains.formats.files import dataset_folder
-from tadp_da.domains.formats.listing import image_files
 from tadp_da.domains.formats.masks import Mask
 from tadp_da.domains.shared.driving import LABELS, dark_zurich_images, read_ids
 from tadp_da.domains.shared.paper_description import paper_description
+from tadp_da.storage.listing import image_files
 
 _PLACES = (
     "NighttimeDrivingTest",

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from tadp_da.domains.checks.report import EXAMPLES, DataFinding
-from tadp_da.domains.formats.masks import LEGEND, Colour
-from tadp_da.domains.formats.recording import Remark, StoredMask, total_counts
+from tadp_da.domains.formats.masks import LEGEND, Colour, StoredMask, total_counts
 from tadp_da.domains.shared import driving
+from tadp_da.storage.listing import Remark
 from tadp_da.types import LabelSpace
 
 

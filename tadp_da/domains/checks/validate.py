@@ -22,10 +22,11 @@ from tadp_da.domains.checks.stored import (
     listing_findings,
     palette_findings,
 )
-from tadp_da.domains.formats.recording import Remark, StoredMask, remarks, stored_masks
+from tadp_da.domains.formats.masks import StoredMask, stored_masks
 from tadp_da.errors import DataError, TadpError
 from tadp_da.images import open_image, opened
 from tadp_da.storage.files import file_digest
+from tadp_da.storage.listing import Remark, remarks
 from tadp_da.types import Boxes, LabelSpace
 
 Tracked = Callable[[Iterable[Any], int, str], Iterable[Any]]

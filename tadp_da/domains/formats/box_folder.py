@@ -8,11 +8,11 @@ from pathlib import Path
 from tadp_da.domains import Domain
 from tadp_da.domains.formats.files import Folders, PairedFolders, absolute, by_split
 from tadp_da.domains.formats.labelme import read_labelme
-from tadp_da.domains.formats.listing import label_files
 from tadp_da.domains.formats.voc_xml import read_annotation
 from tadp_da.domains.formats.yolo import CLASS_FILE, class_file, read_yolo
 from tadp_da.errors import UsageError
 from tadp_da.images import SUFFIXES
+from tadp_da.storage.listing import label_files
 from tadp_da.types import Boxes, DomainDescription, LabelSpace
 
 _READERS = {".xml": read_annotation, ".json": read_labelme, ".txt": read_yolo}

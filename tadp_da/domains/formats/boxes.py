@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tadp_da.class_names import canonical, class_id
-from tadp_da.domains.formats.recording import Remark, remarks
 from tadp_da.errors import DataError
 from tadp_da.images import displayed_size, opened
+from tadp_da.storage.listing import Remark, remarks
 from tadp_da.types import Boxes
 
 MOST_BOXES = 5000
@@ -65,7 +65,7 @@ def to_boxes(
     """Boxes of an image from the objects that a file states.
 
     Boxes are clipped to the image, and those without area or stated before are dropped; all of this is recorded
-    (:data:`~tadp_da.domains.formats.recording.remarks`).
+    (:data:`~tadp_da.storage.listing.remarks`).
 
     Args:
         objects: in the file's order.

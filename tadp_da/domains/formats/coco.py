@@ -15,9 +15,8 @@ from tadp_da.domains import Domain
 from tadp_da.domains.formats.boxes import check_size, to_boxes
 from tadp_da.domains.formats.coco_file import CocoContent, load
 from tadp_da.domains.formats.files import Folders, absolute, by_split, some, split_of, under_root
-from tadp_da.domains.formats.listing import image_files
-from tadp_da.domains.formats.recording import Remark, remarks
 from tadp_da.errors import DataError, UsageError
+from tadp_da.storage.listing import Remark, image_files, remarks
 from tadp_da.types import Boxes, DomainDescription, LabelSpace
 
 

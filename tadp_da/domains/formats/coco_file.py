@@ -14,9 +14,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from tadp_da.domains.formats.boxes import RawObject, flag
 from tadp_da.domains.formats.files import some
-from tadp_da.domains.formats.listing import image_files
 from tadp_da.errors import DataError
 from tadp_da.images import name_key
+from tadp_da.storage.listing import image_files
 
 _FORM = (
     'the file holds {"images": [{"id", "file_name", "width", "height"}], "categories": [{"id", "name"}], '

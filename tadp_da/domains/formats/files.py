@@ -8,11 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tadp_da.domains.formats.listing import image_files, label_files
 from tadp_da.domains.formats.pairing import find_swaps
-from tadp_da.domains.formats.recording import Remark, remarks
 from tadp_da.errors import DataError, UsageError
 from tadp_da.images import SUFFIXES, name_key
+from tadp_da.storage.listing import Remark, image_files, label_files, remarks
 
 Folders = Path | Mapping[str, Path]
 """One folder (or file) per split, or a single one."""

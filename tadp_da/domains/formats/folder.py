@@ -26,7 +26,7 @@ def folder_domain(
     colours: Mapping[Colour, int] | None = None,
     description: DomainDescription | None = None,
 ) -> Domain:
-    """A domain of your own images, sub-folders included (:func:`~tadp_da.domains.formats.listing.image_files`).
+    """A domain of your own images, sub-folders included (:func:`~tadp_da.storage.listing.image_files`).
 
     The ``root`` that is later given to :meth:`Domain.unlabeled` must contain the folders, because the keys of caption
     files are paths relative to it.

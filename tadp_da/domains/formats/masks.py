@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tadp_da.domains.formats.recording import Counts, StoredMask, stored_masks
 from tadp_da.errors import DataError
 from tadp_da.images import displayed_size, opened
+from tadp_da.storage.listing import Recorder
 from tadp_da.types import LabelSpace
 
 if TYPE_CHECKING:
@@ -20,11 +21,43 @@ if TYPE_CHECKING:
 
 Mask = NDArray[np.uint8]
 Values = NDArray[np.uint8 | np.uint16]
+Counts = NDArray[np.int64]
+"""How many pixels hold each value, ``(largest value + 1,)``."""
 Colour = tuple[int, int, int]
 _INDEX_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 _SECOND = (1, 127, 128, 254, 255)
 """Values under which the second of two classes is stored."""
 LEGEND = "a legend (--legend FILE)"
+
+
+@dataclass(frozen=True)
+class StoredMask:
+    """A mask file as it was stored.
+
+    Attributes:
+        path: the file.
+        counts: pixels by stored value up to 255, before any value was refused.
+        palette: ``(n, 3)`` colours of the stored values, of a palette file.
+        direct: the values were used as class ids, and not looked up in a legend.
+    """
+
+    path: Path
+    counts: Counts
+    palette: NDArray[Any] | None
+    direct: bool
+
+
+stored_masks: Recorder[StoredMask] = Recorder("stored_masks")
+"""Every mask that was read."""
+
+
+def total_counts(histograms: Iterable[Counts]) -> Counts:
+    """The sum of histograms of different lengths."""
+    parts = list(histograms)
+    total = np.zeros(max(map(len, parts), default=0), dtype=np.int64)
+    for part in parts:
+        total[: len(part)] += part
+    return total
 
 
 def read_mask(

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tadp_da.domains.formats.boxes import RawObject, check_size, flag, to_boxes
-from tadp_da.domains.formats.recording import Remark, remarks
 from tadp_da.errors import DataError
+from tadp_da.storage.listing import Remark, remarks
 from tadp_da.types import Boxes
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")

@@ -16,10 +16,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tadp_da.domains.formats.files import dataset_folder
-from tadp_da.domains.formats.listing import image_files
-from tadp_da.domains.formats.masks import Mask, read_mask
-from tadp_da.domains.formats.recording import Counts, StoredMask, total_counts
+from tadp_da.domains.formats.masks import Counts, Mask, StoredMask, read_mask, total_counts
 from tadp_da.errors import DataError
+from tadp_da.storage.listing import image_files
 from tadp_da.types import LabelSpace
 
 LABELS = LabelSpace(

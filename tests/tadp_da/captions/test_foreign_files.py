@@ -46,6 +46,15 @@ def test_text_files_beside_the_images_are_captions(tmp_path: Path) -> None:
     assert CaptionFile.read(folder).lookup(images("i/0.jpg")) == {"i/0.jpg": "a car"}
 
 
+def test_text_files_are_found_where_images_are(tmp_path: Path) -> None:
+    """Behind links, and not among the files that systems leave behind."""
+    written(tmp_path / "elsewhere", **{"1_txt": "a bus"})
+    folder = written(tmp_path / "texts", **{"0_txt": "a car"})
+    (folder / "b").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (folder / "._0.txt").write_bytes(b"\x00\x05\x16\x07\xff")
+    assert sorted(CaptionFile.read(folder).entries) == ["0", "b/1"]
+
+
 def test_text_files_that_cannot_be_captions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"neither metadata\.jsonl nor \.txt or \.caption files"):
         CaptionFile.read(tmp_path)

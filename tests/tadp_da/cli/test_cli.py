@@ -16,8 +16,8 @@ from PIL import Image
 from typer.main import get_command
 
 from tadp_da import cli
-from tadp_da.domains.formats.listing import image_files
 from tadp_da.errors import DataError
+from tadp_da.storage.listing import image_files
 from tests.tadp_da.captions.conftest import write_blip2
 from tests.toy import NAMES, SIZE, draw_pair
 

@@ -11,8 +11,8 @@ import pytest
 
 from tadp_da.domains import Domain
 from tadp_da.domains.formats.coco import coco_domain
-from tadp_da.domains.formats.recording import remarks
 from tadp_da.errors import DataError, UsageError
+from tadp_da.storage.listing import remarks
 from tests.tadp_da.domains import trees
 
 IMAGES = [

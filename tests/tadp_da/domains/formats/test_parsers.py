@@ -15,9 +15,9 @@ from PIL import Image
 from tadp_da.class_names import canonical, class_id
 from tadp_da.domains.formats.coco import coco_domain
 from tadp_da.domains.formats.masks import read_mask
-from tadp_da.domains.formats.recording import remarks
 from tadp_da.domains.formats.voc_xml import read_annotation
 from tadp_da.plain_yaml import parse_value
+from tadp_da.storage.listing import remarks
 from tadp_da.types import LabelSpace
 from tests.tadp_da.domains import trees
 

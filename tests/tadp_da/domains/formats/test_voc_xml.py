@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tadp_da.domains.formats.box_folder import box_folder_domain
-from tadp_da.domains.formats.recording import remarks
 from tadp_da.domains.formats.voc_xml import read_annotation
 from tadp_da.errors import DataError, UsageError
+from tadp_da.storage.listing import remarks
 from tadp_da.types import Boxes
 from tests.tadp_da.domains import trees
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from tadp_da.domains.formats.recording import Remark, remarks
 from tadp_da.images import OUTPUT, SUFFIXES
 from tadp_da.storage.artifacts import MANIFEST
 
+T = TypeVar("T")
 _SYSTEM = frozenset({
     "@eadir", "#recycle", "#snapshot", "__macosx", "$recycle.bin", "system volume information", "lost+found",
     "__pycache__", "thumbs.db", "desktop.ini",
@@ -26,13 +30,57 @@ _NO_IMAGES = frozenset({
 """Suffixes of files that nobody takes for images: left out without a warning."""
 
 
+class Recorder(Generic[T]):
+    """Collects what is added within a block, in this thread; outside of any block it is dropped."""
+
+    def __init__(self, name: str) -> None:
+        self._current: ContextVar[list[T] | None] = ContextVar(name, default=None)
+
+    def add(self, item: T) -> None:
+        """Record an item."""
+        if (recorded := self._current.get()) is not None:
+            recorded.append(item)
+
+    @contextmanager
+    def recording(self) -> Iterator[list[T]]:
+        """The items that are added within the block; those of a block around it too."""
+        outer, recorded = self._current.get(), list[T]()
+        token = self._current.set(recorded)
+        try:
+            yield recorded
+        finally:
+            self._current.reset(token)
+            if outer is not None:
+                outer += recorded
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What a reader decided by itself, for instance to leave out a file or to clip a box.
+
+    Attributes:
+        what: in the plural, without the count: ``"hidden or system files are left out"``.
+        path: the file or folder.
+        fix: what can be done about it; empty where nothing needs to be done.
+        count: of the objects in a label.
+    """
+
+    what: str
+    path: Path
+    fix: str = ""
+    count: int = 1
+
+
+remarks: Recorder[Remark] = Recorder("remarks")
+"""What listings decided, and what was corrected in labels."""
+
+
 def image_files(folder: Path, but: Collection[Path] = ()) -> tuple[Path, ...]:
     """All image files of a folder and its sub-folders, sorted by relative path; links to folders are followed.
 
-    What is left out, and why, is recorded (:data:`~tadp_da.domains.formats.recording.remarks`): hidden and system
-    files, files with another suffix, folders that cannot be read, links to folders that are listed anyway, sub-folders
-    of labels (``but``, and those of a usual name), and sub-folders that this project wrote. A missing folder has no
-    files.
+    What is left out, and why, is recorded (:data:`remarks`): hidden and system files, files with another suffix,
+    folders that cannot be read, links to folders that are listed anyway, sub-folders of labels (``but``, and those of a
+    usual name), and sub-folders that this project wrote. A missing folder has no files.
     """
 
     def unwanted(path: Path) -> str:

@@ -14,11 +14,10 @@ from tadp_da import api
 from tadp_da.datasets import CustomDataset, resolve
 from tadp_da.domains.checks.validate import check_data
 from tadp_da.domains.formats.folder import folder_domain
-from tadp_da.domains.formats.listing import image_files
-from tadp_da.domains.formats.recording import remarks
 from tadp_da.errors import DataError
 from tadp_da.images import SUFFIXES, output_folder
 from tadp_da.run import Run
+from tadp_da.storage.listing import image_files, remarks
 from tests.tadp_da.domains import trees
 from tests.tadp_da.domains.checks.checked import command
 
@@ -108,7 +107,7 @@ def test_a_folder_that_cannot_be_read_is_a_warning(tmp_path: Path, monkeypatch: 
             raise PermissionError(13, "Permission denied", str(path))
         return real(path)
 
-    monkeypatch.setattr("tadp_da.domains.formats.listing.os.scandir", closed)
+    monkeypatch.setattr("tadp_da.storage.listing.os.scandir", closed)
     (finding,) = check_data(folder_domain("mine", images=tmp_path), tmp_path).all_findings
     assert finding.level == "warning"
     assert "folders cannot be read and are left out: Permission denied" in finding.what

@@ -244,6 +244,9 @@ def test_loops_of_links_are_not_followed_and_dead_links_are_told(own: Path) -> N
     (own / "i/dead.png").symlink_to(own / "nowhere.png")
     trees.mask(own / "m/dead.png", 0)
     assert only(check(own)).where == (str(own / "i/dead.png"),)
-    with pytest.raises(DataError, match="cannot access an image") as caught:
+    with pytest.raises(
+        DataError, match="1 of 5 images of 'mine' cannot be used: cannot read a file"
+    ) as caught:
         preflight(mine(own), own, ["train"], a_run(own))
     assert "dead.png" in str(caught.value.where)
+    assert len(preflight(mine(own), own, ["train"], a_run(own, skip_bad=True)).unlabeled(own, "train")) == 4

@@ -17,7 +17,7 @@ from tadp_da.domains.checks.report import CheckReport
 from tadp_da.domains.checks.validate import check_data
 from tadp_da.errors import DataError
 from tadp_da.run import Run
-from tadp_da.storage.files import file_name, write_json
+from tadp_da.storage.files import file_name, stamps, write_json
 
 _log = logging.getLogger(__name__)
 _REPORTS: dict[Any, CheckReport] = {}
@@ -54,7 +54,7 @@ def preflight(domain: Domain, root: Path, splits: Sequence[str], run: Run, about
 
 def _report(domain: Domain, root: Path, splits: Sequence[str], run: Run, about: str) -> CheckReport:
     key: Any = (domain.name, domain.labels, about, root, tuple(splits), run.skip_bad, run.allow_overlap)
-    key += tuple(_stamps(domain, root, split) for split in splits)
+    key += tuple(stamps(*domain.unlabeled(root, split).paths) for split in splits)
     if key not in _REPORTS:
 
         def tracked(items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
@@ -78,15 +78,6 @@ def _report(domain: Domain, root: Path, splits: Sequence[str], run: Run, about: 
                 fix = f"; fix: {finding.fix}" * bool(finding.fix)
                 _log.warning("%s: %s (%s)%s", domain.name, finding.title, places, fix)
     return _REPORTS[key]
-
-
-def _stamps(domain: Domain, root: Path, split: str) -> tuple[Any, ...]:
-    try:
-        states = [(path, path.stat()) for path in domain.unlabeled(root, split).paths]
-    except OSError as error:
-        what = f"cannot access an image: {error.strerror}"
-        raise DataError(what, where=error.filename, fix="check its permissions") from None
-    return tuple((path, state.st_mtime_ns, state.st_size) for path, state in states)
 
 
 def _without(domain: Domain, bad: Mapping[str, Mapping[str, str]], run: Run) -> Domain:

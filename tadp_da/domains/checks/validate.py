@@ -120,7 +120,8 @@ def _check_image(domain: Domain, labelled: bool, path: Path) -> _CheckedImage:
         except TadpError as error:
             one.problem = _finding(error)
         except OSError as error:
-            one.problem = DataFinding.at("error", f"cannot read a file: {error}", [path], "check it")
+            fix = "check its permissions, and where it leads if it is a link; or remove it"
+            one.problem = DataFinding.at("error", f"cannot read a file: {error.strerror}", [path], fix)
     return one
 
 

@@ -19,7 +19,7 @@ from tadp_da.tasks.labels.boxes import BoxLabel, check_detections
 from tadp_da.tasks.labels.classes import shared_classes
 from tadp_da.tasks.metrics.average_precision import AveragePrecision
 from tadp_da.types import Boxes, Detections, LabelSpace
-from tadp_da.visualize import overlay
+from tadp_da.visualize import colours
 
 SHOWN = 0.5
 """Least score of a detection that is drawn."""
@@ -79,10 +79,16 @@ class Detection:
         self, image: Image.Image, value: Boxes | Detections, labels: LabelSpace, opacity: float = 0.6
     ) -> Image.Image:
         """Outlines of the boxes, of detections those that score at least 0.5, the best on top."""
-        shown, size = _shown(value), (image.height, image.width)
-        return overlay(
-            image, _outlines(value.xyxy[shown], value.labels[shown], size, labels.ignore), labels, opacity
-        )
+        shown, palette = _shown(value), colours(labels)
+        image = image.convert("RGB")
+        drawn = image.copy()
+        pen, thick = ImageDraw.Draw(drawn), max(1, round(min(image.size) / 200))
+        boxes, ids = value.xyxy[shown][::-1].tolist(), value.labels[shown][::-1].tolist()
+        for (left, top, right, bottom), label in zip(boxes, ids, strict=True):
+            x1, y1 = round(left), round(top)
+            corners = (x1, y1, max(x1, round(right) - 1), max(y1, round(bottom) - 1))
+            pen.rectangle(corners, outline=palette[label], width=thick)
+        return Image.blend(image, drawn, opacity)
 
     def present(self, value: Boxes | Detections, labels: LabelSpace) -> tuple[str, ...]:
         """Classes of the boxes that are drawn."""
@@ -116,26 +122,13 @@ class Detection:
         return found
 
 
-def _renumbered(label: Boxes, table: NDArray[np.uint8], shared: Mapping[int, int]) -> Boxes:
+def _renumbered(label: Boxes, table: NDArray[np.int64], shared: Mapping[int, int]) -> Boxes:
     kept = np.isin(label.labels, list(shared))
-    return Boxes(label.xyxy[kept], table[label.labels[kept]].astype(np.int64), label.difficult[kept])
+    return Boxes(label.xyxy[kept], table[label.labels[kept]], label.difficult[kept])
 
 
 def _shown(value: Boxes | Detections) -> NDArray[np.bool_]:
     return value.scores >= SHOWN if isinstance(value, Detections) else np.ones(len(value), bool)
-
-
-def _outlines(
-    boxes: NDArray[np.float32], ids: NDArray[np.int64], size: Size, ignore: int
-) -> NDArray[np.uint8]:
-    """A mask ``uint8 (h, w)``: class ids along the borders of boxes, ``ignore`` elsewhere; the first box is on top."""
-    canvas = Image.new("L", (size[1], size[0]), ignore)
-    pen, thick = ImageDraw.Draw(canvas), max(1, round(min(size) / 200))
-    for (left, top, right, bottom), label in zip(boxes[::-1].tolist(), ids[::-1].tolist(), strict=True):
-        x1, y1 = round(left), round(top)
-        corners = (x1, y1, max(x1, round(right) - 1), max(y1, round(bottom) - 1))
-        pen.rectangle(corners, outline=label, width=thick)
-    return np.asarray(canvas)
 
 
 tasks.add("detection")(Detection())

@@ -57,7 +57,7 @@ class Segmentation:
 
     def shared(self, labels: LabelSpace, known: LabelSpace) -> SharedClasses:
         """Pixels of classes that the model does not know are ignored."""
-        return shared_classes(labels, known, lambda mask, table, _: table[mask])
+        return shared_classes(labels, known, lambda mask, table, _: table[mask].astype(np.uint8))
 
     def render(
         self, image: Image, value: NDArray[np.uint8], labels: LabelSpace, opacity: float = 0.6

@@ -14,7 +14,7 @@ from tadp_da.errors import UsageError
 from tadp_da.tasks import SharedClasses
 from tadp_da.types import LabelSpace
 
-Renumber = Callable[[Any, NDArray[np.uint8], Mapping[int, int]], Any]
+Renumber = Callable[[Any, NDArray[np.int64], Mapping[int, int]], Any]
 
 
 def shared_classes(labels: LabelSpace, known: LabelSpace, renumber: Renumber) -> SharedClasses:
@@ -23,8 +23,8 @@ def shared_classes(labels: LabelSpace, known: LabelSpace, renumber: Renumber) ->
     Args:
         labels: of a data set.
         known: of a model.
-        renumber: gives a label its new ids, from the label, the table ``uint8 (256,)`` of new ids by old ones (the
-            ignore id for classes that are not shared) and the shared classes: ids of ``known`` by ids of ``labels``.
+        renumber: gives a label its new ids, from the label, the table of new ids by old ones (the ignore id for
+            classes that are not shared) and the shared classes: ids of ``known`` by ids of ``labels``.
 
     Raises:
         UsageError: when no class is shared.
@@ -39,7 +39,7 @@ def shared_classes(labels: LabelSpace, known: LabelSpace, renumber: Renumber) ->
     if names == labels.classes:
         return SharedClasses(labels, lambda label: label, _left_out(labels, known, shared))
     palette = tuple(labels.palette[i] for i in shared) if labels.palette else ()
-    table = np.full(256, labels.ignore, np.uint8)
+    table = np.full(max(256, len(labels.classes)), labels.ignore, np.int64)
     table[list(shared)] = range(len(shared))
     return SharedClasses(
         dataclasses.replace(labels, classes=names, palette=palette),

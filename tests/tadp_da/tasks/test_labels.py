@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from tadp_da.errors import DataError
 from tadp_da.tasks import tasks
@@ -103,3 +104,15 @@ def test_a_mask_is_padded_with_the_ignored_id_and_knows_its_shares() -> None:
     assert grown.crop(4, 0, (2, 8)).blank
     assert grown.crop(4, 0, (2, 8)).dominance() == 1.0
     assert not grown.blank
+
+
+def test_boxes_may_have_more_classes_than_masks_have_values() -> None:
+    """LVIS has 1203; only masks are bound to 8 bits. Ids of 255 and more were not drawn, or ended the run."""
+    many = LabelSpace("detection", tuple(f"class {i}" for i in range(300)))
+    label, task = boxes((1, 1, 9, 9), (20, 1, 30, 9), labels=(299, 255)), tasks["detection"]
+    drawn = np.asarray(task.render(Image.new("RGB", (40, 30)), label, many, 1.0))
+    assert drawn[1, 1].any()
+    assert drawn[1, 20].any()
+    shared = task.shared(many, LabelSpace("detection", many.classes[250:]))
+    assert shared.convert(label).labels.tolist() == [49, 5]
+    assert len(shared.labels.classes) == 50

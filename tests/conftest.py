@@ -92,7 +92,7 @@ def clip_tokenizer(words: Sequence[str] = tuple(WORDS)) -> Any:
 
 
 def save_tiny_pipeline(
-    folder: Path, *, seed: int = 0, scheduler: dict[str, Any] | None = None, width: int = 32
+    folder: Path, *, seed: int = 0, scheduler: dict[str, Any] | None = None, width: int = 32, layers: int = 2
 ) -> Path:
     """Write a Stable Diffusion of random weights: 64x64 pixels, latents at a quarter of that, text width ``width``."""
     import torch
@@ -103,6 +103,7 @@ def save_tiny_pipeline(
     tokenizer = clip_tokenizer()
     unet = UNet2DConditionModel(
         sample_size=16,
+        layers_per_block=layers,
         block_out_channels=(32, 32, 64, 64),
         attention_head_dim=4,
         cross_attention_dim=width,

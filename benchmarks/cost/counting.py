@@ -50,16 +50,15 @@ class Networks:
         """Backbone and head on latents; a scalar that depends on every parameter that is trained."""
         pyramid = self.backbone.pyramid_of(latents, text, size, attention=self.head.use_attention)
         raw = self.head(pyramid, size)
-        if probe := getattr(self.head, "probe", None):
-            total: Tensor = probe(raw)
-            return total
+        if hasattr(self.head, "probe"):
+            return self.head.probe(raw)
         return torch.stack([x.sum() for x in pytree.tree_leaves(raw) if isinstance(x, Tensor)]).sum()
 
     def train(self, recipe: Recipe) -> int:
-        """Let move what the recipe trains; how many parameters that are."""
+        """Make trainable what the recipe trains, and return its number of parameters."""
         self.head.requires_grad_(True)
-        moving = self.backbone.trainable(recipe.adapt.backbone, rank=recipe.adapt.lora_rank)
-        return sum(p.numel() for p in moving) + count(self.head)
+        trained = self.backbone.trainable(recipe.adapt.backbone, rank=recipe.adapt.lora_rank)
+        return sum(p.numel() for p in trained) + count(self.head)
 
 
 def build(recipe: Recipe) -> Networks:
@@ -127,8 +126,8 @@ def operations(work: Callable[[], Any]) -> int:
 
 
 def kept_for_backward(recipe: Recipe, size: Size, batch: int = 1) -> int:
-    """Bytes in fp32 that autograd keeps from the forward pass of a training step for its backward pass: every storage
-    once, parameters not counted. Attention is fused but for the layers whose maps are read.
+    """Bytes in fp32 that autograd keeps from the forward pass of a training step for its backward pass. Attention is
+    fused except in the layers whose maps are read.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -143,15 +142,15 @@ def kept_for_backward(recipe: Recipe, size: Size, batch: int = 1) -> int:
 
 
 def kept_bytes(networks: Networks, forward: Callable[[], Tensor]) -> int:
-    """Bytes that autograd keeps for the backward pass of ``forward``, parameters of the networks not counted."""
+    """Bytes that autograd keeps for the backward pass of ``forward``: every storage once, parameters not counted."""
     kept: dict[int, Tensor] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
-    modules = (networks.backbone, networks.head)
-    owned = {p.untyped_storage()._cdata for module in modules for p in module.parameters()}
+    parameters = (*networks.backbone.parameters(), *networks.head.parameters())
+    owned = {parameter.untyped_storage()._cdata for parameter in parameters}
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = forward()
     total = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in owned)

@@ -8,10 +8,11 @@ detector does by the content of its images. Every training step is taken to enco
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -24,15 +25,20 @@ from tadp_da.domains import domains
 from tadp_da.errors import UsageError
 from tadp_da.registry import nearest
 
-PEAKS: Mapping[str, float] = {
-    "A100": 312, "H100": 989, "V100": 125, "L4": 121, "T4": 65, "RTX-4090": 165, "RTX-3090": 71,
+
+class Peak(NamedTuple):
+    """Peaks of dense matrix products in TFLOPS, from the makers' data sheets: in half precision, and in full precision
+    (TF32 where the GPU has it, else fp32). PyTorch uses TF32 for convolutions only unless told otherwise, so the
+    fraction that is reached is smaller there."""
+
+    half: float
+    full: float
+
+
+PEAKS: Mapping[str, Peak] = {
+    "A100": Peak(312, 156), "H100": Peak(989, 495), "V100": Peak(125, 15.7), "L4": Peak(121, 60), "T4": Peak(65, 8.1),
+    "RTX-4090": Peak(165, 83), "RTX-3090": Peak(71, 36),
 }  # fmt: skip
-"""Peak of dense half precision matrix products in TFLOPS, from the makers' data sheets."""
-FULL_PEAKS: Mapping[str, float] = {
-    "A100": 156, "H100": 495, "V100": 15.7, "L4": 60, "T4": 8.1, "RTX-4090": 83, "RTX-3090": 36,
-}  # fmt: skip
-"""The same in full precision, from the same data sheets: dense TF32 where the GPU has it, fp32 on V100 and T4. PyTorch
-takes TF32 for convolutions only unless told otherwise, so the share that is reached is the smaller."""
 PRECISIONS = ("no", "bf16", "fp16")
 IMAGE_SIZES: Mapping[str, Size] = {
     "cityscapes": (1024, 2048),
@@ -43,6 +49,7 @@ IMAGE_SIZES: Mapping[str, Size] = {
 USUAL = (375, 500)
 """Taken for images of other domains: the usual size in Pascal VOC."""
 _OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2}
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +92,9 @@ class Cost:
         batch: images per forward pass.
         passes: forward passes per step.
         parameters: by part.
-        trained: parameters that fine-tuning moves.
+        trained: parameters that fine-tuning changes.
         encoding: operations of the frozen image encoder in one step.
-        learning: operations of network and head in one step, forward and backward.
+        training: operations of network and head in one step, forward and backward.
         memory: by part while fine-tuning in fp32; None for what is not estimated.
         work: of the stages: ``"personalize"``, ``"adapt"``, ``"evaluate"``.
     """
@@ -98,7 +105,7 @@ class Cost:
     parameters: Mapping[str, int]
     trained: int
     encoding: int
-    learning: int
+    training: int
     memory: Mapping[str, int | None]
     work: Mapping[str, Work]
 
@@ -123,25 +130,27 @@ class Planner:
         networks, adapt, size = self._networks(recipe), recipe.adapt, self.training_size(recipe)
         passes = adapt.batch * adapt.accumulate
         encoding = passes * self._encoding(recipe, size)
-        each, trained = self._learning(recipe, size)
-        learning = passes * each
+        each, trained = self._training_pass(recipe, size)
         parts = {**networks.backbone.parts(), "head": networks.head}
         parameters = {name: counting.count(part) for name, part in parts.items()}
+        held: dict[str, int | None] = {}
+        if memory:
+            held["weights"] = 4 * sum(parameters.values())
+            held["gradients"] = 4 * trained
+            held["optimizer"] = _OPTIMIZER_BYTES[adapt.optimizer] * trained
+            held["average"] = 4 * trained if adapt.ema else 0
+            held["activations"] = (
+                None if adapt.gradient_checkpointing else adapt.batch * self._activations(recipe, size)
+            )
+        work = {
+            "personalize": self._personalizing(recipe, networks),
+            "adapt": Work(training=adapt.steps * (encoding + passes * each)),
+            "evaluate": self._evaluating(recipe),
+        }
         return Cost(
-            size=size,
-            batch=adapt.batch,
-            passes=adapt.accumulate,
-            parameters=parameters,
-            trained=trained,
-            encoding=encoding,
-            learning=learning,
-            memory=self._memory(recipe, sum(parameters.values()), trained, size) if memory else {},
-            work={
-                "personalize": self._personalizing(recipe, networks),
-                "adapt": Work(training=adapt.steps * (encoding + learning)),
-                "evaluate": self._evaluating(recipe),
-            },
-        )
+            size=size, batch=adapt.batch, passes=adapt.accumulate, parameters=parameters, trained=trained,
+            encoding=encoding, training=passes * each, memory=held, work=work,
+        )  # fmt: skip
 
     def training_size(self, recipe: Recipe) -> Size:
         """Height and width of a training image: the crop, or else the working size."""
@@ -156,55 +165,58 @@ class Planner:
             return self.image
         return SIZE if domain.startswith("mini-") else IMAGE_SIZES.get(domain, self.image)
 
-    def _once(self, kind: str, inputs: Any, make: Any) -> Any:
-        key = json.dumps([kind, inputs], sort_keys=True, default=str)
+    def _once(self, make: Callable[[], T], *inputs: Any) -> T:
+        """What ``make`` returns, computed once for all rows that have the same inputs."""
+        key = json.dumps(inputs, sort_keys=True, default=str)
         if key not in self._known:
             self._known[key] = make()
-        return self._known[key]
+        found: T = self._known[key]
+        return found
 
     def _shape(self, recipe: Recipe) -> list[Any]:
         chosen = recipe.backbone
         backbone = [recipe.model, chosen.name, portable_settings(chosen.name, chosen.settings)]
         return [*backbone, recipe.head.name, recipe.head.settings, counting.label_space(recipe).classes]
 
-    def _training(self, recipe: Recipe) -> list[Any]:
-        """What decides which parameters move."""
+    def _trained(self, recipe: Recipe) -> list[Any]:
+        """What decides which parameters are trained."""
         mode = recipe.adapt.backbone
         return [*self._shape(recipe), mode, recipe.adapt.lora_rank if mode == "lora" else 0]
 
     def _networks(self, recipe: Recipe) -> Networks:
-        found: Networks = self._once("networks", self._shape(recipe), lambda: counting.build(recipe))
-        return found
+        return self._once(lambda: counting.build(recipe), "networks", *self._shape(recipe))
 
     def _encoding(self, recipe: Recipe, size: Size) -> int:
-        def count() -> int:
-            return counting.operations(lambda: self._networks(recipe).latents(size))
+        networks = self._networks(recipe)
+        count = partial(counting.operations, lambda: networks.latents(size))
+        return self._once(count, "encode", *self._shape(recipe), size)
 
-        return int(self._once("encode", [*self._shape(recipe), size], count))
-
-    def _looking(self, recipe: Recipe, size: Size) -> int:
+    def _inference_pass(self, recipe: Recipe, size: Size) -> int:
         def count() -> int:
             networks = self._networks(recipe)
             latents, text = networks.latents(size), networks.text()
             with torch.no_grad():
                 return counting.operations(lambda: networks.perceive(latents, text, size))
 
-        return int(self._once("look", [*self._shape(recipe), size], count))
+        return self._once(count, "inference", *self._shape(recipe), size)
 
-    def _learning(self, recipe: Recipe, size: Size) -> tuple[int, int]:
-        """Operations of a pass, forward and backward, and how many parameters move."""
-        again = recipe.adapt.gradient_checkpointing
+    def _training_pass(self, recipe: Recipe, size: Size) -> tuple[int, int]:
+        """Operations of a pass, forward and backward, and how many parameters are trained."""
+        recompute = recipe.adapt.gradient_checkpointing
 
         def count() -> tuple[int, int]:
             networks = counting.build(recipe)
             trained = networks.train(recipe)
             latents, text = networks.latents(size), networks.text()
-            with networks.backbone.gradient_checkpointing(again):
+            with networks.backbone.gradient_checkpointing(recompute):
                 step = counting.operations(lambda: networks.perceive(latents, text, size).backward())
             return step, trained
 
-        found: tuple[int, int] = self._once("learn", [*self._training(recipe), size, again], count)
-        return found
+        return self._once(count, "training", *self._trained(recipe), size, recompute)
+
+    def _activations(self, recipe: Recipe, size: Size) -> int:
+        count = partial(counting.kept_for_backward, recipe, size)
+        return self._once(count, "activations", *self._trained(recipe), size)
 
     def _personalizing(self, recipe: Recipe, networks: Networks) -> Work:
         chosen = SimpleNamespace(**recipe.personalize.settings)
@@ -212,40 +224,22 @@ class Planner:
             return Work()
         asked = chosen.resolution or networks.backbone.default_resolution
         size: Size = (asked, asked) if isinstance(asked, int) else tuple(asked)
-        there = _count(recipe.target, "unlabeled")
-        images = min(there, recipe.target_images or there) * chosen.views * (2 if chosen.flip else 1)
-        key = [recipe.model, size, recipe.as_json()["personalize"]]
-        each = int(self._once("noise", key, lambda: counting.noise_operations(recipe, size)))
+        known = _count(recipe.target, "unlabeled")
+        images = min(known, recipe.target_images or known) * chosen.views * (2 if chosen.flip else 1)
+        count = partial(counting.noise_operations, recipe, size)
+        each = self._once(count, "noise", recipe.model, size, recipe.as_json()["personalize"])
         passes = chosen.steps * chosen.batch * chosen.accumulate
         return Work(training=passes * each, rest=images * self._encoding(recipe, size))
 
     def _evaluating(self, recipe: Recipe) -> Work:
-        total = 0
-        for domain in (recipe.source, recipe.target):
-            if domain is None:
-                continue
-            size = recipe.inference.size(*self.image_size(domain))
-            windows = recipe.inference.windows(*size)
+        total, views = 0, 2 if recipe.inference.flip else 1
+        for domain in (recipe.source, *([] if recipe.target is None else [recipe.target])):
+            windows = recipe.inference.windows(*recipe.inference.size(*self.image_size(domain)))
             rows, columns = windows[0]
             window = rows.stop - rows.start, columns.stop - columns.start
-            each = self._encoding(recipe, window) + self._looking(recipe, window)
-            total += _count(domain, "test") * len(windows) * (2 if recipe.inference.flip else 1) * each
+            each = self._encoding(recipe, window) + self._inference_pass(recipe, window)
+            total += _count(domain, "test") * len(windows) * views * each
         return Work(rest=total)
-
-    def _kept(self, recipe: Recipe, size: Size) -> int:
-        key = [*self._training(recipe), size]
-        return int(self._once("kept", key, lambda: counting.kept_for_backward(recipe, size)))
-
-    def _memory(self, recipe: Recipe, parameters: int, trained: int, size: Size) -> dict[str, int | None]:
-        adapt = recipe.adapt
-        kept = None if adapt.gradient_checkpointing else adapt.batch * self._kept(recipe, size)
-        return {
-            "weights": 4 * parameters,
-            "gradients": 4 * trained,
-            "optimizer": _OPTIMIZER_BYTES[adapt.optimizer] * trained,
-            "average": 4 * trained if adapt.ema else 0,
-            "activations": kept,
-        }
 
 
 def _count(domain: str | CustomDataset, split: str) -> int:
@@ -267,18 +261,18 @@ def whole(benchmark: Benchmark, planner: Planner, seeds: int = 1) -> dict[str, d
 
 
 def throughput(gpu: str, tflops: float | None, utilisation: float, precision: str = "no") -> Speed:
-    """Operations per second: a share of the named GPU's peaks, in half precision for training that is asked to be in it
-    (a run's ``--precision``) and in full precision for all else.
+    """Operations per second: a fraction of the named GPU's peaks, in half precision for training with a half
+    ``precision`` and in full precision for all else.
 
     Args:
         gpu: one of :data:`PEAKS`.
-        tflops: its peak in half precision, where it is another; that in full precision then stands to it as those of
-            the named GPU do, and is half of it for a GPU that is not known.
-        utilisation: the share.
+        tflops: its peak in half precision, if it is another; that in full precision follows in the ratio of the named
+            GPU, and is half of it for an unknown GPU.
+        utilisation: the fraction.
         precision: ``"no"``, ``"bf16"`` or ``"fp16"``.
 
     Raises:
-        UsageError: for a GPU that is not known when no peak is given, or an unknown precision.
+        UsageError: for an unknown GPU without ``tflops``, or an unknown precision.
     """
     if tflops is None and gpu not in PEAKS:
         raise UsageError(
@@ -290,7 +284,7 @@ def throughput(gpu: str, tflops: float | None, utilisation: float, precision: st
             f"unknown precision {precision!r}{nearest(precision, list(PRECISIONS))}",
             fix=f"choose one of: {', '.join(PRECISIONS)}",
         )
-    ratio = FULL_PEAKS[gpu] / PEAKS[gpu] if gpu in PEAKS else 0.5
-    half = 1e12 * (PEAKS[gpu] if tflops is None else tflops) * utilisation
-    full = half * ratio
+    peak = PEAKS.get(gpu, Peak(1, 0.5))
+    half = 1e12 * (peak.half if tflops is None else tflops) * utilisation
+    full = half * peak.full / peak.half
     return Speed(training=full if precision == "no" else half, rest=full)

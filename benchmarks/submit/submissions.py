@@ -15,15 +15,12 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
-from benchmarks.submit.mask_zips import MASK_ZIPS, MaskZip, beside
+from benchmarks.submit.mask_zips import MASK_ZIPS
 from tadp_da.class_names import same_classes
 from tadp_da.domains.formats.files import some
 from tadp_da.errors import DataError, UsageError
@@ -31,7 +28,7 @@ from tadp_da.images import displayed_size, path_key
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.registry import nearest
 from tadp_da.run import Run
-from tadp_da.storage.files import write_json
+from tadp_da.storage.files import replacing, write_json
 from tadp_da.types import Detections, LabelSpace, Unlabeled
 
 
@@ -39,7 +36,7 @@ def write_coco(
     labels: LabelSpace,
     images: Unlabeled,
     predictions: Iterable[Detections],
-    place: Path,
+    path: Path,
     like: Path | None = None,
 ) -> None:
     """Write detections as COCO results.
@@ -48,40 +45,37 @@ def write_coco(
         labels: classes of the detections.
         images: that were predicted.
         predictions: per image, in their order.
-        place: the JSON file.
+        path: the JSON file.
         like: COCO file whose ids of images and categories are used; detections of classes that it lacks are left out.
-            Without one, both are numbered from 1, and ``<place>.images.json`` holds the numbers.
+            Without one, both are numbered from 1, and ``<path>.images.json`` holds the numbers.
 
     Raises:
-        DataError: when ``like`` is not a COCO file, lacks an image, or has none of the classes.
+        DataError: if ``like`` is not a COCO file, lacks an image, or has none of the classes.
     """
     keys = [images.key(i) for i in range(len(images))]
     if like is None:
-        sizes = [displayed_size(path) for path in images.paths]
-        numbered = {
-            "images": [
-                {"id": i, "file_name": key, "height": h, "width": w}
-                for i, (key, (h, w)) in enumerate(zip(keys, sizes, strict=True), 1)
-            ],
-            "categories": [{"id": i, "name": name} for i, name in enumerate(labels.classes, 1)],
-        }
-        write_json(place.with_suffix(".images.json"), numbered)
-        image_ids, class_ids = (
-            list(range(1, len(keys) + 1)),
-            dict(enumerate(range(1, 1 + len(labels.classes)))),
-        )
+        image_ids: Sequence[Any] = range(1, len(keys) + 1)
+        class_ids: dict[int, Any] = {i: i + 1 for i in range(len(labels.classes))}
+        entries = [
+            {"id": number, "file_name": key, "height": size[0], "width": size[1]}
+            for number, key, size in zip(image_ids, keys, map(displayed_size, images.paths), strict=True)
+        ]
+        categories = [{"id": class_ids[i], "name": name} for i, name in enumerate(labels.classes)]
+        write_json(path.with_suffix(".images.json"), {"images": entries, "categories": categories})
     else:
         image_ids, class_ids = _numbers(like, keys, labels)
     results = []
     for number, found in zip(image_ids, predictions, strict=True):
-        boxes = zip(found.xyxy.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)
-        for (left, top, right, bottom), label, score in boxes:
+        for (left, top, right, bottom), label, score in _boxes(found):
             if label in class_ids:
                 box = [round(v, 3) for v in (left, top, right - left, bottom - top)]
-                results.append(
-                    {"image_id": number, "category_id": class_ids[label], "bbox": box, "score": score}
-                )
-    write_json(place, results)
+                result = {"image_id": number, "category_id": class_ids[label], "bbox": box, "score": score}
+                results.append(result)
+    write_json(path, results)
+
+
+def _boxes(found: Detections) -> Iterator[tuple[list[float], int, float]]:
+    return zip(found.xyxy.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)
 
 
 def _numbers(file: Path, keys: Sequence[str], labels: LabelSpace) -> tuple[list[Any], dict[int, Any]]:
@@ -96,7 +90,7 @@ def _numbers(file: Path, keys: Sequence[str], labels: LabelSpace) -> tuple[list[
             where=file,
             fix='give a file with {"images": [{"id", "file_name"}], "categories": [{"id", "name"}]}',
         ) from None
-    names = {key: next((end for end in _ends(path_key(key)) if end in by_name), None) for key in keys}
+    names = {key: next((end for end in _suffixes(path_key(key)) if end in by_name), None) for key in keys}
     if missing := [key for key, name in names.items() if name is None]:
         raise DataError(
             f"{len(missing)} of {len(keys)} images are not in the COCO file: {some(missing)}",
@@ -117,18 +111,17 @@ def _numbers(file: Path, keys: Sequence[str], labels: LabelSpace) -> tuple[list[
             where=file,
             fix="give the file of a data set with these classes",
         )
-    return [by_name[str(name)] for name in names.values()], {
-        ours: categories[theirs][1] for ours, theirs in shared.items()
-    }
+    class_ids = {ours: categories[theirs][1] for ours, theirs in shared.items()}
+    return [by_name[str(name)] for name in names.values()], class_ids
 
 
-def write_voc(
-    labels: LabelSpace,
-    images: Unlabeled,
-    predictions: Iterable[Detections],
-    place: Path,
-    like: Path | None = None,
-) -> None:
+def _suffixes(key: str) -> list[str]:
+    """A path and its suffixes: ``a/b/c``, ``b/c``, ``c``."""
+    parts = PurePosixPath(key).parts
+    return ["/".join(parts[i:]) for i in range(len(parts))]
+
+
+def write_voc(labels: LabelSpace, images: Unlabeled, predictions: Iterable[Detections], path: Path) -> None:
     """Write detections as the development kit of Pascal VOC reads them: a file per class in a folder.
 
     The kit counts pixels from 1 and includes both ends, so a half-open box ``x1, x2`` becomes ``x1 + 1, x2``.
@@ -137,14 +130,13 @@ def write_voc(
         labels: classes of the detections.
         images: that were predicted; the stem of a file's name is its id.
         predictions: per image, in their order.
-        place: the folder, new or empty.
-        like: not used.
+        path: the folder, new or empty.
 
     Raises:
-        DataError: when two images share an id, or an id or a class name is not allowed in such a file.
-        UsageError: when the folder holds other files.
+        DataError: if two images share an id, or an id or a class name is not allowed in such a file.
+        UsageError: if the folder holds other files.
     """
-    ids = [path.stem for path in images.paths]
+    ids = [image.stem for image in images.paths]
     name, count = Counter(ids).most_common(1)[0]
     if count > 1 or any(re.search(r"\s", number) for number in ids):
         raise DataError(
@@ -154,54 +146,29 @@ def write_voc(
         )
     if bad := [name for name in labels.classes if not re.fullmatch(r"[\w][\w .-]*", name)]:
         raise DataError(f"class {bad[0]!r} is not allowed in a file name", fix="rename the class")
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise UsageError("the folder is not empty", where=place, fix="choose another --out, or delete it")
-    fresh = beside(place)
-    fresh.mkdir()
-    try:
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError("the folder is not empty", where=path, fix="choose another --out, or delete it")
+    with replacing(path) as fresh:
+        fresh.mkdir()
         lines: list[list[str]] = [[] for _ in labels.classes]
         for number, found in zip(ids, predictions, strict=True):
-            boxes = zip(found.xyxy.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)
-            for (x1, y1, x2, y2), label, score in boxes:
+            for (x1, y1, x2, y2), label, score in _boxes(found):
                 lines[label].append(f"{number} {score:.9g} {x1 + 1:.3f} {y1 + 1:.3f} {x2:.3f} {y2:.3f}\n")
         for name, written in zip(labels.classes, lines, strict=True):
             (fresh / f"comp4_det_test_{name}.txt").write_text("".join(written), encoding="utf-8")
-        if place.exists():
-            place.rmdir()
-        fresh.replace(place)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _write_masks(
-    masks: MaskZip,
-    labels: LabelSpace,
-    images: Unlabeled,
-    predictions: Iterable[Any],
-    place: Path,
-    like: Path | None = None,
-) -> None:
-    masks.write(labels, images, predictions, place)
-    masks.check(place, images)
-
-
-@dataclass(frozen=True)
-class Form:
-    """A form of predictions.
-
-    Attributes:
-        task: name of the task whose predictions it holds.
-        write: writes it from label space, images, predictions, the file or folder to write, and a COCO file or None.
-        takes_ids: whether it takes ids from a COCO file.
-    """
+class Form(NamedTuple):
+    """A form of predictions: the task whose predictions it holds; what writes it from label space, images, predictions
+    and path; and whether that takes ids from a COCO file (``like``)."""
 
     task: str
-    write: Callable[[LabelSpace, Unlabeled, Iterable[Any], Path, Path | None], None]
+    write: Callable[..., None]
     takes_ids: bool = False
 
 
 FORMS: Mapping[str, Form] = {
-    **{name: Form("segmentation", partial(_write_masks, masks)) for name, masks in MASK_ZIPS.items()},
+    **{name: Form("segmentation", masks.write) for name, masks in MASK_ZIPS.items()},
     "coco": Form("detection", write_coco, takes_ids=True),
     "voc": Form("detection", write_voc),
 }
@@ -213,7 +180,7 @@ def submit(
     images: Unlabeled,
     captions: Callable[[], Mapping[str, str]],
     form: str,
-    place: Path,
+    path: Path,
     run: Run,
     *,
     like: Path | None = None,
@@ -225,19 +192,18 @@ def submit(
         images: to predict.
         captions: gives the caption of each image by key; called once names and classes are known to fit the form.
         form: a name in ``FORMS``.
-        place: file or, for ``voc``, folder to write.
+        path: file or, for ``voc``, folder to write.
         run: device and progress bars.
         like: for ``coco``, the file whose ids are used.
 
     Raises:
         UsageError: for an unknown form, one of another task, or ``like`` where it is not used.
-        DataError: when images or classes do not fit the form.
+        DataError: if images or classes do not fit the form.
     """
     chosen = FORMS.get(form)
     if chosen is None:
-        raise UsageError(
-            f"unknown form {form!r}{nearest(form, list(FORMS))}", fix=f"choose one of: {', '.join(FORMS)}"
-        )
+        fix = f"choose one of: {', '.join(FORMS)}"
+        raise UsageError(f"unknown form {form!r}{nearest(form, list(FORMS))}", fix=fix)
     if chosen.task != model.labels.task:
         suited = [name for name, other in FORMS.items() if other.task == model.labels.task]
         raise UsageError(
@@ -246,9 +212,9 @@ def submit(
         )
     if like is not None and not chosen.takes_ids:
         raise UsageError(f"form {form!r} takes no ids from a COCO file", fix="leave out --like")
-    place.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     predictions = _predictions(model.to(run.torch_device), images, captions, run)
-    chosen.write(model.labels, images, predictions, place, like)
+    chosen.write(model.labels, images, predictions, path, **({} if like is None else {"like": like}))
 
 
 def _predictions(
@@ -261,9 +227,3 @@ def _predictions(
         for key, prediction in zip(keys, found, strict=True):
             yield prediction
             advance(key)
-
-
-def _ends(key: str) -> list[str]:
-    """A path and its suffixes: ``a/b/c``, ``b/c``, ``c``."""
-    parts = PurePosixPath(key).parts
-    return ["/".join(parts[i:]) for i in range(len(parts))]

@@ -16,7 +16,6 @@ from tadp_da.terminal import print_json
 
 if TYPE_CHECKING:
     from tadp_da.storage.cache import Cache
-    from tadp_da.storage.cache_why import Explanation
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
@@ -30,15 +29,11 @@ def cache_ls(as_json: AsJson = False) -> None:
     kinds: dict[str, list[Any]] = defaultdict(list)
     for entry in cache.entries():
         kinds[entry.kind].append(entry)
-    rows = {
-        kind: {
-            "entries": len(found),
-            "bytes": sum(entry.size for entry in found),
-            "oldest": min(entry.used for entry in found),
-            "newest": max(entry.used for entry in found),
-        }
-        for kind, found in sorted(kinds.items())
-    }
+    rows: dict[str, dict[str, Any]] = {}
+    for kind, found in sorted(kinds.items()):
+        used = [entry.used for entry in found]
+        size = sum(entry.size for entry in found)
+        rows[kind] = {"entries": len(found), "bytes": size, "oldest": min(used), "newest": max(used)}
     if as_json:
         print_json({"folder": str(cache.folder), "limit": cache.limit, "kinds": rows})
         return
@@ -119,37 +114,33 @@ def cache_why(
     answers = why(_cache(), source=path, prompt=file if text else None)
     content = None if path is None else file_digest(path)
     if as_json:
-        print_json({"file": file, "content": content, "entries": [_as_json(answer) for answer in answers]})
+        entries = [
+            {
+                "entry": str(a.entry),
+                "kind": a.kind,
+                **vars(a.record),
+                "instead": a.instead,
+                "changed": a.changed,
+            }
+            for a in answers
+        ]
+        print_json({"file": file, "content": content, "entries": entries})
         return
-    for answer in answers:
-        _show(answer)
     if not answers:
         out.print("it has no entry; the next run that needs it creates one")
-    elif content is not None and all(answer.record.facts.get("image") != content for answer in answers):
+        return
+    for answer in answers:
+        facts = answer.record.facts
+        size = f", {'x'.join(map(str, facts['size']))}" if "size" in facts else ""
+        out.print(f"{answer.kind}{size}, created {answer.record.made}: {answer.entry.name}")
+        why_made = (
+            "there was none" if answer.instead is None else f"it differs from the one of {answer.instead}:"
+        )
+        out.print(f"  created because {why_made}")
+        for name, (old, new) in answer.changed.items():
+            out.print(f"    {name}: {old} there, {new} here")
+    if content is not None and all(answer.record.facts.get("image") != content for answer in answers):
         out.print("the file has changed since; the next run that needs it creates a new entry")
-
-
-def _show(answer: Explanation) -> None:
-    facts = answer.record.facts
-    size = f", {'x'.join(map(str, facts['size']))}" if "size" in facts else ""
-    out.print(f"{answer.kind}{size}, created {answer.record.made}: {answer.entry.name}")
-    why = "there was none" if answer.instead is None else f"it differs from the one of {answer.instead}:"
-    out.print(f"  created because {why}")
-    for name, (there, here) in answer.changed.items():
-        out.print(f"    {name}: {there} there, {here} here")
-
-
-def _as_json(answer: Explanation) -> dict[str, Any]:
-    record = answer.record
-    return {
-        "entry": str(answer.entry),
-        "kind": answer.kind,
-        "made": record.made,
-        "source": record.source,
-        "facts": record.facts,
-        "instead": answer.instead,
-        "changed": {name: list(pair) for name, pair in answer.changed.items()},
-    }
 
 
 def _cache() -> Cache:

@@ -116,7 +116,7 @@ def _show(title: str, cost: Cost) -> None:
     step = f"{cost.passes} x {cost.batch} images of {height}x{width}"
     shown.add_row("one training step", "of", step)
     shown.add_row("one training step", "frozen image encoder", f"{cost.encoding / 1e12:.2f} TFLOP")
-    shown.add_row("one training step", "network and head, both ways", f"{cost.learning / 1e12:.2f} TFLOP")
+    shown.add_row("one training step", "network and head, both ways", f"{cost.training / 1e12:.2f} TFLOP")
     for part, size in cost.memory.items():
         text = "not estimated with gradient checkpointing" if size is None else f"{size / _GB:.2f} GB"
         shown.add_row("memory in fp32", part, text)

@@ -12,20 +12,30 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tadp_da.doctor.finding import Finding, Probe, State
+from tadp_da.doctor.finding import Finding, Probe, State, ok
 from tadp_da.installation import FIX, PACKAGES, foreign_packages
 
 _GIB = 2**30
 _OPTIONAL = ("bitsandbytes", "xformers", "faster-coco-eval")
 """Optional packages whose versions are reported."""
+_NAMED = (
+    "tadp-da",
+    "commit",
+    "torch",
+    "torchvision",
+    "diffusers",
+    "transformers",
+    "peft",
+    "accelerate",
+    *_OPTIONAL,
+)
 _AGAIN = "in a fresh virtual environment: pip install -U tadp-da (in a checkout: pip install -e .)"
 
 
 def _python() -> Finding:
     version = platform.python_version()
     facts = {"version": version, "platform": platform.platform(), "executable": sys.executable}
-    says = f"{version} on {platform.system()} {platform.machine()}, {sys.executable}"
-    return Finding(state="ok", says=says, facts=facts)
+    return ok(f"{version} on {platform.system()} {platform.machine()}, {sys.executable}", facts)
 
 
 def _packages() -> Finding:
@@ -34,49 +44,46 @@ def _packages() -> Finding:
 
     from tadp_da.storage.artifacts import versions
 
-    made = versions()
-    facts: dict[str, str] = {"tadp-da": made["tadp-da"], "commit": made["commit"]}
+    facts = {name: versions()[name] for name in ("tadp-da", "commit")}
     wrong: list[str] = []
     extras: list[str] = []
-    for line in importlib.metadata.requires("tadp-da") or ():
-        required = Requirement(line)
+    for required in map(Requirement, importlib.metadata.requires("tadp-da") or ()):
         optional = required.marker is not None and not required.marker.evaluate({"extra": ""})
         try:
             version = importlib.metadata.version(required.name)
         except importlib.metadata.PackageNotFoundError:
-            if not optional:
-                wrong.append(f"{required.name} is missing")
+            wrong += [] if optional else [f"{required.name} is missing"]
             continue
         if optional and required.name not in _OPTIONAL:
             continue
         facts[required.name] = version
         if not required.specifier.contains(version, prereleases=True):
             (extras if optional else wrong).append(f"{required.name} {version} is not {required.specifier}")
-    named = ("tadp-da", "commit", "torch", "torchvision", "diffusers", "transformers", "peft", "accelerate")
-    says = ", ".join(f"{name} {facts[name]}" for name in (*named, *_OPTIONAL) if name in facts)
+    says = ", ".join(f"{name} {facts[name]}" for name in _NAMED if name in facts)
     if wrong or extras:
         says = f"{'; '.join(dict.fromkeys(wrong + extras))} ({says})"
         return Finding(state="red" if wrong else "warn", says=says, fix=_AGAIN, facts=facts)
-    return Finding(state="ok", says=says, facts=facts)
+    return ok(says, facts)
 
 
 def _own_packages() -> Finding:
     """Whether the top-level packages of the stages are this project's."""
     if found := foreign_packages():
-        return Finding(name="own packages", state="red", says="; ".join(found), fix=FIX)
-    return Finding(name="own packages", state="ok", says=f"{', '.join(PACKAGES)} are those of tadp-da")
+        return Finding(state="red", says="; ".join(found), fix=FIX)
+    return ok(f"{', '.join(PACKAGES)} are those of tadp-da")
 
 
 def _memory() -> Finding:
     import psutil  # type: ignore[import-untyped]
 
     memory = psutil.virtual_memory()
-    says = f"{memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB free"
-    facts = {"free": memory.available, "total": memory.total}
-    if memory.available < 2 * _GIB:
-        fix = "close other programs; a full-size model needs about 8 GiB to load"
-        return Finding(state="warn", says=says, fix=fix, facts=facts)
-    return Finding(state="ok", says=says, facts=facts)
+    low = memory.available < 2 * _GIB
+    return Finding(
+        state="warn" if low else "ok",
+        says=f"{memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB free",
+        fix="close other programs; a full-size model needs about 8 GiB to load" if low else "",
+        facts={"free": memory.available, "total": memory.total},
+    )
 
 
 def folder_probe(name: str, folder: Callable[[], Path], *, core: bool, room: float, fix: str) -> Probe:
@@ -91,19 +98,19 @@ def folder_probe(name: str, folder: Callable[[], Path], *, core: bool, room: flo
     """
 
     def run() -> Finding:
-        place = folder().expanduser().absolute()
-        there = next(p for p in (place, *place.parents) if p.exists())
-        says = f"{place}" if there == place else f"{place}, not created yet"
+        path = folder().expanduser().absolute()
+        existing = next(p for p in (path, *path.parents) if p.exists())
+        says = f"{path}" if existing == path else f"{path}, not created yet"
         try:
-            with tempfile.TemporaryFile(dir=there) as file:
+            with tempfile.TemporaryFile(dir=existing) as file:
                 file.write(b"0")
         except OSError as error:
             says += f": not writable ({error.strerror or type(error).__name__})"
             return Finding(state="red" if core else "warn", says=says, fix=fix)
-        free = shutil.disk_usage(there).free
-        says, facts = f"{says}, {free / _GIB:.1f} GiB free", {"path": str(place), "free": free}
+        free = shutil.disk_usage(existing).free
+        says, facts = f"{says}, {free / _GIB:.1f} GiB free", {"path": str(path), "free": free}
         if free >= room * _GIB:
-            return Finding(state="ok", says=says, facts=facts)
+            return ok(says, facts)
         says += f"; expected at least {room:g} GiB for full-size models"
         state: State = "red" if core and free < _GIB / 4 else "warn"
         return Finding(state=state, says=says, fix=fix, facts=facts)
@@ -115,14 +122,11 @@ def _hub() -> Finding:
     """Whether models may be downloaded. The network is not used."""
     from huggingface_hub import constants
 
-    models = len(list(_hub_cache().glob("models--*")))
-    facts = {"offline": constants.is_offline_mode(), "models in the cache": models}
-    says = f"offline (HF_HUB_OFFLINE), {models} models in the cache"
-    if not facts["offline"]:
-        says = (
-            f"online: models are downloaded on first use; {models} in the cache. HF_HUB_OFFLINE=1 forbids it"
-        )
-    return Finding(state="ok", says=says, facts=facts)
+    models, offline = len(list(_hub_cache().glob("models--*"))), constants.is_offline_mode()
+    says = f"online: models are downloaded on first use; {models} in the cache. HF_HUB_OFFLINE=1 forbids it"
+    if offline:
+        says = f"offline (HF_HUB_OFFLINE), {models} models in the cache"
+    return ok(says, {"offline": offline, "models in the cache": models})
 
 
 def _hub_kernels() -> Finding:
@@ -132,7 +136,7 @@ def _hub_kernels() -> Finding:
         says = "package `kernels` is not installed, so no library downloads compiled code"
         return Finding(state="off", says=says)
     if constants.is_offline_mode():
-        return Finding(state="ok", says="package `kernels` is installed, but the hub is offline")
+        return ok("package `kernels` is installed, but the hub is offline")
     return Finding(
         state="warn",
         says="package `kernels` is installed: bitsandbytes may download compiled code from the hub when it is imported",
@@ -146,20 +150,20 @@ def _hub_cache() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
-def places(out: Path, data: Path) -> tuple[Probe, ...]:
+def environment_probes(out: Path, data: Path) -> tuple[Probe, ...]:
     """The probes of this module, for a run that writes to ``out`` and reads from ``data``."""
-    writable = "choose another with {}, or free space on its disk"
+    other = "choose another with {}, or free space on its disk"
+    drawn = f"only the drawn world is written there; {other.format('--data')}"
     return (
         Probe(name="python", run=_python),
         Probe(name="packages", run=_packages, core=True, fix=_AGAIN),
         Probe(name="own packages", run=_own_packages, core=True, fix=FIX),
         Probe(name="memory", run=_memory),
-        folder_probe("runs", lambda: out, core=True, room=10, fix=writable.format("--out")),
-        folder_probe("data", lambda: data, core=False, room=1, fix="only the drawn world is written there; "
-                     + writable.format("--data")),
+        folder_probe("runs", lambda: out, core=True, room=10, fix=other.format("--out")),
+        folder_probe("data", lambda: data, core=False, room=1, fix=drawn),
         folder_probe("temporary files", lambda: Path(tempfile.gettempdir()), core=False, room=0.5,
-                     fix=writable.format("TMPDIR")),
-        folder_probe("hub cache", _hub_cache, core=False, room=20, fix=writable.format("HF_HOME")),
+                     fix=other.format("TMPDIR")),
+        folder_probe("hub cache", _hub_cache, core=False, room=20, fix=other.format("HF_HOME")),
         Probe(name="hub", run=_hub),
         Probe(name="hub kernels", run=_hub_kernels),
     )  # fmt: skip

@@ -39,6 +39,11 @@ class Finding:
         return known
 
 
+def ok(says: str, facts: Mapping[str, Any] | None = None) -> Finding:
+    """The finding of a probe that has nothing to complain about."""
+    return Finding(state="ok", says=says, facts=facts or {})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Probe:
     """One thing to test.

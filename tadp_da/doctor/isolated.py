@@ -1,16 +1,15 @@
 """Probes of native code run in a process of their own: a crash or a hang becomes a red finding, and another process
-continues with the rest. ``python -m tadp_da.doctor.isolated NAME...`` is that process."""
+continues with the rest. ``python -m tadp_da.doctor.isolated SECONDS NAME...`` is that process."""
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
-from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from tadp_da.doctor.finding import Finding, Probe
 
@@ -25,70 +24,39 @@ def run_apart(probes: Sequence[Probe], seconds: float) -> Iterator[Finding]:
         probes: members of :data:`tadp_da.doctor.kernels.KERNELS`.
         seconds: time limit of one probe; the first of a process also imports torch.
     """
+    # -P and our own path: the process must import what we import, not modules of the current folder
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     left = list(probes)
     while left:
-        ending = yield from _answers(left, seconds)
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "tadp_da.doctor.isolated", str(seconds), *(p.name for p in left)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=os.environ | _OFFLINE | {"PYTHONPATH": path},
+            check=False,
+        )
+        for line in done.stdout.splitlines():
+            left.pop(0)
+            yield Finding(**json.loads(line))
         if left:
             probe = left.pop(0)
-            yield Finding(name=probe.name, state="red", says=ending, fix=probe.fix)
+            says = _ending(done.returncode, done.stderr, seconds)
+            yield Finding(name=probe.name, state="red", says=says, fix=probe.fix)
 
 
-def _answers(left: list[Probe], seconds: float) -> Generator[Finding, None, str]:
-    """Findings of one process; removes probes from ``left`` as they answer, and returns how the process ended."""
-    # -P and our own path: the process must import what we import, not modules of the current folder
-    command = [sys.executable, "-P", "-m", "tadp_da.doctor.isolated", *(probe.name for probe in left)]
-    path = os.pathsep.join(place or os.getcwd() for place in sys.path)
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        env=os.environ | _OFFLINE | {"PYTHONPATH": path},
-    ) as child:
-        assert child.stdout is not None
-        assert child.stderr is not None
-        last: deque[str] = deque(maxlen=1)  # in memory: a full disk is one of the problems to report
-        lines = filter(None, map(str.strip, child.stderr))
-        listener = threading.Thread(target=last.extend, args=(lines,), daemon=True)
-        listener.start()
-        late = threading.Event()
-        timer = _start_timer(child, seconds, late)
-        try:
-            for line in child.stdout:
-                timer.cancel()
-                left.pop(0)
-                yield Finding(**json.loads(line))
-                timer = _start_timer(child, seconds, late)
-            code = child.wait()
-        finally:
-            timer.cancel()
-            child.kill()
-            listener.join(timeout=5)
-        return f"did not answer within {seconds:g} s" if late.is_set() else _ending(code, "".join(last))
-
-
-def _start_timer(child: subprocess.Popen[str], seconds: float, late: threading.Event) -> threading.Timer:
-    def stop() -> None:
-        late.set()
-        child.kill()
-
-    timer = threading.Timer(seconds, stop)
-    timer.daemon = True
-    timer.start()
-    return timer
-
-
-def _ending(code: int, last: str) -> str:
+def _ending(code: int, stderr: str, seconds: float) -> str:
+    if "\nTimeout (" in f"\n{stderr}":  # faulthandler's words
+        return f"did not answer within {seconds:g} s"
     try:
         how = f"crashed the process with {signal.Signals(-code).name}"
     except ValueError:
         how = f"ended the process with exit code {code}"
-    return f"{how}: {last}" if last else how
+    return ": ".join([how, *(line.strip() for line in stderr.strip().splitlines()[-1:])])
 
 
-def main(names: Sequence[str]) -> None:
+def main(seconds: float, names: Sequence[str]) -> None:
     """Run probes by name and print one JSON line each; whatever libraries print goes to standard error."""
     import logging
     import warnings
@@ -101,9 +69,11 @@ def main(names: Sequence[str]) -> None:
     with os.fdopen(os.dup(1), "w") as wire:
         os.dup2(2, 1)
         for name in names:
+            faulthandler.dump_traceback_later(seconds, exit=True)
             wire.write(json.dumps(known[name]().as_json()) + "\n")
             wire.flush()
+    faulthandler.cancel_dump_traceback_later()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(float(sys.argv[1]), sys.argv[2:])

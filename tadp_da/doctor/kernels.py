@@ -9,9 +9,9 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tadp_da.doctor.finding import Finding, Probe
+from tadp_da.doctor.finding import Finding, Probe, ok
 from tadp_da.errors import EnvironmentSetupError
 
 if TYPE_CHECKING:
@@ -33,33 +33,33 @@ def _best_device() -> torch.device:
 def _torch() -> Finding:
     import torch
 
-    devices = [{"name": "cpu", "threads": torch.get_num_threads(), "cores": os.cpu_count()}]
+    devices: list[dict[str, Any]] = [
+        {"name": "cpu", "threads": torch.get_num_threads(), "cores": os.cpu_count()}
+    ]
     for index in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(index)
-        devices.append(
-            {
-                "name": f"cuda:{index} {torch.cuda.get_device_name(index)}",
-                "free GiB": round(free / _GIB, 1),
-                "total GiB": round(total / _GIB, 1),
-                "capability": ".".join(map(str, torch.cuda.get_device_capability(index))),
-                "bf16": torch.cuda.is_bf16_supported(),
-            }
-        )
+        free, total = (round(size / _GIB, 1) for size in torch.cuda.mem_get_info(index))
+        gpu = {
+            "name": f"cuda:{index} {torch.cuda.get_device_name(index)}",
+            "free GiB": free,
+            "total GiB": total,
+        }
+        capability = ".".join(map(str, torch.cuda.get_device_capability(index)))
+        devices.append(gpu | {"capability": capability, "bf16": torch.cuda.is_bf16_supported()})
     if torch.backends.mps.is_available():
         devices.append({"name": "mps"})
+    names = []
     for device in devices:
-        _multiply(str(device["name"]).split()[0])
-    names = "; ".join(
-        f"{d['name']} ({d['free GiB']} of {d['total GiB']} GiB free)" if "free GiB" in d else str(d["name"])
-        for d in devices
-    )
+        name = str(device["name"])
+        _multiply(name.split()[0])
+        memory = f" ({device['free GiB']} of {device['total GiB']} GiB free)" if "free GiB" in device else ""
+        names.append(name + memory)
     facts = {"version": torch.__version__, "cuda": torch.version.cuda, "devices": devices}
-    says = f"{torch.__version__} computes on {names}; auto selects {_best_device()}"
+    says = f"{torch.__version__} computes on {'; '.join(names)}; auto selects {_best_device()}"
     driver = shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia/version").exists()
     if driver and not torch.cuda.is_available():
         fix = f"torch finds no GPU although a driver is installed; compare `nvidia-smi` with the build: {_TORCH}"
         return Finding(state="warn", says=says, fix=fix, facts=facts)
-    return Finding(state="ok", says=says, facts=facts)
+    return ok(says, facts)
 
 
 def _multiply(device: str) -> None:
@@ -80,7 +80,7 @@ def _torchvision() -> Finding:
     kept = nms(boxes, torch.tensor([0.9, 0.8, 0.7], device=boxes.device), 0.5).tolist()
     if kept != [0, 2]:
         raise ArithmeticError(f"non-maximum suppression keeps boxes {kept}, expected [0, 2]")
-    return Finding(state="ok", says=f"{torchvision.__version__}, its kernels work")
+    return ok(f"{torchvision.__version__}, its kernels work")
 
 
 def _training() -> Finding:
@@ -110,7 +110,7 @@ def _training() -> Finding:
         raise ArithmeticError("a LoRA training step changed no parameter")
     if not all(bool(p.isfinite().all()) for p in trained.values()):
         raise ArithmeticError("a LoRA training step gave values that are not finite")
-    return Finding(state="ok", says=f"a LoRA step on a tiny UNet works on {device}")
+    return ok(f"a LoRA step on a tiny UNet works on {device}")
 
 
 def _sdpa(backend: str) -> Finding:
@@ -130,7 +130,7 @@ def _sdpa(backend: str) -> Finding:
             if not str(refused).startswith(("No available kernel", "No viable backend")):
                 raise
             return Finding(state="off", says=f"torch has none for {device.type}")
-    return Finding(state="ok", says=f"forward and backward on {device.type}", facts={"error": error})
+    return ok(f"forward and backward on {device.type}", {"error": error})
 
 
 _XFORMERS = (
@@ -147,7 +147,7 @@ def _xformers() -> Finding:
     trial = try_xformers(_best_device())
     facts = {"version": _version("xformers"), "torch": torch.__version__}
     if trial.state == "ok":
-        return Finding(state="ok", says=trial.says, facts=facts | {"error": trial.error})
+        return ok(trial.says, facts | {"error": trial.error})
     if trial.state == "broken":
         fix = _XFORMERS.replace("cuXXX", f"cu{(torch.version.cuda or 'XXX').replace('.', '')}")
         return Finding(state="red", says=trial.says, fix=fix, facts=facts)
@@ -171,7 +171,7 @@ def _bitsandbytes(call: Callable[[], str]) -> Finding:
         fix = "only for 8-bit optimizer states or quantized captioners: pip install 'tadp-da[gpu]'"
         return Finding(state="off", says="bitsandbytes is not installed", fix=fix)
     says = f"bitsandbytes {_version('bitsandbytes')}: {call()} on {_best_device().type}"
-    return Finding(state="ok", says=says)
+    return ok(says)
 
 
 def _adamw8bit() -> str:
@@ -197,11 +197,9 @@ def _linear(kind: str, most: float) -> str:
     import torch
 
     torch.manual_seed(0)
-    make = {
-        "Linear8bitLt": partial(bitsandbytes.nn.Linear8bitLt, has_fp16_weights=False),
-        "Linear4bit": partial(bitsandbytes.nn.Linear4bit, quant_type="nf4"),
-    }[kind]
-    layer, plain, device = make(64, 64), torch.nn.Linear(64, 64), _best_device()
+    settings: Any = {"Linear8bitLt": {"has_fp16_weights": False}, "Linear4bit": {"quant_type": "nf4"}}[kind]
+    layer = getattr(bitsandbytes.nn, kind)(64, 64, **settings)
+    plain, device = torch.nn.Linear(64, 64), _best_device()
     layer.load_state_dict(plain.state_dict())
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     x = torch.randn(8, 64)
@@ -227,18 +225,15 @@ def _mini(part: str) -> Finding:
 
         Captioner.from_pretrained("mini")
     size = sum(path.stat().st_size for path in files)
-    return Finding(state="ok", says=f"loads, {size / 1e6:.0f} MB", facts={"bytes": size})
-
-
-def _mini_probe(part: str) -> Probe:
-    fix = (
-        "install the package again, or train the weights: python -m tadp_da.mini.pretrain. Until then `demo` cannot "
-        "run; give --model and --captioner folders of your own"
-    )
-    return Probe(name=f"embedded {part}", run=partial(_mini, part), fix=fix)
+    return ok(f"loads, {size / 1e6:.0f} MB", {"bytes": size})
 
 
 _SDPA_FIX = f"torch's own kernel fails on this device: {_TORCH}"
+_MINI_FIX = (
+    "install the package again, or train the weights: python -m tadp_da.mini.pretrain. Until then `demo` cannot "
+    "run; give --model and --captioner folders of your own"
+)
+_LINEAR = {"8-bit linear": ("Linear8bitLt", 0.05), "4-bit linear": ("Linear4bit", 0.25)}
 
 KERNELS = (
     Probe(name="torch", run=_torch, core=True, fix=_TORCH),
@@ -252,10 +247,12 @@ KERNELS = (
     Probe(name="training", run=_training, core=True, fix=_AGAIN),
     Probe(name="8-bit AdamW", run=partial(_bitsandbytes, _adamw8bit), fix=_BITSANDBYTES),
     *(
-        Probe(name=name, run=partial(_bitsandbytes, partial(_linear, kind, most)), fix=_BITSANDBYTES)
-        for name, kind, most in (("8-bit linear", "Linear8bitLt", 0.05), ("4-bit linear", "Linear4bit", 0.25))
+        Probe(name=name, run=partial(_bitsandbytes, partial(_linear, *kind)), fix=_BITSANDBYTES)
+        for name, kind in _LINEAR.items()
     ),
-    _mini_probe("stable-diffusion"),
-    _mini_probe("blip2"),
-)  # fmt: skip
+    *(
+        Probe(name=f"embedded {part}", run=partial(_mini, part), fix=_MINI_FIX)
+        for part in ("stable-diffusion", "blip2")
+    ),
+)
 """In this order. They run outside of the caller's process."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tadp_da.doctor.environment import installed, places
+from tadp_da.doctor.environment import environment_probes, installed
 from tadp_da.doctor.finding import Finding, clean
 from tadp_da.doctor.isolated import run_apart
 from tadp_da.doctor.kernels import KERNELS
 from tadp_da.errors import EnvironmentSetupError, UsageError
+from tadp_da.storage.files import replacing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +29,25 @@ class DoctorReport:
     findings: tuple[Finding, ...]
     core: frozenset[str]
 
+    def _red(self, core: bool) -> tuple[str, ...]:
+        return tuple(f.name for f in self.findings if f.state == "red" and (f.name in self.core) is core)
+
     @property
     def broken(self) -> tuple[str, ...]:
         """Names of the core probes that are red."""
-        return tuple(f.name for f in self.findings if f.state == "red" and f.name in self.core)
+        return self._red(core=True)
 
     @property
     def ok(self) -> bool:
         """Whether training can run here, whatever else is missing."""
         return not self.broken
+
+    @property
+    def verdict(self) -> str:
+        """One line: whether the core works, and what else is broken."""
+        core = "the core works" if self.ok else f"the core does not work: {', '.join(self.broken)}"
+        other = self._red(core=False)
+        return core + (f"; also broken: {', '.join(other)}" if other else "")
 
     def lines(self) -> list[str]:
         """For a terminal, without secrets and home paths."""
@@ -48,15 +58,6 @@ class DoctorReport:
             if finding.fix:
                 lines.append(f"{'':<6}{'':<{wide}}  fix: {finding.fix}")
         return [*clean(lines), "", self.verdict]
-
-    @property
-    def verdict(self) -> str:
-        """One line: whether the core works, and what else is broken."""
-        other = [f.name for f in self.findings if f.state == "red" and f.name not in self.core]
-        also = f"; also broken: {', '.join(other)}" if other else ""
-        if self.ok:
-            return f"the core works{also}"
-        return f"the core does not work: {', '.join(self.broken)}{also}"
 
     def as_json(self) -> dict[str, Any]:
         """The report as JSON values, without secrets and home paths."""
@@ -80,13 +81,11 @@ class DoctorReport:
             "report.json": json.dumps({"made": made} | self.as_json(), indent=1, ensure_ascii=False) + "\n",
             "packages.txt": "\n".join(clean(installed())) + "\n",
         }
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with zipfile.ZipFile(fresh, "w", zipfile.ZIP_DEFLATED) as archive:
+            with replacing(path) as fresh, zipfile.ZipFile(fresh, "w", zipfile.ZIP_DEFLATED) as archive:
                 for name, text in files.items():
                     archive.writestr(name, text)
-            fresh.replace(path)
         except OSError as error:
             raise EnvironmentSetupError(
                 f"cannot write the bundle: {error.strerror or type(error).__name__}",
@@ -106,14 +105,14 @@ def examine(*, out: Path = Path("runs"), data: Path = Path("data"), seconds: flo
         data: folder of the data sets.
         seconds: time limit of one probe.
     """
-    light = places(out, data)
+    light = environment_probes(out, data)
     findings = [probe() for probe in light]
-    tried = 0
-    for tried, finding in enumerate(run_apart(KERNELS, seconds), 1):
+    for finding in run_apart(KERNELS, seconds):
         findings.append(finding)
-        if tried == 1 and finding.state == "red":
+        if finding.name == KERNELS[0].name and finding.state == "red":
             break  # all others depend on it
-    why = f"skipped, because {KERNELS[0].name} does not work"
-    findings += [Finding(name=probe.name, state="off", says=why) for probe in KERNELS[tried:]]
+    skipped = f"skipped, because {KERNELS[0].name} does not work"
+    left = KERNELS[len(findings) - len(light) :]
+    findings += [Finding(name=probe.name, state="off", says=skipped) for probe in left]
     core = frozenset(probe.name for probe in (*light, *KERNELS) if probe.core)
     return DoctorReport(findings=tuple(findings), core=core)

@@ -179,62 +179,61 @@ class Cache:
             make: computes those at the given indices of ``asked``.
             sources: the file of each, as for :meth:`get_or_create`.
         """
-        found = {i: self.get(kind, facts) for i, facts in enumerate(asked)}
-        if missing := [i for i, tensors in found.items() if tensors is None]:
+        found = [self.get(kind, facts) for facts in asked]
+        if missing := [i for i, tensors in enumerate(found) if tensors is None]:
             with self._locks(kind, [asked[i] for i in missing]):
-                found |= {
-                    i: self.get(kind, asked[i]) for i in missing
-                }  # another process may have created them
+                for i in missing:  # another process may have created them
+                    found[i] = self.get(kind, asked[i])
                 missing = [i for i in missing if found[i] is None]
                 for i, made in zip(missing, make(missing) if missing else (), strict=True):
                     self.put(kind, asked[i], made, source=sources[i])
                     found[i] = made
-        return [tensors for tensors in found.values() if tensors is not None]
+        return [tensors for tensors in found if tensors is not None]
 
     @contextmanager
     def _locks(self, kind: str, asked: Iterable[Facts]) -> Iterator[None]:
         """Hold the locks of entries while they are created. Without a lock, the work may be done twice."""
+        until = time.monotonic() + _PATIENCE  # for all of them together
+        # every process takes them in the same order, so that no two wait for each other
+        paths = set() if self.folder is None else {self._path(kind, facts) for facts in asked}
         with ExitStack() as held:
-            if self.folder is not None:
-                until = time.monotonic() + _PATIENCE  # for all of them together
-                # every process takes them in the same order, so that no two wait for each other
-                for place in sorted({self._place(kind, facts) for facts in asked}):
-                    try:
-                        _make_folders(self.folder, place)
-                        patience = max(0.0, until - time.monotonic())
-                        held.enter_context(locked(place.with_suffix(_LOCK), patience=patience))
-                    except TimeoutError:
-                        _warn_once(
-                            f"another process has been creating entries of the cache {self.folder} for over "
-                            f"{_PATIENCE:.0f} s; they are created here too. Check whether it hangs"
-                        )
-                    except OSError as error:
-                        self._warn_of_loss(error)
+            for path in sorted(paths):
+                try:
+                    self._make_folders(path)
+                    patience = max(0.0, until - time.monotonic())
+                    held.enter_context(locked(path.with_suffix(_LOCK), patience=patience))
+                except TimeoutError:
+                    _warn_once(
+                        f"another process has been creating entries of the cache {self.folder} for over "
+                        f"{_PATIENCE:.0f} s; they are created here too. Check whether it hangs"
+                    )
+                except OSError as error:
+                    self._warn_of_loss(error)
             yield
 
     def get(self, kind: str, facts: Facts) -> dict[str, Tensor] | None:
         """The tensors of an entry; None if it is missing or damaged."""
         if self.folder is None:
             return None
-        place = self._place(kind, facts)
+        path = self._path(kind, facts)
         try:
-            tensors = read(place)
+            tensors = read(path)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             if isinstance(error, ValueError):
                 with suppress(OSError):
-                    place.unlink()  # counted as damaged once, missing from then on
+                    path.unlink()  # counted as damaged once, missing from then on
             self.counts.damaged += 1
             if self.counts.damaged == 1:
                 _log.warning(
                     "a damaged entry of the cache is created again: %s (%s); `tadp-da cache verify` finds others",
-                    place,
+                    path,
                     error,
                 )
             return None
         with suppress(OSError):
-            os.utime(place)  # the time of its last use; file systems rarely record it themselves
+            os.utime(path)  # the time of its last use; file systems rarely record it themselves
         self.counts.found += 1
         return tensors
 
@@ -245,10 +244,10 @@ class Cache:
         self.counts.made += 1
         if self.folder is None or (source is not None and not _has_digest(source, facts["image"])):
             return
-        place = self._place(kind, facts)
+        path = self._path(kind, facts)
         try:
-            _make_folders(self.folder, place)
-            self._unmeasured += write(place, tensors, facts, source)
+            self._make_folders(path)
+            self._unmeasured += write(path, tensors, facts, source)
             if self._unmeasured > self.limit / 16:
                 self.prune(self.limit)
         except OSError as error:
@@ -280,9 +279,8 @@ class Cache:
                     left.unlink()
         known = sorted(self.entries(), key=lambda entry: entry.used)
         total, removed = sum(entry.size for entry in known), []
-        for entry in known:
-            if total <= to:
-                break
+        while known and total > to:
+            entry = known.pop(0)
             entry.path.unlink(missing_ok=True)
             total -= entry.size
             removed.append(entry.size)
@@ -290,15 +288,20 @@ class Cache:
         return len(removed), sum(removed)
 
     def _files(self, ending: str) -> Iterator[Path]:
-        if self.folder is None:
-            return
-        for place, _, names in os.walk(self.folder):
-            yield from (Path(place, name) for name in names if name.endswith(ending))
+        """Files of the cache; others in its folder are none of its business."""
+        if self.folder is not None:
+            yield from self.folder.glob(f"*/[0-9a-f][0-9a-f]/*{ending}")
 
-    def _place(self, kind: str, facts: Facts) -> Path:
+    def _path(self, kind: str, facts: Facts) -> Path:
         assert self.folder is not None
         key = key_of(facts)
         return self.folder / kind / key[:2] / f"{key}{ENTRY}"
+
+    def _make_folders(self, path: Path) -> None:
+        """Create the folders of an entry, accessible to their owner only, whatever the umask."""
+        assert self.folder is not None
+        for folder in (self.folder, path.parent.parent, path.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _has_digest(source: Path, digest: str) -> bool:
@@ -306,9 +309,3 @@ def _has_digest(source: Path, digest: str) -> bool:
         return file_digest(source) == digest
     except OSError:
         return False
-
-
-def _make_folders(folder: Path, place: Path) -> None:
-    """Create the folders of an entry, accessible to their owner only, whatever the umask."""
-    for made in (folder, place.parent.parent, place.parent):
-        made.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -50,18 +50,17 @@ def read(path: Path) -> dict[str, Tensor]:
 
     raw = path.read_bytes()
     try:
-        tensors = load(raw)
-        record = _metadata(raw[8 : 8 + _header(raw)])
+        tensors, record = load(raw), _metadata(raw)
         digest, facts = record.pop("digest"), record["facts"]
-        intact = digest == _digest(tensors, **record)
+        intact = digest == _digest(tensors, **record) and path.stem == _hash(facts)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"cannot be read: {error}") from error
-    if not intact or path.stem != _key(facts):
+    if not intact:
         raise ValueError("its hash differs")
     return tensors
 
 
-def glance(path: Path) -> EntryRecord:
+def read_metadata(path: Path) -> EntryRecord:
     """Metadata of an entry's file; its tensors are not read and nothing is checked.
 
     Raises:
@@ -69,26 +68,22 @@ def glance(path: Path) -> EntryRecord:
         ValueError: if it has no metadata.
     """
     with path.open("rb") as file:
-        record = _metadata(file.read(min(_header(file.read(8)), 2**20)))
+        raw = file.read(2**20)
     try:
+        record = _metadata(raw)
         return EntryRecord(json.loads(record["facts"]), record["source"], record["made"])
-    except KeyError as error:
-        raise ValueError(f"it lacks its {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"it has no metadata: {error}") from None
 
 
-def _header(raw: bytes) -> int:
-    """Length of a safetensors file's header, which follows the first eight bytes."""
-    return int.from_bytes(raw[:8], "little")
+def _metadata(raw: bytes) -> dict[str, str]:
+    """Metadata in the header of a safetensors file, whose length is in the first eight bytes."""
+    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+    found: dict[str, str] = header["__metadata__"]
+    return found
 
 
-def _metadata(header: bytes) -> dict[str, str]:
-    found = json.loads(header)
-    if not isinstance(found, dict) or not isinstance(record := found.get("__metadata__"), dict):
-        raise ValueError("it has no metadata")
-    return record
-
-
-def write(place: Path, tensors: Mapping[str, Tensor], facts: Facts, source: Path | None) -> int:
+def write(path: Path, tensors: Mapping[str, Tensor], facts: Facts, source: Path | None) -> int:
     """Write an entry atomically; returns its size in bytes.
 
     Not flushed to disk: an entry that was torn by a power failure is detected and created again, which costs less than
@@ -97,34 +92,33 @@ def write(place: Path, tensors: Mapping[str, Tensor], facts: Facts, source: Path
     from safetensors.torch import save
 
     record = {
-        "facts": _plain(facts),
+        "facts": _as_text(facts),
         "source": "" if source is None else os.path.abspath(source),
         "made": datetime.now(UTC).isoformat(timespec="microseconds"),
     }
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     raw = save(kept, metadata=record | {"digest": _digest(kept, **record)})
     # readable by its owner only
-    handle, name = tempfile.mkstemp(dir=place.parent, prefix=f"{os.getpid()}-", suffix=DRAFT)
-    draft = Path(name)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{os.getpid()}-", suffix=DRAFT)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(raw)
-        draft.replace(place)
+        os.replace(name, path)
     finally:
-        draft.unlink(missing_ok=True)
+        Path(name).unlink(missing_ok=True)
     return len(raw)
-
-
-def _plain(facts: Facts) -> str:
-    return json.dumps(facts, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 
 def key_of(facts: Facts) -> str:
     """The name of the entry with these facts."""
-    return _key(_plain(facts))
+    return _hash(_as_text(facts))
 
 
-def _key(facts: str) -> str:
+def _as_text(facts: Facts) -> str:
+    return json.dumps(facts, sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+
+def _hash(facts: str) -> str:
     return hashlib.blake2b(facts.encode(), digest_size=20).hexdigest()
 
 

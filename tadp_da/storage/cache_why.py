@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tadp_da.storage.cache import Cache
-from tadp_da.storage.cache_file import EntryRecord, Facts, glance
+from tadp_da.storage.cache_file import EntryRecord, Facts, read_metadata
 from tadp_da.storage.files import file_digest
 
 
@@ -39,22 +40,20 @@ def why(cache: Cache, *, source: Path | None = None, prompt: str | None = None) 
     are left out.
     """
     content, name = ("", "") if source is None else (file_digest(source), os.path.abspath(source))
-
-    def concerns(record: EntryRecord) -> bool:
-        if prompt is not None:
-            return record.facts.get("prompt") == prompt
-        return record.source == name or record.facts.get("image") == content
-
-    known = [
-        (entry, record)
-        for entry in cache.entries()
-        if (record := _readable(entry.path)) is not None and concerns(record)
-    ]
-    known.sort(key=lambda pair: pair[1].made)
+    known = []
+    for entry in cache.entries():
+        with suppress(OSError, ValueError):
+            record = read_metadata(entry.path)
+            same = record.source == name or record.facts.get("image") == content
+            if same if prompt is None else record.facts.get("prompt") == prompt:
+                known.append((entry, record))
     answers: list[Explanation] = []
-    for entry, record in known:
-        older = [answer for answer in answers if answer.kind == entry.kind]
-        changes = [(differences(answer.record.facts, record.facts), answer.record.made) for answer in older]
+    for entry, record in sorted(known, key=lambda pair: pair[1].made):
+        changes = [
+            (differences(a.record.facts, record.facts), a.record.made)
+            for a in answers
+            if a.kind == entry.kind
+        ]
         changed, made = min(reversed(changes), key=lambda pair: len(pair[0]), default=({}, None))
         answers.append(Explanation(entry.path, entry.kind, record, made, changed))
     return answers
@@ -64,10 +63,3 @@ def differences(there: Facts, here: Facts) -> dict[str, tuple[Any, Any]]:
     """Facts that differ between two entries, by name; None for a missing fact."""
     names = sorted(there.keys() | here.keys())
     return {name: (there.get(name), here.get(name)) for name in names if there.get(name) != here.get(name)}
-
-
-def _readable(path: Path) -> EntryRecord | None:
-    try:
-        return glance(path)
-    except (OSError, ValueError):
-        return None

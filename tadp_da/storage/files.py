@@ -201,12 +201,21 @@ def write_json(path: Path, value: Any) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically: the file is the old or the new one, never partial. Undecodable bytes of names are
     escaped, in JSON as its own escapes."""
+    with replacing(path) as fresh, fresh.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` to write a file or folder to. After the block it replaces ``path``, which may be an empty
+    folder if it is one itself; it is removed if the block fails."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with fresh.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        yield fresh
+        if fresh.is_dir() and path.is_dir():
+            path.rmdir()
         fresh.replace(path)
     finally:
-        fresh.unlink(missing_ok=True)
+        shutil.rmtree(fresh) if fresh.is_dir() else fresh.unlink(missing_ok=True)

@@ -20,8 +20,8 @@ ROOT = Path(__file__).parent.parent.parent
 OWN = ("tadp_da", *PACKAGES)
 IMPORT = "import tadp_da; print(tadp_da.__version__)"
 FINDING = (
-    "from pathlib import Path; from tadp_da.doctor.environment import places; here = Path(); "
-    "probe = next(p for p in places(here, here) if p.name == 'own packages'); found = probe(); "
+    "from pathlib import Path; from tadp_da.doctor.environment import environment_probes; here = Path(); "
+    "probe = next(p for p in environment_probes(here, here) if p.name == 'own packages'); found = probe(); "
     "print(found.state, probe.core, found.says, found.fix)"
 )
 DOOR = "from tadp_da.cli import main; main()"

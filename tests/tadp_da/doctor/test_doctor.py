@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tadp_da import mini
-from tadp_da.doctor.environment import folder_probe, places
+from tadp_da.doctor.environment import environment_probes, folder_probe
 from tadp_da.doctor.finding import Finding, Probe, clean
 from tadp_da.doctor.isolated import run_apart
 from tadp_da.doctor.kernels import KERNELS
@@ -191,7 +191,9 @@ def test_without_torch_nothing_else_is_tried_and_the_core_is_broken(
 
 def test_a_folder_that_cannot_be_written_breaks_the_core(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    found = {probe.name: probe() for probe in places(tmp_path / "file", tmp_path / "file" / "data")}
+    found = {
+        probe.name: probe() for probe in environment_probes(tmp_path / "file", tmp_path / "file" / "data")
+    }
     assert found["runs"].state == "red"
     assert "--out" in found["runs"].fix
     assert found["data"].state == "warn"
@@ -226,7 +228,7 @@ def test_a_folder_that_nobody_can_name_is_a_finding() -> None:
 
 
 def test_compiled_code_from_the_hub_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    probe = next(probe for probe in places(tmp_path, tmp_path) if probe.name == "hub kernels")
+    probe = next(probe for probe in environment_probes(tmp_path, tmp_path) if probe.name == "hub kernels")
     monkeypatch.syspath_prepend(stand_in(tmp_path, "kernels", ""))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     found = probe()

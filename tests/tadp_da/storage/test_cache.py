@@ -16,7 +16,7 @@ from tadp_da import cli
 from tadp_da.errors import UsageError
 from tadp_da.fingerprints import code_of, content_of, libraries
 from tadp_da.storage.cache import Cache, location, open_cache, size_of
-from tadp_da.storage.cache_file import glance, read
+from tadp_da.storage.cache_file import read, read_metadata
 from tadp_da.storage.cache_why import differences, why
 from tadp_da.storage.files import file_digest
 
@@ -122,6 +122,14 @@ def test_a_cache_keeps_to_its_limit_by_itself(tmp_path: Path) -> None:
     assert cache.get("latents", {"image": "0"}) is None
 
 
+def test_files_that_are_not_its_own_are_left_alone(cache: Cache, folder: Path) -> None:
+    fill(cache, 1)
+    (folder / "models").mkdir()
+    (folder / "models" / "unet.safetensors").write_bytes(b"a model that somebody keeps there")
+    assert cache.prune(0)[0] == 1
+    assert [path.name for path in folder.rglob("*.safetensors")] == ["unet.safetensors"]
+
+
 def test_a_full_disk_costs_the_entry_and_nothing_else(
     cache: Cache, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -200,7 +208,7 @@ def test_why_names_what_differs_from_the_nearest_older_entry(cache: Cache, tmp_p
     source.write_bytes(b"two")  # the entries that were made under this name
     assert [answer.entry for answer in why(cache, source=source)] == [a.entry, b.entry]
     (text,) = why(cache, prompt="a car")
-    assert glance(text.entry).facts == {"prompt": "a car", "code": "1"}
+    assert read_metadata(text.entry).facts == {"prompt": "a car", "code": "1"}
     assert differences({"a": 1}, {"b": 2}) == {"a": (1, None), "b": (None, 2)}
 
 

@@ -22,6 +22,9 @@ pixels (measured on a CPU)."""
 NO_AREA = 1e-3
 """Pixels of a side below which a box is a rounding error."""
 
+ROUNDING = 0.05
+"""Pixels by which a box may reach outside its image without a remark: YOLO's fractions have few digits."""
+
 _FLAGS = dict.fromkeys(("0", "false", "no", "none", ""), False) | dict.fromkeys(("1", "true", "yes"), True)
 
 
@@ -90,7 +93,7 @@ def to_boxes(
     labels = np.array([ids[thing.name] for thing in stated], np.int64)
     difficult = np.array([thing.difficult for thing in stated], np.bool_)
     sides = (inside[:, 2:] - inside[:, :2]).min(axis=1)
-    kept, clipped = sides >= NO_AREA, np.abs(inside - xyxy).max(axis=1) > NO_AREA
+    kept, clipped = sides >= NO_AREA, np.abs(inside - xyxy).max(axis=1) > ROUNDING
     first = np.unique(np.column_stack([inside, labels, difficult]), axis=0, return_index=True)[1]
     again = ~np.isin(np.arange(len(stated)), first)
     for which, what, fix in (

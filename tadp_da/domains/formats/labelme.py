@@ -8,9 +8,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, ValidationError
 
-from tadp_da.domains.formats.boxes import RawObject, check_size, to_boxes
+from tadp_da.domains.formats.boxes import RawObject, check_size, flag, to_boxes
 from tadp_da.errors import DataError
 from tadp_da.types import Boxes
 
@@ -19,6 +19,7 @@ class _Shape(BaseModel):
     label: Annotated[str, Field(min_length=1, coerce_numbers_to_str=True)]
     points: Annotated[list[tuple[FiniteFloat, FiniteFloat]], Field(min_length=2)]
     shape_type: Literal["rectangle", "polygon", "circle", "mask", "rotation"] = "polygon"
+    difficult: Annotated[bool, BeforeValidator(flag)] = False
 
     def xyxy(self) -> tuple[float, float, float, float]:
         if self.shape_type == "circle":
@@ -54,6 +55,8 @@ def read_labelme(path: Path, image: Path, classes: Sequence[str], *, drop: Colle
             fix='the file holds {"shapes": [{"label", "points": [[x, y], ...], "shape_type": "rectangle"}]}, with '
             "rectangles, polygons and circles only; a COCO file is given by its own path, not by its folder",
         ) from None
-    objects = [RawObject(s.label, s.xyxy(), False, f"{path}, shapes.{i}") for i, s in enumerate(file.shapes)]
+    objects = [
+        RawObject(s.label, s.xyxy(), s.difficult, f"{path}, shapes.{i}") for i, s in enumerate(file.shapes)
+    ]
     stated = (file.imageHeight, file.imageWidth) if file.imageHeight and file.imageWidth else None
     return to_boxes(objects, image, check_size(stated, image, path), classes, drop=drop)

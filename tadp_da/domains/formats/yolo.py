@@ -61,8 +61,8 @@ def _object(fields: Sequence[str], where: str) -> tuple[int, np.ndarray]:
     """Class id, and corners ``(2, 2)`` in fractions of the image."""
     try:
         values = np.array(fields, float)
-        label, points = int(fields[0]), values[1:].reshape(-1, 2)
-        if label < 0 or len(points) < 2 or not np.isfinite(values).all():
+        points = values[1:].reshape(-1, 2)
+        if not np.isfinite(values).all() or values[0] < 0 or values[0] % 1 or len(points) < 2:
             raise ValueError("expected class x y width height, or the points of a polygon")
     except ValueError as error:
         raise DataError(
@@ -79,5 +79,5 @@ def _object(fields: Sequence[str], where: str) -> tuple[int, np.ndarray]:
         )
     if len(points) == 2:
         centre, sides = points
-        return label, np.stack([centre - sides / 2, centre + sides / 2])
-    return label, np.stack([points.min(axis=0), points.max(axis=0)])
+        return int(values[0]), np.stack([centre - sides / 2, centre + sides / 2])
+    return int(values[0]), np.stack([points.min(axis=0), points.max(axis=0)])

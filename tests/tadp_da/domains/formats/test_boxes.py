@@ -165,15 +165,17 @@ def test_a_flag_that_is_none_is_refused(root: Path) -> None:
 
 def test_polygons_have_their_box(root: Path) -> None:
     labels = yolo(root, [])
-    (labels / "1.txt").write_text("\n1 0.1 0.1 0.5 0.1 0.5 0.9\n")
+    (labels / "1.txt").write_text("\n1.0 0.1 0.1 0.5 0.1 0.5 0.9\n")
     assert read(root, labels).xyxy == pytest.approx(np.array([[4, 3, 20, 27]]), abs=1e-4)
     file = root / "i/1.json"
     shapes = [
         {"label": "car", "points": [[4, 3], [20, 3], [20, 27]], "shape_type": "polygon"},
-        {"label": "car", "points": [[20, 15], [23, 19]], "shape_type": "circle"},
+        {"label": "car", "points": [[20, 15], [23, 19]], "shape_type": "circle", "difficult": True},
     ]
     file.write_text(json.dumps({"shapes": shapes}))
-    assert read(root, root / "i").xyxy.tolist() == [[4, 3, 20, 27], [15, 10, 25, 20]]
+    found = read(root, root / "i")
+    assert found.xyxy.tolist() == [[4, 3, 20, 27], [15, 10, 25, 20]]
+    assert found.difficult.tolist() == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -182,6 +184,9 @@ def test_polygons_have_their_box(root: Path) -> None:
         ("0 0.5 0.5 0.2", "not an object of YOLO", "fractions of the image"),
         ("car 0.5 0.5 0.2 0.2", "not an object of YOLO", "fractions of the image"),
         ("0 0.5 0.5 0.2 0.2 0.9", "not an object of YOLO", "predictions with their score"),
+        ("0.5 0.5 0.5 0.2 0.2", "not an object of YOLO", "fractions of the image"),
+        ("-1 0.5 0.5 0.2 0.2", "not an object of YOLO", "fractions of the image"),
+        ("0 0.5 0.5 -0.2 0.2", "swapped corners", "smaller coordinate"),
         ("0 nan 0.5 0.2 0.2", "not an object of YOLO", "fractions of the image"),
         ("0 20 15 8 8", "the coordinate 20", "divide x and width"),
         (

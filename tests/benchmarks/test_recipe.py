@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.experiment import Experiment
 from benchmarks.recipe import Recipe, preset_for, read_benchmark, shipped
+from tadp_da.captions.rewrite import Rewrite
 from tadp_da.datasets import CustomDataset, resolve
 from tadp_da.domains import domains
 from tadp_da.errors import DataError, UsageError
@@ -35,6 +36,17 @@ def test_every_shipped_benchmark_is_valid_and_has_its_reference_rows(name: str) 
         assert "unlabeled" in domains[recipe.target].splits  # type: ignore[index]
         if recipe.train_on == "target":
             assert "train" in domains[recipe.target].splits  # type: ignore[index]
+        source, target = (domains[str(side)] for side in (recipe.source, recipe.target))
+        assert source.labels
+        rewrite = Rewrite(
+            strategy=recipe.strategy,
+            side=recipe.sides,
+            source_description=source.description,
+            target_description=target.description,
+            word=recipe.personalize.settings.get("word"),
+            classes=source.labels.classes,
+        )
+        assert bool(rewrite.target("a car")) == (recipe.strategy != "no-text")
 
 
 @pytest.mark.parametrize("name", shipped("presets"))

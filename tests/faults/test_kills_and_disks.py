@@ -34,7 +34,7 @@ def complete(folder: Path) -> list[int]:
     return [int(manifest.parent.name[5:]) for manifest in found]
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
 def test_kills_at_random_moments_lose_at_most_a_step(tmp_path: Path, kills: int) -> None:
     steps = 3 * kills
     learn(str(tmp_path / "whole"), steps, 0.0)

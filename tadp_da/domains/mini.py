@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
@@ -60,6 +61,7 @@ _SOURCE_WORLDS = _COMMON_WORLDS | {"train": 7_000_003, "unlabeled": 7_000_004}
 _TARGET_WORLDS = _COMMON_WORLDS | {"train": 7_000_005, "unlabeled": 7_000_006}
 """World seeds, far from those used for pretraining."""
 
+_WRITING = threading.Lock()
 _CHANGED = 2.0
 """Mean gray levels: library versions may round a pixel differently, another world differs by tens."""
 
@@ -161,8 +163,9 @@ def _label(image: Path) -> Mask:
 
 
 def _read_boxes(look: str, image: Path) -> Boxes:
-    """The boxes of one image."""
-    return _boxes_of(image.parent.parent, look)[image.stem]
+    """The boxes of one image. Threads ask for those of one split at once; one of them writes the file."""
+    with _WRITING:
+        return _boxes_of(image.parent.parent, look)[image.stem]
 
 
 @lru_cache(maxsize=16)

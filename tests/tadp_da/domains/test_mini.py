@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -172,3 +173,14 @@ def test_boxes_lie_beside_pictures_that_both_domains_share(tmp_path: Path) -> No
     with pytest.raises(DataError, match="cannot be read") as caught:
         boxed.label(images.paths[1])
     assert "it will be written again" in caught.value.fix
+
+
+@pytest.mark.usefixtures("small")
+def test_threads_that_read_boxes_at_once_write_them_once(tmp_path: Path) -> None:
+    domain = domains["mini-day-boxes"]
+    assert domain.label is not None
+    paths = domain.unlabeled(tmp_path, "val").paths
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(domain.label, [*paths] * 8))
+    assert sum(len(boxes.labels) for boxes in found[:3]) > 0
+    assert [len(boxes.labels) for boxes in found] == [len(boxes.labels) for boxes in found[:3]] * 8

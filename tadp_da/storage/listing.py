@@ -86,9 +86,9 @@ def image_files(folder: Path, but: Collection[Path] = ()) -> tuple[Path, ...]:
     def unwanted(path: Path) -> str:
         if path in but:
             return "folders of labels below the folder of images are left out"
-        if path.name.lower() in _LABELS:
-            return "folders that are named like labels are left out"
-        return "folders that tadp-da wrote are left out" if _is_output(path) else ""
+        if _is_output(path):
+            return "folders that tadp-da wrote are left out"
+        return "folders that are named like labels are left out" if path.name.lower() in _LABELS else ""
 
     return _files(folder, SUFFIXES, unwanted, tell=True)
 

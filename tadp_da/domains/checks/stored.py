@@ -17,11 +17,11 @@ from tadp_da.types import LabelSpace
 
 def listing_findings(decisions: Iterable[Remark]) -> list[DataFinding]:
     """What a listing left out or paired on its own, one finding for each kind."""
-    kinds: dict[tuple[str, str], dict[Path, None]] = defaultdict(dict)
+    kinds: dict[tuple[str, str], set[Path]] = defaultdict(set)
     for remark in decisions:
-        kinds[remark.what, remark.fix][remark.path] = None
+        kinds[remark.what, remark.fix].add(remark.path)
     return [
-        DataFinding.at("warning" if fix else "note", what, list(paths), fix)
+        DataFinding.at("warning" if fix else "note", what, sorted(paths), fix)
         for (what, fix), paths in kinds.items()
     ]
 

@@ -139,15 +139,20 @@ def test_masks_below_the_folder_of_images_are_no_images(tmp_path: Path) -> None:
 
 def test_images_that_this_tool_wrote_are_not_read_again(tmp_path: Path) -> None:
     trees.picture(tmp_path / "0.jpg")
-    for name in ("predictions/overlays", "concept", "theirs"):
+    for name in ("predictions/overlays", "predictions/masks", "concept", "theirs"):
         trees.picture(tmp_path / name / "1.png")
     output_folder(tmp_path / "predictions/overlays")
+    output_folder(tmp_path / "predictions/masks")
     manifest = {"kind": "concept", "key": "", "inputs": {}, "files": {}, "made": "", "versions": {}}
     (tmp_path / "concept/manifest.json").write_text(json.dumps(manifest))
     (tmp_path / "theirs/manifest.json").write_text("[]")
     found, why = listed(tmp_path)
     assert found == ["0.jpg", "theirs/1.png"]
-    assert sorted(why["folders that tadp-da wrote are left out"]) == ["concept", "predictions/overlays"]
+    assert sorted(why["folders that tadp-da wrote are left out"]) == [
+        "concept",
+        "predictions/masks",
+        "predictions/overlays",
+    ]
     assert listed(tmp_path / "concept")[0] == ["1.png"], "given by itself it is read"
 
 

@@ -14,6 +14,7 @@ from personalize import personalizers
 from personalize.stage import Personalization
 from tadp_da.base_model import BaseModel
 from tadp_da.captions.files import CaptionFile
+from tadp_da.captions.loading import identity
 from tadp_da.captions.provider import CaptionProvider
 from tadp_da.captions.rewrite import Rewrite
 from tadp_da.concept import Concept
@@ -184,5 +185,6 @@ class Experiment:
             "precision": self.run.precision,
             "caption_files": files,
             "weights": self.base.fingerprint,
+            "captioner": identity(self.recipe.captioner),
             "data": data,
         }

@@ -87,11 +87,12 @@ class Scoring:
             UsageError: when model and labels share no class.
         """
 
+        if not self.run.allow_overlap:  # also where a report was made with --allow-overlap
+            known = learned_from(self._model_folder)
+            for test in self.tests.values():
+                refuse_overlap(known, test.data.images(test.split))
+
         def make(folder: Path) -> None:
-            if not self.run.allow_overlap:
-                known = learned_from(self._model_folder)
-                for test in self.tests.values():
-                    refuse_overlap(known, test.data.images(test.split))
             found = {name: self._score(name, test, folder) for name, test in self.tests.items()}
             Report(evaluations=found).save(folder)
 

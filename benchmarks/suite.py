@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +22,11 @@ from tadp_da.datasets import resolve
 from tadp_da.errors import DataError, UsageError
 from tadp_da.prediction import predict_overlays
 from tadp_da.run import Run
-from tadp_da.storage.files import file_name, write_json
+from tadp_da.storage.files import file_name, locked, write_json
 from tadp_da.types import Unlabeled
 
 Reports = Mapping[str, Mapping[int, Report]]
 Note = Mapping[str, Any]
-_log = logging.getLogger(__name__)
 SHOWN = 24
 """Target images whose predictions a whole figure shows."""
 _OF_A_ROW = ("strategy", "sides", "personalize", "concept", "target_images", "pretrained", "train_on")
@@ -47,6 +45,12 @@ class _Cell:
     data: Path
     varying: tuple[str, ...]
 
+    def note(self, experiment: Experiment) -> dict[str, Any]:
+        """What is noted of it, but where its report is."""
+        facts: dict[str, Any] = {"row": self.name, "place": self.place, "seed": self.seed}
+        facts |= {"made_of": experiment.facts(), "varying": list(self.varying)}
+        return facts | {"recipe": self.recipe.as_json()}
+
 
 def run_suite(benchmark: Benchmark, seeds: Sequence[int], run: Run, data: Path, jobs: int = 1) -> Reports:
     """Run every row at every seed and note where each report lies, so that several processes can share the work.
@@ -59,8 +63,11 @@ def run_suite(benchmark: Benchmark, seeds: Sequence[int], run: Run, data: Path, 
         jobs: rows that run at a time, each in a process of its own.
 
     Returns:
-        Reports of these rows and seeds, and of those of the benchmark's others that stand in the folder and were made
-        with its settings from the same data. What else was noted under its name is left out, with a warning.
+        Reports of all rows and seeds of this name in the folder.
+
+    Raises:
+        UsageError: when the folder holds runs of this name with other settings or of other data; before anything is
+            trained.
     """
     varying = _varying(benchmark.whole)
     cells = [
@@ -68,27 +75,30 @@ def run_suite(benchmark: Benchmark, seeds: Sequence[int], run: Run, data: Path, 
         for seed in seeds
         for name, recipe in benchmark.rows.items()
     ]
+    known = _read(run.folder, benchmark.name)
+    for cell in cells[: len(benchmark.rows)] if known else ():
+        _refuse_unlike(run.folder, cell.table, [*known, cell.note(Experiment(cell.recipe, run, data))])
     if jobs > 1:
         run_parallel(_run_cell, cells, run, jobs, benchmark.name)
     else:
         for cell in cells:
             with run.progress(1, cell.table) as advance:
                 advance(_run_cell(cell, run))
-    mine = {(cell.name, cell.seed) for cell in cells}
-    return _matching(run.folder, benchmark, mine, varying)
+    return load_results(run.folder, benchmark.name)
 
 
 def _run_cell(cell: _Cell, run: Run) -> str:
     run = run.with_seed(cell.seed)
     experiment = Experiment(cell.recipe, run, cell.data)
     report = reproduce(experiment)
-    note = _notes(run.folder, cell.table) / f"{file_name(cell.name)}-{cell.seed}.json"
-    note.parent.mkdir(parents=True, exist_ok=True)
     # a report lies at an absolute path, and --out may be a relative one
     lies = report.folder.relative_to(run.folder.absolute()).as_posix() if report.folder else ""
-    facts = {"row": cell.name, "place": cell.place, "seed": cell.seed, "report": lies}
-    facts |= {"made_of": experiment.facts(), "varying": list(cell.varying)}
-    write_json(note, facts | {"recipe": cell.recipe.as_json()})
+    folder = _notes(run.folder, cell.table)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / ".lock"):  # another command may have filled the table with other settings meanwhile
+        note = cell.note(experiment)
+        _refuse_unlike(run.folder, cell.table, [*_read(run.folder, cell.table), note])
+        write_json(folder / f"{file_name(cell.name)}-{cell.seed}.json", note | {"report": lies})
     main = report.primary.main if report.primary else None
     score = "" if main is None or main.value is None else f": {main.name} {main.value:.1f}"
     return f"{cell.name}, seed {cell.seed}{score}"
@@ -108,35 +118,22 @@ def load_results(folder: Path, name: str, *, only: Mapping[str, Recipe] | None =
         UsageError: when they were made with different settings or of different data, and say nothing side by side.
     """
     notes = [n for n in _read(folder, name) if only is None or _same_config(n["recipe"], only.get(n["row"]))]
-    free = _free(notes, _varying(only or {}))
+    _refuse_unlike(folder, name, notes, _varying(only or {}))
+    return _reports(folder, name, notes)
+
+
+def _refuse_unlike(folder: Path, name: str, notes: Sequence[Note], varying: Sequence[str] = ()) -> None:
+    """Refuse runs that were made with different settings or of different data: side by side they say nothing."""
+    free = {*_OF_A_ROW, *varying}.union(*(note.get("varying", ()) for note in notes))
     seen: dict[Any, Any] = {}
     for note in notes:
         if clash := _find_conflict(note, seen, free):
             raise UsageError(
-                f"the runs of {name!r} were not made alike: {clash}",
-                where=_notes(folder, name),
-                fix="repeat the command that made the rows you want, with all of them (what is finished is not done "
-                "again), and delete the notes of the others from that folder",
+                f"the runs of {name!r} are not alike: {clash}",
+                where=table_folder(folder, name),
+                fix="use the settings and data it was made with, choose another --out, or delete that folder to fill "
+                "the table anew: trained models stay, and those that fit are found again",
             )
-    return _reports(folder, name, notes)
-
-
-def _matching(
-    folder: Path, benchmark: Benchmark, mine: set[tuple[str, int]], varying: tuple[str, ...]
-) -> Reports:
-    """Reports of the rows and seeds that are mine, and of others that were made like them."""
-    notes, kept, seen = _read(folder, benchmark.name), [], dict[Any, Any]()
-    free = _free((), varying)
-    for note in sorted(notes, key=lambda n: (n["row"], n["seed"]) not in mine):  # mine decide
-        if not _same_config(note["recipe"], benchmark.whole.get(note["row"])):
-            why = "created with different settings, or not a row of this table"
-        else:
-            why = _find_conflict(note, seen, free)
-        if why:
-            _log.warning("row %s at seed %s is not in the table: %s", note["row"], note["seed"], why)
-        else:
-            kept.append(note)
-    return _reports(folder, benchmark.name, [note for note in notes if note in kept])
 
 
 def _read(folder: Path, name: str) -> list[Note]:
@@ -187,15 +184,16 @@ def _varying(rows: Mapping[str, Recipe]) -> tuple[str, ...]:
     return tuple(sorted(n for n in names if any(flat.get(n) != flats[0].get(n) for flat in flats)))
 
 
-def _free(notes: Sequence[Note], varying: Sequence[str]) -> set[str]:
-    return {*_OF_A_ROW, *varying}.union(*(note.get("varying", ()) for note in notes))
-
-
 def _facts(note: Note) -> Iterator[tuple[str, str, Any]]:
     """What should be the same in a table: name, what more it is about, value."""
     recipe, made = note["recipe"], note.get("made_of", {})  # notes of earlier versions do not say
     yield from ((name, "", value) for name, value in _deciding(recipe).items())
-    named = {"precision": "precision", "caption_files": "caption_files", "model": "weights"}
+    named = {
+        "precision": "precision",
+        "caption_files": "caption_files",
+        "model": "weights",
+        "captioner": "captioner",
+    }
     yield from ((name, kept, made[kept]) for name, kept in named.items() if kept in made)
     for split, found in made.get("data", {}).items():
         side = split.partition("/")[0]
@@ -244,11 +242,11 @@ def show_predictions(table: Benchmark, seed: int, run: Run, most: int = SHOWN) -
         experiment = Experiment(recipe, run.with_seed(seed), Path())
         model = experiment.adaptation(experiment.personalization()())()
         images = shown_images(recipe, run)[:most]
-        folder = run.folder / "predictions" / file_name(name)
+        folder = run.folder / "predictions" / f"seed-{seed}" / file_name(name)
         shutil.rmtree(folder, ignore_errors=True)  # of other images, perhaps
         captions = experiment.captions(images, "unlabeled", run)
         predict_overlays(model.to(run.torch_device), images, captions, folder)
-    return run.folder / "predictions"
+    return run.folder / "predictions" / f"seed-{seed}"
 
 
 def table_folder(folder: Path, name: str) -> Path:

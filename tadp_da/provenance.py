@@ -18,7 +18,11 @@ PROVENANCE = "provenance.json"
 
 def digests(images: Unlabeled) -> dict[str, str]:
     """Paths of images by the digests of their bytes."""
-    return {images.digests.get(path) or file_digest(path): str(path) for path in images.paths}
+    return {_digest(images, path): str(path) for path in images.paths}
+
+
+def _digest(images: Unlabeled, path: Path) -> str:
+    return images.digests.get(path) or file_digest(path)
 
 
 def write_provenance(folder: Path, origin: str | None, images: Mapping[str, str]) -> None:
@@ -67,7 +71,7 @@ def refuse_overlap(known: Mapping[str, str], test: Unlabeled) -> None:
     Raises:
         DataError: with how many there are, and the first pair.
     """
-    both = [(known[digest], path) for path in test.paths if (digest := file_digest(path)) in known]
+    both = [(known[digest], path) for path in test.paths if (digest := _digest(test, path)) in known]
     if both:
         raise DataError(
             f"{len(both)} of {len(test)} test images are also among the images that were learned from",

@@ -48,10 +48,10 @@ def locate(name: str | Path) -> Found:
 
 
 def identity(name: str) -> str:
-    """What a captioner is, as an input of artifacts: a hub id or alias, or the content of a folder."""
-    return (
-        name if not Path(name).expanduser().exists() and name != "mini" else folder_digest(locate(name).path)
-    )
+    """What a captioner is, as an input of artifacts: a repository of the hub, or the content of a folder."""
+    if name == "mini" or Path(name).expanduser().exists():
+        return folder_digest(locate(name).path)
+    return CAPTIONERS[name][0].repo if name in CAPTIONERS else name
 
 
 def load(

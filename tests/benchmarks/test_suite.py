@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,51 +87,67 @@ def seeds(reports: tables.Reports) -> dict[str, list[int]]:
     return {name: sorted(found) for name, found in reports.items()}
 
 
+CHANGED = "the runs of 'own' are not alike: "
+
+
 @pytest.mark.parametrize(
-    ("sets", "target"), [(("adapt.steps=8",), "night"), ((), "fog"), (("adapt.steps=8",), "fog")]
+    ("sets", "target", "what"),
+    [
+        (["adapt.steps=8"], "night", "adapt.steps is 8"),
+        ([], "fog", "target is"),
+        (["limit=1"], "night", "limit is 1"),
+    ],
 )
-def test_rows_of_other_settings_or_another_target_are_left_out_of_the_table_and_named(
-    folders: Path, run: Run, caplog: pytest.LogCaptureFixture, sets: tuple[str, ...], target: str
+def test_runs_of_other_settings_or_another_target_never_share_a_table(
+    folders: Path, run: Run, monkeypatch: pytest.MonkeyPatch, sets: list[str], target: str, what: str
 ) -> None:
     assert seeds(run_suite(own(folders), (0, 1), run, folders)) == at(0, 1)
-    with caplog.at_level(logging.WARNING):
-        assert seeds(run_suite(own(folders, ["null"], *sets, target=target), (0,), run, folders)) == {
-            "null": [0]
-        }
-    assert "row null at seed 1 is not in the table: created with different settings" in caplog.text
-    with pytest.raises(
-        UsageError, match=r"the runs of 'own' were not made alike: (adapt\.steps|target)"
-    ) as no:
-        load_results(run.folder, "own")
-    assert "repeat the command" in no.value.fix
-    # and back: nothing is lost, and the table of the first command is whole again
-    again = run_suite(own(folders), (0, 1), run, folders)
-    assert seeds(again) == seeds(load_results(run.folder, "own")) == at(0, 1)
+    notes = {file: file.read_bytes() for file in run.folder.glob("tables/own/rows/*")}
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "reproduce", lambda _: pytest.fail("trained before it was refused"))
+        with pytest.raises(UsageError, match=CHANGED + what) as no:
+            run_suite(own(folders, ["null"], *sets, target=target), (0,), run, folders)
+    assert "choose another --out" in no.value.fix
+    assert {file: file.read_bytes() for file in run.folder.glob("tables/own/rows/*")} == notes
+    assert seeds(run_suite(own(folders, ["simple"]), (2,), run, folders)) == at(0, 1) | {"simple": [0, 1, 2]}
+
+
+def test_a_table_that_another_command_has_begun_meanwhile_is_not_overwritten(
+    folders: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(experiment: Experiment) -> Report:
+        with monkeypatch.context() as patch:
+            patch.setattr(tables, "reproduce", pretended)
+            run_suite(own(folders, ["null"], "adapt.steps=8"), (0,), run, folders)
+        return pretended(experiment)
+
+    monkeypatch.setattr(tables, "reproduce", slow)
+    with pytest.raises(UsageError, match=CHANGED + "adapt.steps is"):
+        run_suite(own(folders, ["null"]), (0,), run, folders)
+    (note,) = run.folder.glob("tables/own/rows/*.json")
+    assert json.loads(note.read_text())["recipe"]["adapt"]["steps"] == 8
 
 
 @pytest.mark.parametrize("what", ["day/a.png", "night/a.png", "masks/a.png"])
-def test_rows_of_files_that_have_changed_since_are_left_out(
-    folders: Path, run: Run, what: str, caplog: pytest.LogCaptureFixture
+def test_a_table_of_files_that_have_changed_since_is_not_filled_any_further(
+    folders: Path, run: Run, what: str
 ) -> None:
-    run_suite(own(folders), (0, 1), run, folders)
+    run_suite(own(folders, ["null"]), (0,), run, folders)
     if what.startswith("masks"):
         trees.mask(folders / what, (1, 1, 0, 0))
     else:
         trees.picture(folders / what, mode="L")
-    with caplog.at_level(logging.WARNING):
-        found = run_suite(own(folders), (0,), run, folders)
-    assert seeds(found) == at(0)
     side = "target/unlabeled" if what.startswith("night") else "source/train"
-    assert f"content of {side} is" in caplog.text
-    with pytest.raises(UsageError, match=f"content of {side} is .* at seed"):
-        load_results(run.folder, "own")
+    with pytest.raises(UsageError, match=f"{CHANGED}content of {side} is .* at seed"):
+        run_suite(own(folders, ["simple"]), (0,), run, folders)
 
 
-def test_another_precision_is_another_setting(folders: Path, run: Run) -> None:
-    run_suite(own(folders, ["null", "simple"]), (0,), run, folders)
-    assert seeds(run_suite(own(folders), (1,), dataclasses.replace(run, precision="bf16"), folders)) == at(1)
-    with pytest.raises(UsageError, match=r"precision is 'no' .*'bf16'|precision is 'bf16' .*'no'"):
-        load_results(run.folder, "own")
+def test_another_precision_or_base_is_another_setting(folders: Path, run: Run, tiny_pipeline: Path) -> None:
+    run_suite(own(folders, ["null"]), (0,), run, folders)
+    with pytest.raises(UsageError, match=r"precision is 'bf16' .*'no'"):
+        run_suite(own(folders, ["null"]), (1,), dataclasses.replace(run, precision="bf16"), folders)
+    with pytest.raises(UsageError, match=f"{CHANGED}(model|weights) is"):
+        run_suite(own(folders, ["null"], f"model={tiny_pipeline}"), (1,), run, folders)
 
 
 def test_rows_that_are_run_one_by_one_make_one_table(folders: Path, run: Run) -> None:
@@ -152,9 +167,8 @@ def test_a_table_of_anything_may_be_made_of_rows_that_differ_in_it(folders: Path
     file.write_text(f"base: {base}\nrows: {{'null': {{}}, longer: {{adapt: {{steps: 9}}}}}}\n")
     run_suite(read_benchmark(str(file)), (0, 1), run, folders)
     assert seeds(load_results(run.folder, "mine")) == {"null": [0, 1], "longer": [0, 1]}
-    run_suite(read_benchmark(str(file), ("inference.long=64",)).only(("longer",)), (1,), run, folders)
     with pytest.raises(UsageError, match=r"inference\.long is"):
-        load_results(run.folder, "mine")
+        run_suite(read_benchmark(str(file), ("inference.long=64",)).only(("longer",)), (1,), run, folders)
 
 
 @pytest.mark.parametrize("setting", SPEED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +76,19 @@ def test_an_image_or_label_that_is_swapped_after_its_digest_was_taken_is_refused
     trees.picture(tmp_path / "j/b.png").replace(image)
     with pytest.raises(DataError, match="an image has changed since it was checked"):
         data[0]
+
+
+def test_a_report_that_allowed_overlap_is_not_shown_where_it_is_not_allowed(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(tmp_path / "day/a.png", tmp_path / "test/a.png")
+    pretended = Pretended(monkeypatch, tmp_path / "runs")
+    pretended(recipe, allow_overlap=True)
+    make = pretended.make
+
+    def found(kind: str, *given: Any) -> Any:
+        return pytest.fail("it was found") if kind == "report" else make(kind, *given)
+
+    monkeypatch.setattr(pretended, "make", found)
+    with pytest.raises(DataError, match="also among the images that were learned from"):
+        pretended(recipe)

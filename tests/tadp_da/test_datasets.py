@@ -210,7 +210,7 @@ def test_a_stranger_with_boxes_is_scored_on_the_classes_that_both_sides_have(
     table = json.loads((tmp_path / "out/tables/own/table.json").read_text())
     assert list(table["rows"][0]["classes"]) == ["car"]
     assert "only the labels have dog" in (tmp_path / "out/tables/own/table.md").read_text()
-    assert len(list((tmp_path / "out/predictions/null").glob("*.png"))) == 3
+    assert len(list((tmp_path / "out/predictions/seed-0/null").glob("*.png"))) == 3
     assert np.isfinite(table["rows"][0]["primary"]["mean"])
 
 

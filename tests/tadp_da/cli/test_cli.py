@@ -62,7 +62,7 @@ def test_the_whole_figure_on_own_folders(
     assert all(set(row["primary"]["values"]) == {"1"} for row in table["rows"])
     assert (out / "tables/own/scores.png").stat().st_size > 1000
     assert (out / "tables/own/panels.png").stat().st_size > 1000
-    overlays = sorted((out / "predictions/dreambooth").glob("*.png"))
+    overlays = sorted((out / "predictions/seed-1/dreambooth").glob("*.png"))
     assert [Image.open(p).size for p in overlays] == [(SIZE[1], SIZE[0])] * 4
     assert image_files(out) == ()
     # one concept serves DreamBooth and its ablation; a second call makes nothing anew
@@ -82,7 +82,7 @@ def test_without_target_labels_there_are_predictions_and_no_table(
     command: Command, toys: Path, tiny_pipeline: Path, tmp_path: Path
 ) -> None:
     assert command(*own(toys, tmp_path, "null"), *models(toys, tiny_pipeline)) == 0
-    assert len(list((tmp_path / "predictions/null").glob("*.png"))) == 4
+    assert len(list((tmp_path / "predictions/seed-0/null").glob("*.png"))) == 4
     assert not (tmp_path / "tables/own/table.json").exists()
 
 

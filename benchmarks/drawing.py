@@ -11,4 +11,4 @@ from tadp_da.run import Run
 def draw_now(wanted: tuple[str, str, Path], _run: Run) -> str:
     """Draw a split, given as domain, split and data folder; rows that run side by side then find it."""
     name, split, data = wanted
-    return f"{name} {split}: {len(domains[name].unlabeled(data, split))} pictures"
+    return f"{name} {split}: {len(domains[name].unlabeled(data, split))} images"

@@ -114,32 +114,20 @@ def cache_why(
     answers = why(_cache(), source=path, prompt=file if text else None)
     content = None if path is None else file_digest(path)
     if as_json:
-        entries = [
-            {
-                "entry": str(a.entry),
-                "kind": a.kind,
-                **vars(a.record),
-                "instead": a.instead,
-                "changed": a.changed,
-            }
-            for a in answers
-        ]
+        entries = [vars(answer) | {"entry": str(answer.entry)} for answer in answers]
         print_json({"file": file, "content": content, "entries": entries})
         return
     if not answers:
         out.print("it has no entry; the next run that needs it creates one")
         return
     for answer in answers:
-        facts = answer.record.facts
-        size = f", {'x'.join(map(str, facts['size']))}" if "size" in facts else ""
-        out.print(f"{answer.kind}{size}, created {answer.record.made}: {answer.entry.name}")
-        why_made = (
-            "there was none" if answer.instead is None else f"it differs from the one of {answer.instead}:"
-        )
-        out.print(f"  created because {why_made}")
+        size = f", {'x'.join(map(str, answer.facts['size']))}" if "size" in answer.facts else ""
+        out.print(f"{answer.kind}{size}, created {answer.made}: {answer.entry.name}")
+        reason = f"it differs from the one of {answer.instead}:" if answer.instead else "there was none"
+        out.print(f"  created because {reason}")
         for name, (old, new) in answer.changed.items():
             out.print(f"    {name}: {old} there, {new} here")
-    if content is not None and all(answer.record.facts.get("image") != content for answer in answers):
+    if content is not None and all(answer.facts.get("image") != content for answer in answers):
         out.print("the file has changed since; the next run that needs it creates a new entry")
 
 

@@ -69,6 +69,7 @@ def plan(
     """
     from benchmarks.cost.estimate import Planner, Work, throughput, whole
     from benchmarks.recipe import read_benchmark
+    from benchmarks.reports.tables import Grid
 
     speed = throughput(gpu, tflops, utilisation, precision)
     table = read_benchmark(recipe, tuple(sets or ())).only(names_of(rows))
@@ -76,16 +77,14 @@ def plan(
     planner = Planner(_size(image))
     chosen = table.only((name,)).rows[name]
     _show(f"{table.name} / {name} on {chosen.model}", planner.cost(chosen))
-    hours = Table(title="Hours (estimate)", title_justify="left", header_style="bold")
     stages = ("personalize", "adapt", "evaluate")
-    for heading in ("row", *stages, "all"):
-        hours.add_column(heading, justify="left" if heading == "row" else "right")
     work = whole(table, planner, seeds)
     total = {stage: sum((each[stage] for each in work.values()), Work()) for stage in stages}
+    lines = []
     for label, each in (*work.items(), ("all rows", total)):
         values = [speed.hours(each[stage]) for stage in stages]
-        hours.add_row(label, *(f"{value:.2f}" for value in (*values, sum(values))))
-    out.print(hours)
+        lines.append([label, *(f"{value:.2f}" for value in (*values, sum(values)))])
+    out.print(Grid("Hours (estimate)", ["row", *stages, "all"], lines).rich())
     peak = f"a peak of {tflops:g} TFLOPS in half precision" if tflops else f"{gpu}'s peaks"
     full = "full precision (half with --precision bf16)"
     half = full if precision == "no" else f"half precision ({precision})"

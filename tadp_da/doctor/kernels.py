@@ -62,13 +62,18 @@ def _torch() -> Finding:
     return ok(says, facts)
 
 
+def _expect(true: bool, otherwise: str) -> None:
+    if not true:
+        raise ArithmeticError(otherwise)
+
+
 def _multiply(device: str) -> None:
     import torch
 
     ones = torch.ones(64, 64, device=device, requires_grad=True)
     (ones @ ones).sum().backward()
-    if ones.grad is None or not bool((ones.grad == 128).all()):
-        raise ArithmeticError(f"a matrix product on {device} is wrong")
+    right = ones.grad is not None and bool((ones.grad == 128).all())
+    _expect(right, f"a matrix product on {device} is wrong")
 
 
 def _torchvision() -> Finding:
@@ -78,8 +83,7 @@ def _torchvision() -> Finding:
 
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]], device=_best_device())
     kept = nms(boxes, torch.tensor([0.9, 0.8, 0.7], device=boxes.device), 0.5).tolist()
-    if kept != [0, 2]:
-        raise ArithmeticError(f"non-maximum suppression keeps boxes {kept}, expected [0, 2]")
+    _expect(kept == [0, 2], f"non-maximum suppression keeps boxes {kept}, expected [0, 2]")
     return ok(f"{torchvision.__version__}, its kernels work")
 
 
@@ -106,10 +110,14 @@ def _training() -> Finding:
     noise, text = torch.randn(1, 4, 8, 8, device=device), torch.randn(1, 3, 8, device=device)
     unet(noise, 1, text).sample.square().mean().backward()
     optimizer.step()
-    if not any(bool((p != before[name]).any()) for name, p in trained.items()):
-        raise ArithmeticError("a LoRA training step changed no parameter")
-    if not all(bool(p.isfinite().all()) for p in trained.values()):
-        raise ArithmeticError("a LoRA training step gave values that are not finite")
+    _expect(
+        any(bool((p != before[name]).any()) for name, p in trained.items()),
+        "a LoRA training step changed no parameter",
+    )
+    _expect(
+        all(bool(p.isfinite().all()) for p in trained.values()),
+        "a LoRA training step gave values that are not finite",
+    )
     return ok(f"a LoRA step on a tiny UNet works on {device}")
 
 
@@ -184,11 +192,9 @@ def _adamw8bit() -> str:
     weight.square().sum().backward()
     optimizer.step()
     state = optimizer.state[weight]["state1"]
-    if state.dtype != torch.uint8:
-        raise ArithmeticError(f"the optimizer's states are {state.dtype}, expected torch.uint8")
+    _expect(state.dtype == torch.uint8, f"the optimizer's states are {state.dtype}, expected torch.uint8")
     error = float((weight.detach() - 0.9).abs().max())  # Adam's first step is the learning rate
-    if not error < 0.01:
-        raise ArithmeticError(f"a step of AdamW8bit is off by {error:.2g}")
+    _expect(error < 0.01, f"a step of AdamW8bit is off by {error:.2g}")
     return "a step of AdamW8bit works"
 
 
@@ -206,8 +212,7 @@ def _linear(kind: str, most: float) -> str:
     with torch.no_grad():
         found, exact = layer.to(device)(x.to(device, dtype)).float().cpu(), plain(x)
     error = float((found - exact).abs().mean() / exact.abs().mean())
-    if not error < most:
-        raise ArithmeticError(f"{kind} is off by {error:.0%}, expected at most {most:.0%}")
+    _expect(error < most, f"{kind} is off by {error:.0%}, expected at most {most:.0%}")
     return f"{kind} works, {error:.1%} off"
 
 

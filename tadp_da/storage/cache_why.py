@@ -15,20 +15,18 @@ from tadp_da.storage.files import file_digest
 
 
 @dataclass(frozen=True)
-class Explanation:
+class Explanation(EntryRecord):
     """Why an entry was created.
 
     Attributes:
         entry: the file.
         kind: what it holds.
-        record: its facts, and when it was created.
         instead: creation time of the nearest older entry of the same file or prompt; None if there was none.
         changed: facts that differ between the two: older, and this one.
     """
 
     entry: Path
     kind: str
-    record: EntryRecord
     instead: str | None
     changed: Mapping[str, tuple[Any, Any]]
 
@@ -49,13 +47,11 @@ def why(cache: Cache, *, source: Path | None = None, prompt: str | None = None) 
                 known.append((entry, record))
     answers: list[Explanation] = []
     for entry, record in sorted(known, key=lambda pair: pair[1].made):
-        changes = [
-            (differences(a.record.facts, record.facts), a.record.made)
-            for a in answers
-            if a.kind == entry.kind
-        ]
+        changes = [(differences(a.facts, record.facts), a.made) for a in answers if a.kind == entry.kind]
         changed, made = min(reversed(changes), key=lambda pair: len(pair[0]), default=({}, None))
-        answers.append(Explanation(entry.path, entry.kind, record, made, changed))
+        answers.append(
+            Explanation(**vars(record), entry=entry.path, kind=entry.kind, instead=made, changed=changed)
+        )
     return answers
 
 

@@ -203,8 +203,8 @@ def test_why_names_what_differs_from_the_nearest_older_entry(cache: Cache, tmp_p
     cache.put("latents", {"image": "another"}, {"mean": torch.zeros(1)})
     a, b, c = why(cache, source=source)
     assert (a.instead, a.changed) == (None, {})
-    assert (b.instead, b.changed) == (a.record.made, {"code": ("1", "2"), "size": ([8, 8], [4, 4])})
-    assert (c.instead, c.changed) == (b.record.made, {"vae": ("x", "y")})
+    assert (b.instead, b.changed) == (a.made, {"code": ("1", "2"), "size": ([8, 8], [4, 4])})
+    assert (c.instead, c.changed) == (b.made, {"vae": ("x", "y")})
     source.write_bytes(b"two")  # the entries that were made under this name
     assert [answer.entry for answer in why(cache, source=source)] == [a.entry, b.entry]
     (text,) = why(cache, prompt="a car")

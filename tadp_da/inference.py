@@ -48,20 +48,12 @@ class InferenceSettings:
     batch: Annotated[int, Field(ge=1), Effect.SPEED] = 8
 
     @model_validator(mode="after")
-    def _one_size(self) -> InferenceSettings:
+    def _consistent(self) -> InferenceSettings:
         if self.squash is not None and (self.short is not None or self.long is not None):
             raise ValueError("squash gives the size; leave out short and long")
-        return self
-
-    @model_validator(mode="after")
-    def _windows_overlap(self) -> InferenceSettings:
         if self.stride is not None and self.window is None:
             raise ValueError("stride needs a window; set both, or neither")
-        if (
-            self.stride
-            and self.window
-            and (self.stride[0] > self.window[0] or self.stride[1] > self.window[1])
-        ):
+        if self.stride and self.window and any(s > w for s, w in zip(self.stride, self.window, strict=True)):
             raise ValueError(f"stride {self.stride} leaves gaps between windows of {self.window}; lower it")
         return self
 
@@ -69,12 +61,8 @@ class InferenceSettings:
         """Working height and width of an image."""
         if self.squash is not None:
             return self.squash
-        factors = []
-        if self.short is not None:
-            factors.append(self.short / min(height, width))
-        if self.long is not None:
-            factors.append(self.long / max(height, width))
-        factor = min(factors, default=1.0)
+        bounds = ((self.short, min(height, width)), (self.long, max(height, width)))
+        factor = min((most / side for most, side in bounds if most is not None), default=1.0)
         return max(1, round(height * factor)), max(1, round(width * factor))
 
     def windows(self, height: int, width: int) -> list[tuple[slice, slice]]:
@@ -82,14 +70,9 @@ class InferenceSettings:
         to end at the border."""
         if self.window is None:
             return [(slice(0, height), slice(0, width))]
-        stride = self.stride or (max(1, self.window[0] * 2 // 3), max(1, self.window[1] * 2 // 3))
-        rows = _starts(height, self.window[0], stride[0])
-        columns = _starts(width, self.window[1], stride[1])
-        return [
-            (slice(top, min(height, top + self.window[0])), slice(left, min(width, left + self.window[1])))
-            for top in rows
-            for left in columns
-        ]
+        strides = self.stride or [max(1, side * 2 // 3) for side in self.window]
+        rows, columns = map(_slices, (height, width), self.window, strides)
+        return [(row, column) for row in rows for column in columns]
 
     def views(self, height: int, width: int) -> list[View]:
         """Every window of an image at its working size and, with ``flip``, of its mirror image."""
@@ -158,6 +141,6 @@ def predict_images(
         yield from predict(model, *zip(*waiting, strict=True), precision=precision)
 
 
-def _starts(length: int, window: int, stride: int) -> list[int]:
+def _slices(length: int, window: int, stride: int) -> list[slice]:
     last = max(0, length - window)
-    return [*range(0, last, stride), last]
+    return [slice(start, min(length, start + window)) for start in (*range(0, last, stride), last)]

@@ -22,13 +22,11 @@ def colours(labels: LabelSpace) -> tuple[RGB, ...]:
     """One colour per class: the label space's palette, or hues spread by the golden ratio where it has none."""
     if labels.palette:
         return labels.palette
-    found = []
-    for i in range(len(labels.classes)):
-        r, g, b = colorsys.hsv_to_rgb(
-            (0.58 + i * _GOLDEN) % 1, (0.75, 0.55, 0.9)[i % 3], (0.85, 0.65, 0.95)[i % 3]
-        )
-        found.append((round(255 * r), round(255 * g), round(255 * b)))
-    return tuple(found)
+    shades = ((0.75, 0.85), (0.55, 0.65), (0.9, 0.95))
+    found = (
+        colorsys.hsv_to_rgb((0.58 + i * _GOLDEN) % 1, *shades[i % 3]) for i in range(len(labels.classes))
+    )
+    return tuple((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in found)
 
 
 def recoloured(labels: LabelSpace, like: LabelSpace) -> LabelSpace:
@@ -67,13 +65,8 @@ def colour_mask(mask: Any, labels: LabelSpace) -> Image.Image:
 
 
 def overlay(image: Image.Image, mask: Any, labels: LabelSpace, opacity: float = 0.6) -> Image.Image:
-    """The image with its mask laid over it; ignored pixels show the image.
-
-    Args:
-        image: of the mask's size.
-        mask: ``uint8 (h, w)``.
-        labels: classes and colours.
-        opacity: 0 shows the image, 1 the mask.
+    """The image with its mask ``uint8 (h, w)`` laid over it; ignored pixels show the image. An opacity of 0 shows the
+    image, of 1 the mask.
 
     Raises:
         UsageError: when the sizes differ.

@@ -127,15 +127,12 @@ def parse(text: str, *, holds: tuple[str, ...] = ("caption",)) -> Template:
 
 def _values(template: Template, caption: str, context: PromptContext) -> dict[str, str]:
     fields, target = template.fields, context.target
-    if "word" in fields and not context.word:
-        raise UsageError(
-            f"template {template.text!r} needs a concept's word, and no concept was given",
-            fix=PERSONALIZE,
-        )
-    if "classes" in fields and not context.classes:
-        raise UsageError(
-            f"template {template.text!r} needs class names, and none were given", fix=NAME_CLASSES
-        )
+    for field, lacks, what, fix in (
+        ("word", not context.word, "a concept's word, and no concept was given", PERSONALIZE),
+        ("classes", not context.classes, "class names, and none were given", NAME_CLASSES),
+    ):
+        if field in fields and lacks:
+            raise UsageError(f"template {template.text!r} needs {what}", fix=fix)
     values = {
         "caption": caption,
         "style": target.style,

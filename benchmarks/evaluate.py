@@ -5,19 +5,17 @@ The target's test labels are read here and nowhere else; nothing is ever chosen 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import numpy as np
-import torch
-from PIL.Image import Image
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 
 from benchmarks.results import Evaluation, SavedImage
 from tadp_da.distributed.processes import all_gather_object, count, rank
-from tadp_da.inference import Precision
 from tadp_da.run import Run
 from tadp_da.settings import Effect
 from tadp_da.storage.files import file_digest
@@ -43,21 +41,8 @@ class EvaluationSettings:
     batch: Annotated[int, Field(ge=1), Effect.SPEED] = 1
 
 
-class Model(Protocol):
-    """What is used of a ``PerceptionModel``."""
-
-    @property
-    def labels(self) -> LabelSpace: ...
-
-    def predict_images(
-        self, items: Iterable[tuple[Image, str]], *, batch: int, precision: Precision
-    ) -> Iterator[Any]: ...
-
-    def to(self, device: torch.device, /) -> Any: ...
-
-
 def evaluate(
-    model: Model,
+    model: Any,
     data: Labeled,
     rewrite: Callable[[str], str],
     run: Run,
@@ -74,7 +59,7 @@ def evaluate(
     the images, so that the result is that of one process, and the same in all.
 
     Args:
-        model: is moved to the run's device.
+        model: a :class:`tadp_da.perception_model.PerceptionModel`; it is moved to the run's device.
         data: test images, labels and captions.
         rewrite: caption to prompt, as the strategy writes it for this side.
         run: progress bars and precision.
@@ -116,20 +101,16 @@ def evaluate(
     )
 
 
+@dataclass(frozen=True)
 class _Predictions:
     """Every example with its prompt and the prediction, in order; each process predicts its share."""
 
-    def __init__(
-        self,
-        model: Model,
-        data: Labeled,
-        rewrite: Callable[[str], str],
-        run: Run,
-        batch: int,
-        folder: Path | None,
-    ) -> None:
-        self.model, self.data, self.rewrite, self.run = model, data, rewrite, run
-        self.batch, self.folder = batch, folder
+    model: Any
+    data: Labeled
+    rewrite: Callable[[str], str]
+    run: Run
+    batch: int
+    folder: Path | None
 
     def __iter__(self) -> Iterator[tuple[Example, str, Any]]:
         for first in range(0, len(self.data), self.batch * count()):

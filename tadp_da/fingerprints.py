@@ -69,7 +69,13 @@ def weights_of(module: nn.Module) -> str:
 
 def tokenizer_of(tokenizer: Any) -> str:
     """The hash of a tokenizer's vocabulary and rules, learned words included, and of what it pads with."""
-    return _hash([_words(tokenizer), getattr(tokenizer, "pad_token", None)])
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:  # one in Python, or of sentencepiece: its class is its rules
+        known = {"class": type(tokenizer).__qualname__, "words": tokenizer.get_vocab()}
+    else:  # without how the last call padded and cut, which every call says anew
+        rules = json.loads(backend.to_str())
+        known = {name: value for name, value in rules.items() if name not in ("padding", "truncation")}
+    return _hash([known, getattr(tokenizer, "pad_token", None)])
 
 
 def content_of(path: Path) -> str:
@@ -130,16 +136,6 @@ def environment_key(module: Any) -> dict[str, str]:
     }
 
 
-def _words(tokenizer: Any) -> dict[str, Any]:
-    """Vocabulary and rules of a tokenizer, learned words included."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:  # one in Python, or of sentencepiece: its class is its rules
-        return {"class": type(tokenizer).__qualname__, "words": tokenizer.get_vocab()}
-    known = json.loads(backend.to_str())
-    # how the last call padded and cut, which every call says anew
-    return {name: value for name, value in known.items() if name not in ("padding", "truncation")}
-
-
 def config_key(part: Any) -> str:
     """The hash of the class and the configuration of a model or scheduler of diffusers or transformers, without where
     it came from. Defaults are left out, so that an option that a later version adds changes nothing."""
@@ -154,9 +150,8 @@ def config_key(part: Any) -> str:
 
 
 def _same(value: Any, default: Any) -> bool:
-    return bool(
-        json.dumps(value, default=str) == json.dumps(default, default=str)
-    )  # (1, 2) is saved as [1, 2]
+    listed = list(default) if isinstance(default, tuple) else default  # a tuple is saved as a list
+    return bool((list(value) if isinstance(value, tuple) else value) == listed)
 
 
 def base_key(module: nn.Module, tokenizer: Any = None, noise: Any = None) -> str:

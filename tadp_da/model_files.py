@@ -22,11 +22,6 @@ FACTS, HEAD, BACKBONE = "model.json", "head.safetensors", "backbone"
 _FIX = "train it again: tadp-da adapt --help"
 
 
-def plain(settings: Any) -> Any:
-    """A settings dataclass as JSON values."""
-    return TypeAdapter(type(settings)).dump_python(settings, mode="json")
-
-
 def parse(kind: type[T], value: Any) -> T:
     """Back from JSON values."""
     return TypeAdapter(kind).validate_python(value)

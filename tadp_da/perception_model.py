@@ -28,6 +28,7 @@ from tadp_da.errors import UsageError
 from tadp_da.heads import heads
 from tadp_da.inference import InferenceSettings, Precision, pixels_of, predict, predict_images
 from tadp_da.noising import Generators
+from tadp_da.settings import as_json
 from tadp_da.types import LabelSpace
 
 if TYPE_CHECKING:
@@ -234,8 +235,8 @@ class PerceptionModel(nn.Module):
         facts = {
             "head": {"name": self.head_name, "settings": self.head_settings},
             "labels": dataclasses.asdict(self.labels),
-            "rewrite": files.plain(self.rewrite),
-            "inference": files.plain(self.inference),
+            "rewrite": as_json(self.rewrite),
+            "inference": as_json(self.inference),
             "captioner": self.captioner,
         }
         files.write(folder, self.backbone, self.head, facts, dtype)

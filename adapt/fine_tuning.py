@@ -174,7 +174,7 @@ class FineTuning(LoopSettings):
         if "target" in read and unlabeled:
             text = self._text(model, unlabeled, model.rewrite.target, run)
             even = (self.target_batch or self.batch) > 1
-            streams["target"] = TargetDataset(unlabeled, text, size, self.augment, even=even)
+            streams["target"] = TargetDataset(unlabeled.images, text, size, self.augment, even=even)
         for name, dataset in streams.items():
             dataset.cache_images(self.cache_images, run)
             if self.cache_latents and not any(o.pixels for o in objectives if name in o.streams):

@@ -86,6 +86,7 @@ class ImageDataset(ABC):
             ignored grey, as a batch needs it.
     """
 
+    stream: str
     answer: str
     """Key of the label's tensors in a sample."""
 
@@ -98,6 +99,10 @@ class ImageDataset(ABC):
         *,
         even: bool = True,
     ) -> None:
+        if len(images) == 0:
+            raise DataError(
+                f"no {self.stream} image to train on", fix=f"check the {self.stream}'s root and split"
+            )
         self.images, self.text, self.size, self.augment = images, text, size, augment
         self.common = self._common() if even and augment.crop is None else None
         self.order = list(range(len(images)))  # indices of the images that are trained on
@@ -223,7 +228,7 @@ class SourceDataset(ImageDataset):
         text, size, augment, even: see :class:`ImageDataset`.
     """
 
-    answer = "target"
+    stream, answer = "source", "target"
 
     def __init__(
         self,
@@ -237,8 +242,6 @@ class SourceDataset(ImageDataset):
         target: Unlabeled | None = None,
         even: bool = True,
     ) -> None:
-        if len(data) == 0:
-            raise DataError("no labelled image to train on", fix="check the source's root and split")
         super().__init__(data.images, text, size, augment, even=even)
         self.data, self.head, self.target = data, head, target
         self.style = None if style is None or style.identity else style
@@ -292,20 +295,12 @@ class TargetDataset(ImageDataset):
     """Unlabelled images; a sample's ``valid`` is True on the image and False on padding. Colours are not augmented: a
     teacher sees them as they are, and an objective distorts them for its student."""
 
-    answer = "valid"
+    stream, answer = "target", "valid"
 
     def __init__(
-        self,
-        data: CaptionedImages,
-        text: PromptEmbeddings,
-        size: Callable[[int, int], Size],
-        augment: Augmentation,
-        *,
-        even: bool = True,
+        self, images: Unlabeled, text: PromptEmbeddings, size: Any, augment: Augmentation, **more: bool
     ) -> None:
-        if len(data.images) == 0:
-            raise DataError("no target image to train on", fix="check the target's root and split")
-        super().__init__(data.images, text, size, augment.without_colours(), even=even)
+        super().__init__(images, text, size, augment.without_colours(), **more)
 
     def _load(self, index: int) -> Pair:
         image = np.array(self.images[index])

@@ -26,12 +26,12 @@ A member derives from :class:`Objective`, and one instance trains one model:
 
 - ``streams`` names what it reads: ``"source"``, ``"target"`` or both. A source batch holds ``text (b, t, d)``, either
   ``pixels (b, 3, h, w)`` or cached ``latents (b, c, u, v)``, their ``size`` and the ``target`` of ``head.loss``. A
-  target batch holds the same, and no label: ``valid``, ``bool (b, h, w)``, says where an image is and not padding.
-- ``pixels`` is True where cached latents would not do.
-- ``adapt.batches.raw_outputs`` is the model's answer to a batch, of either kind.
-- all of its randomness comes from the generators; the same step twice gives the same losses.
-- the losses are scalars, finite, and at least one has a gradient for the model's trainable parameters.
-- its own networks, such as an EMA teacher, are made in ``setup``, move in ``after_step`` and are never reached by the
+  target batch holds ``valid``, ``bool (b, h, w)``, in place of the label: True on the image, False on padding.
+- ``pixels`` is True if cached latents are not enough.
+- ``adapt.batches.raw_outputs`` returns the model's outputs for a batch of either kind.
+- all of its randomness comes from the generators: the same step twice gives the same losses.
+- the losses are finite scalars, and at least one has a gradient for the model's trainable parameters.
+- its own networks, such as an EMA teacher, are created in ``setup``, updated in ``after_step`` and never reached by the
   optimizer; ``state_dict`` holds them, so that a resumed run ends at the same bits.
 """
 

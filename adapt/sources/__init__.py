@@ -21,10 +21,10 @@ pydantic dataclass; the instance keeps them as ``settings``.
 A member derives from :class:`Source`:
 
 - a call is a function of its arguments: all randomness comes from ``rng``, itself a function of (seed, epoch, index);
-  the image and the label that it is given are not changed in place.
-- image and label stay together: the image it returns is ``uint8 (h, w, 3)`` of the label's size.
-- ``identity`` is True only where the image comes back as it is, always: latents may then be cached.
-- ``reads_target`` is True where it cannot do without target images; otherwise it works with ``target=None``.
+  the image and the label are not changed in place.
+- the image that it returns is ``uint8 (h, w, 3)``, of the label's size.
+- ``identity`` is True only if images are never changed: their latents may then be cached.
+- ``reads_target`` is True if it needs target images; otherwise it works with ``target=None``.
 """
 
 

@@ -5,7 +5,6 @@ All of the network is trained, or low-rank layers in its attention (LoRA, Hu et 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -14,15 +13,10 @@ from pydantic.dataclasses import dataclass as settings
 
 from personalize import personalizers
 from personalize.settings import STRICT, Count, Positive, TrainingSettings, check_word
-from personalize.templates import check, wants_caption
-from tadp_da.settings import as_json
 
 if TYPE_CHECKING:
-    from personalize.denoising import LatentDataset, NoisePrediction
-    from tadp_da.backbones import Backbone
-    from tadp_da.concept import Concept
+    from personalize.denoising import LatentDataset
     from tadp_da.run import Run
-    from tadp_da.types import Unlabeled
 
 _CHUNK = 8  # class images sampled at a time
 
@@ -47,7 +41,7 @@ class DreamBooth(TrainingSettings):
         ema: decay of a moving average of the weights, which becomes the result; 0 for none.
     """
 
-    needs_images: ClassVar[bool] = True
+    method: ClassVar[str] = "dreambooth"
     learns_weights: ClassVar[bool] = True
 
     word: Annotated[str, AfterValidator(check_word)] = "sks"
@@ -65,75 +59,41 @@ class DreamBooth(TrainingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check([self.prompt])
         if self.prior_images and self.word in self.prior_prompt.split():
             raise ValueError(
                 f"prior_prompt {self.prior_prompt!r} names the new word {self.word!r}; name only its class"
             )
 
     @property
-    def needs_captions(self) -> bool:
-        """Whether the prompt holds ``{caption}``."""
-        return wants_caption([self.prompt])
+    def sentences(self) -> tuple[str, ...]:
+        """The prompt."""
+        return (self.prompt,)
 
-    def __call__(
-        self,
-        backbone: Backbone,
-        images: Unlabeled,
-        run: Run,
-        captions: Mapping[str, str] | None = None,
-    ) -> Concept:
-        """Train the weights, in place.
-
-        Raises:
-            DataError: when there is no image, or a caption is needed and missing.
-            DivergedError: when the loss is not finite.
-        """
-        from personalize.denoising import LatentDataset, NoisePrediction, Prompts, text_table
-        from personalize.latents import encode
-        from personalize.training import BeforeAfterLogger
-        from tadp_da.concept import Concept
-
-        base = backbone.fingerprint
-        prompts = Prompts.of((self.prompt,), self.word, images, captions)
-        prior = self._prior(backbone, run) if self.prior_images else None
-        views = LatentDataset(encode(backbone, images, self, run), prompts, prior)
-        said = prompts.all() + (prior.prompts.all() if prior else [])
-        text = text_table(backbone, said, run)
-        objective = NoisePrediction(backbone, text, self.snr_gamma, self.prior_weight)
-        with BeforeAfterLogger(backbone, images, views, self, run)():
-            learned = self._train(backbone, objective, views, run)
-        return Concept(
-            word=self.word,
-            domain=images.domain,
-            backbone=base,
-            method="dreambooth",
-            settings=as_json(self),
-            **learned,
-        )
-
-    def _train(
-        self, backbone: Any, objective: NoisePrediction, views: LatentDataset, run: Run
-    ) -> dict[str, Any]:
-        """The trained fields of the concept."""
+    def learn(self, backbone: Any, views: LatentDataset, run: Run) -> dict[str, Any]:
+        """Weights of the network, or low-rank layers, which are then fused."""
+        from personalize.denoising import NoisePrediction, text_table
         from personalize.training import train
         from tadp_da.training.data import mix
         from tadp_da.training.objective import torch_seed
 
+        text = text_table(
+            backbone, views.prompts.all() + (views.prior.prompts.all() if views.prior else []), run
+        )
+        objective = NoisePrediction(backbone, text, self.snr_gamma, self.prior_weight)
         if self.mode == "full":
-            train(objective, backbone.trainable("full", prediction=True), views, self, run, "dreambooth")
+            train(objective, backbone.trainable("full", prediction=True), views, self, run, self.method)
             return backbone.concept_weights()
-        with torch_seed(
-            mix(run.seed), run.torch_device
-        ):  # peft draws the first values from the global stream
+        with torch_seed(mix(run.seed), run.torch_device):  # peft draws from the global stream
             parameters = backbone.trainable("lora", rank=self.rank)
-        train(objective, parameters, views, self, run, "dreambooth")
+        train(objective, parameters, views, self, run, self.method)
         lora = backbone.lora_tensors()
         backbone.fuse_lora()
         return {"lora": lora}
 
-    def _prior(self, backbone: Any, run: Run) -> LatentDataset:
+    def prior(self, backbone: Any, run: Run) -> LatentDataset | None:
         """Class images, sampled from the base model once per base, prompt, size and seed."""
+        if not self.prior_images:
+            return None
         from personalize.denoising import LatentDataset, Prompts
         from personalize.latents import encode, target_size
         from tadp_da.types import Unlabeled

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
 
 from personalize import personalizers
-from personalize.settings import STRICT, Positive, TrainingSettings, check_word
-from personalize.templates import TEMPLATES, Property, check, wants_caption
-from tadp_da.settings import as_json
+from personalize.settings import STRICT, Positive, TrainingSettings
+from personalize.templates import TEMPLATES, Property
 
 if TYPE_CHECKING:
-    from tadp_da.backbones import Backbone
-    from tadp_da.concept import Concept
+    from personalize.denoising import LatentDataset
     from tadp_da.run import Run
-    from tadp_da.types import Unlabeled
 
 
 @personalizers.add("textual-inversion")
@@ -34,10 +30,9 @@ class TextualInversion(TrainingSettings):
         templates: sentences of your own instead; each holds ``{word}`` and may hold ``{caption}``.
     """
 
-    needs_images: ClassVar[bool] = True
+    method: ClassVar[str] = "textual-inversion"
     learns_weights: ClassVar[bool] = False
 
-    word: Annotated[str, AfterValidator(check_word)]
     like: str
     vectors: Positive = 1
     learnable_property: Property = "style"
@@ -46,52 +41,21 @@ class TextualInversion(TrainingSettings):
     learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     accumulate: Positive = 4
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.sentences)
-
     @property
     def sentences(self) -> tuple[str, ...]:
         """The templates in use."""
         return self.templates or TEMPLATES[self.learnable_property]
 
-    @property
-    def needs_captions(self) -> bool:
-        """Whether a template holds ``{caption}``."""
-        return wants_caption(self.sentences)
+    def add_word(self, backbone: Any) -> str:
+        """All placeholder tokens."""
+        return " ".join(backbone.add_tokens(self.word, self.like, self.vectors))
 
-    def __call__(
-        self,
-        backbone: Backbone,
-        images: Unlabeled,
-        run: Run,
-        captions: Mapping[str, str] | None = None,
-    ) -> Concept:
-        """Train the new rows, in place; all other rows stay bit for bit.
+    def learn(self, backbone: Any, views: LatentDataset, run: Run) -> dict[str, Any]:
+        """Rows of the new word; all other rows stay bit for bit."""
+        from personalize.denoising import NoisePrediction
+        from personalize.training import train
 
-        Raises:
-            UsageError: when the vocabulary holds ``word``.
-            DataError: when there is no image, or a caption is needed and missing.
-            DivergedError: when the loss is not finite.
-        """
-        from personalize.denoising import LatentDataset, NoisePrediction, Prompts
-        from personalize.latents import encode
-        from personalize.training import BeforeAfterLogger, train
-        from tadp_da.concept import Concept
-
-        base = backbone.fingerprint
-        tokens = backbone.add_tokens(self.word, self.like, self.vectors)
-        prompts = Prompts.of(self.sentences, " ".join(tokens), images, captions)
-        views = LatentDataset(encode(backbone, images, self, run), prompts)
         objective = NoisePrediction(backbone, backbone.encode_text, self.snr_gamma)
-        log = BeforeAfterLogger(backbone, images, views, self, run)
-        with log(), backbone.trained_rows(tokens) as rows:
+        with backbone.trained_rows(views.prompts.word.split()) as rows:
             train(objective, [rows], views, self, run, "textual inversion")
-        return Concept(
-            word=self.word,
-            domain=images.domain,
-            backbone=base,
-            method="textual-inversion",
-            rows=rows.detach().float().cpu().clone(),
-            settings=as_json(self),
-        )
+        return {"rows": rows.detach().float().cpu().clone()}

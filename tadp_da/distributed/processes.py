@@ -154,7 +154,9 @@ def launch(command: Sequence[str], processes: int) -> int:
     Raises:
         EnvironmentSetupError: when another signal ended one, most often for lack of memory.
     """
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(processes)}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes)}
     shared[_LAUNCHER] = str(os.getpid())
     # torch uses every core in every process otherwise
     cores = max(1, (os.cpu_count() or 1) // processes)
@@ -218,23 +220,6 @@ def _passing_on(started: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[int
         yield arrived
 
 
-def _free_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        port: int = opened.getsockname()[1]
-        return port
-
-
-def without(arguments: Sequence[str], option: str) -> list[str]:
-    """Arguments without an option and its value."""
-    kept, skip = list[str](), False
-    for argument in arguments:
-        if not skip and argument != option and not argument.startswith(f"{option}="):
-            kept.append(argument)
-        skip = not skip and argument == option
-    return kept
-
-
 def relaunch(processes: int) -> None:
     """Run this command in several processes instead and exit with their exit code; return at once in one of them, or
     if ``processes`` is 1."""
@@ -244,7 +229,7 @@ def relaunch(processes: int) -> None:
         # -m alone also searches the current folder, which holds the user's data; it is searched only if this process
         # was started that way, for then the package itself may be there
         safe = [] if sys.path[:1] in ([""], [os.getcwd()]) else ["-P"]
-        command = [sys.executable, *safe, "-m", "tadp_da.cli", *without(sys.argv[1:], "--processes")]
+        command = [sys.executable, *safe, "-m", "tadp_da.cli", *sys.argv[1:]]
         sys.exit(launch(command, processes))
 
 

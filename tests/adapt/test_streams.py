@@ -104,7 +104,9 @@ def test_padding_of_a_target_image_is_marked(fresh_model: Any, tmp_path: Path, q
         Image.new("RGB", (width, height), (9, 9, 9)).save(path)
     data = CaptionedImages(Unlabeled("t", tmp_path, paths), {path.name: "a car" for path in paths})
     text = PromptEmbeddings(fresh_model(), data, str, quiet)
-    dataset = TargetDataset(data, text, InferenceSettings().size, Augmentation(flip=1.0, photometric=True))
+    dataset = TargetDataset(
+        data.images, text, InferenceSettings().size, Augmentation(flip=1.0, photometric=True)
+    )
     batch = dataset.collate([dataset.fetch(i, np.random.default_rng(0)) for i in range(2)])
     assert batch["valid"].sum(dim=(1, 2)).tolist() == [64 * 32] * 2
     assert bool(batch["valid"][0, :, 32:].all()), "mirrored with its image"

@@ -27,7 +27,7 @@ def losses(
     target_text = PromptEmbeddings(model, unlabeled, str, run)
     streams: dict[str, Any] = {
         "source": SourceDataset(labeled, model.head, text, size, augment),
-        "target": TargetDataset(unlabeled, target_text, size, augment),
+        "target": TargetDataset(unlabeled.images, target_text, size, augment),
     }
     batches, generators = {}, {}
     for stream in objective.streams:

@@ -26,7 +26,6 @@ from tadp_da.distributed.processes import (
     rank,
     relaunch,
     wait,
-    without,
 )
 from tadp_da.errors import EnvironmentSetupError, UsageError
 from tadp_da.training.data import share
@@ -324,7 +323,6 @@ def test_alone_nothing_is_asked_of_others() -> None:
     assert all_gather_object(lambda a: a + 1, 2) == [3]
     assert broadcast(lambda: "so") == "so"
     wait()
-    assert without(["adapt", "--processes", "2", "x", "--processes=3"], "--processes") == ["adapt", "x"]
 
 
 def test_other_commands_are_refused_in_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:

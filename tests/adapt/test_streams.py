@@ -95,7 +95,7 @@ def test_an_objective_on_the_target_reads_images_and_prompts_and_no_label(
 def test_there_is_no_label_in_what_the_target_stream_is_made_of() -> None:
     fields = {field.name: field.type for field in dataclasses.fields(CaptionedImages)}
     assert fields == {"images": "Unlabeled", "captions": "Mapping[str, str]"}
-    assert {field.name for field in dataclasses.fields(Unlabeled)} == {"domain", "root", "paths"}
+    assert {field.name for field in dataclasses.fields(Unlabeled)} == {"domain", "root", "paths", "digests"}
 
 
 def test_padding_of_a_target_image_is_marked(fresh_model: Any, tmp_path: Path, quiet: Run) -> None:

@@ -1,24 +1,14 @@
-"""The settings and the course of personalizers that train on the denoising objective."""
+"""Settings of personalizers that train on the denoising objective."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 
-from personalize.templates import check, wants_caption
-from tadp_da.settings import Effect, as_json
-
-if TYPE_CHECKING:
-    from personalize.denoising import LatentDataset
-    from tadp_da.backbones import Backbone
-    from tadp_da.concept import Concept
-    from tadp_da.run import Run
-    from tadp_da.types import Unlabeled
+from tadp_da.settings import Effect
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Positive = Annotated[int, Field(ge=1)]
@@ -59,11 +49,10 @@ class Previews:
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)
-class TrainingSettings(ABC):
-    """Base class of personalizers that train on the denoising objective, whichever parameters are trained.
+class TrainingSettings:
+    """Training on the denoising objective, whichever parameters are trained.
 
     Attributes:
-        word: of the concept.
         steps: optimizer steps.
         batch: images per forward pass.
         accumulate: forward passes per step.
@@ -86,10 +75,6 @@ class TrainingSettings(ABC):
         previews: samples before and after.
     """
 
-    method: ClassVar[str]
-    needs_images: ClassVar[bool] = True
-
-    word: Annotated[str, AfterValidator(check_word)]
     steps: Positive
     learning_rate: Annotated[float, Field(gt=0)]
     batch: Positive = 1
@@ -116,57 +101,6 @@ class TrainingSettings(ABC):
             )
         if self.warmup >= self.steps:
             raise ValueError(f"warmup={self.warmup} leaves none of {self.steps} steps; lower it")
-        check(self.sentences)
-
-    @property
-    @abstractmethod
-    def sentences(self) -> tuple[str, ...]:
-        """Templates of the prompts."""
-
-    @property
-    def needs_captions(self) -> bool:
-        """Whether a template holds ``{caption}``."""
-        return wants_caption(self.sentences)
-
-    def __call__(
-        self, backbone: Backbone, images: Unlabeled, run: Run, captions: Mapping[str, str] | None = None
-    ) -> Concept:
-        """Learn the concept; the backbone holds it afterwards.
-
-        Raises:
-            UsageError: when a new word is in the vocabulary.
-            DataError: when there is no image, or a caption is needed and missing.
-            DivergedError: when the loss is not finite.
-        """
-        from personalize.denoising import LatentDataset, Prompts
-        from personalize.latents import encode
-        from personalize.training import BeforeAfterLogger
-        from tadp_da.concept import Concept
-
-        base = backbone.fingerprint
-        prompts = Prompts.of(self.sentences, self.add_word(backbone), images, captions)
-        views = LatentDataset(encode(backbone, images, self, run), prompts, self.prior(backbone, run))
-        with BeforeAfterLogger(backbone, images, views, self, run)():
-            learned = self.learn(backbone, views, run)
-        fields: dict[str, Any] = {
-            "domain": images.domain,
-            "backbone": base,
-            "method": self.method,
-            "settings": as_json(self),
-        }
-        return Concept(word=self.word, **fields, **learned)
-
-    def add_word(self, backbone: Any) -> str:
-        """Add the word to the backbone, if it is to be new; returns what replaces ``{word}``."""
-        return self.word
-
-    def prior(self, backbone: Any, run: Run) -> LatentDataset | None:
-        """Images of the class without the word, if training is to preserve them."""
-        return None
-
-    @abstractmethod
-    def learn(self, backbone: Any, views: LatentDataset, run: Run) -> dict[str, Any]:
-        """Train, in place; returns ``rows``, ``weights`` or ``lora`` of the concept."""
 
     def factor(self, step: int) -> float:
         """Factor on the learning rate at a step, counted from 0."""

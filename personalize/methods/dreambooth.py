@@ -12,7 +12,8 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass as settings
 
 from personalize import personalizers
-from personalize.settings import STRICT, Count, Positive, TrainingSettings, check_word
+from personalize.settings import STRICT, Count, Positive, check_word
+from personalize.trained import TrainedPersonalizer
 
 if TYPE_CHECKING:
     from personalize.denoising import LatentDataset
@@ -23,7 +24,7 @@ _CHUNK = 8  # class images sampled at a time
 
 @personalizers.add("dreambooth")
 @settings(frozen=True, kw_only=True, config=STRICT)
-class DreamBooth(TrainingSettings):
+class DreamBooth(TrainedPersonalizer):
     """Train the network on prompts with a rare word. Defaults are those of the TADP paper's appendix (Table S4 c) for
     Stable Diffusion, without prior preservation as in the authors' runs.
 

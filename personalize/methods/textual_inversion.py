@@ -8,8 +8,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
 
 from personalize import personalizers
-from personalize.settings import STRICT, Positive, TrainingSettings
+from personalize.settings import STRICT, Positive
 from personalize.templates import TEMPLATES, Property
+from personalize.trained import TrainedPersonalizer
 
 if TYPE_CHECKING:
     from personalize.denoising import LatentDataset
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @personalizers.add("textual-inversion")
 @settings(frozen=True, kw_only=True, config=STRICT)
-class TextualInversion(TrainingSettings):
+class TextualInversion(TrainedPersonalizer):
     """Learn the embedding of a new word. Defaults are those of the TADP paper's appendix (Table S4 d) for Stable
     Diffusion: 3000 steps of 4 images at 5e-4.
 

@@ -94,6 +94,27 @@ def count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
+def encoding(networks: Networks, size: Size) -> int:
+    """Operations of encoding an image."""
+    return operations(lambda: networks.latents(size))
+
+
+def inference_pass(networks: Networks, size: Size) -> int:
+    """Operations of network and head on an encoded image, forward."""
+    latents, text = networks.latents(size), networks.text()
+    with torch.no_grad():
+        return operations(lambda: networks.perceive(latents, text, size))
+
+
+def training_pass(recipe: Recipe, size: Size) -> tuple[int, int]:
+    """Operations of network and head on an encoded image, forward and backward, and how many parameters are trained."""
+    networks = build(recipe)
+    trained = networks.train(recipe)
+    latents, text = networks.latents(size), networks.text()
+    with networks.backbone.gradient_checkpointing(recipe.adapt.gradient_checkpointing):
+        return operations(lambda: networks.perceive(latents, text, size).backward()), trained
+
+
 def noise_operations(recipe: Recipe, size: Size) -> int:
     """Operations of a step of stage 1 on one image, forward and backward: on the network's weights (text encoded
     before), or on the rows of a word alone."""

@@ -8,13 +8,10 @@ detector does by the content of its images. Every training step is taken to enco
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeVar
-
-import torch
 
 from benchmarks.cost import counting
 from benchmarks.cost.counting import Networks, Size
@@ -130,7 +127,10 @@ class Planner:
         networks, adapt, size = self._networks(recipe), recipe.adapt, self.training_size(recipe)
         passes = adapt.batch * adapt.accumulate
         encoding = passes * self._encoding(recipe, size)
-        each, trained = self._training_pass(recipe, size)
+        recompute = adapt.gradient_checkpointing
+        each, trained = self._once(
+            counting.training_pass, [recipe, size], *self._trained(recipe), size, recompute
+        )
         parts = {**networks.backbone.parts(), "head": networks.head}
         parameters = {name: counting.count(part) for name, part in parts.items()}
         held: dict[str, int | None] = {}
@@ -139,9 +139,10 @@ class Planner:
             held["gradients"] = 4 * trained
             held["optimizer"] = _OPTIMIZER_BYTES[adapt.optimizer] * trained
             held["average"] = 4 * trained if adapt.ema else 0
-            held["activations"] = (
-                None if adapt.gradient_checkpointing else adapt.batch * self._activations(recipe, size)
-            )
+            held["activations"] = None
+            if not recompute:
+                kept = self._once(counting.kept_for_backward, [recipe, size], *self._trained(recipe), size)
+                held["activations"] = adapt.batch * kept
         work = {
             "personalize": self._personalizing(recipe, networks),
             "adapt": Work(training=adapt.steps * (encoding + passes * each)),
@@ -165,11 +166,11 @@ class Planner:
             return self.image
         return SIZE if domain.startswith("mini-") else IMAGE_SIZES.get(domain, self.image)
 
-    def _once(self, make: Callable[[], T], *inputs: Any) -> T:
-        """What ``make`` returns, computed once for all rows that have the same inputs."""
-        key = json.dumps(inputs, sort_keys=True, default=str)
+    def _once(self, make: Callable[..., T], given: Sequence[Any], *inputs: Any) -> T:
+        """``make(*given)``, computed once for all rows that have the same ``inputs``."""
+        key = json.dumps([make.__name__, *inputs], sort_keys=True, default=str)
         if key not in self._known:
-            self._known[key] = make()
+            self._known[key] = make(*given)
         found: T = self._known[key]
         return found
 
@@ -184,39 +185,10 @@ class Planner:
         return [*self._shape(recipe), mode, recipe.adapt.lora_rank if mode == "lora" else 0]
 
     def _networks(self, recipe: Recipe) -> Networks:
-        return self._once(lambda: counting.build(recipe), "networks", *self._shape(recipe))
+        return self._once(counting.build, [recipe], *self._shape(recipe))
 
     def _encoding(self, recipe: Recipe, size: Size) -> int:
-        networks = self._networks(recipe)
-        count = partial(counting.operations, lambda: networks.latents(size))
-        return self._once(count, "encode", *self._shape(recipe), size)
-
-    def _inference_pass(self, recipe: Recipe, size: Size) -> int:
-        def count() -> int:
-            networks = self._networks(recipe)
-            latents, text = networks.latents(size), networks.text()
-            with torch.no_grad():
-                return counting.operations(lambda: networks.perceive(latents, text, size))
-
-        return self._once(count, "inference", *self._shape(recipe), size)
-
-    def _training_pass(self, recipe: Recipe, size: Size) -> tuple[int, int]:
-        """Operations of a pass, forward and backward, and how many parameters are trained."""
-        recompute = recipe.adapt.gradient_checkpointing
-
-        def count() -> tuple[int, int]:
-            networks = counting.build(recipe)
-            trained = networks.train(recipe)
-            latents, text = networks.latents(size), networks.text()
-            with networks.backbone.gradient_checkpointing(recompute):
-                step = counting.operations(lambda: networks.perceive(latents, text, size).backward())
-            return step, trained
-
-        return self._once(count, "training", *self._trained(recipe), size, recompute)
-
-    def _activations(self, recipe: Recipe, size: Size) -> int:
-        count = partial(counting.kept_for_backward, recipe, size)
-        return self._once(count, "activations", *self._trained(recipe), size)
+        return self._once(counting.encoding, [self._networks(recipe), size], *self._shape(recipe), size)
 
     def _personalizing(self, recipe: Recipe, networks: Networks) -> Work:
         chosen = SimpleNamespace(**recipe.personalize.settings)
@@ -226,8 +198,8 @@ class Planner:
         size: Size = (asked, asked) if isinstance(asked, int) else tuple(asked)
         known = _count(recipe.target, "unlabeled")
         images = min(known, recipe.target_images or known) * chosen.views * (2 if chosen.flip else 1)
-        count = partial(counting.noise_operations, recipe, size)
-        each = self._once(count, "noise", recipe.model, size, recipe.as_json()["personalize"])
+        inputs = recipe.model, size, recipe.as_json()["personalize"]
+        each = self._once(counting.noise_operations, [recipe, size], *inputs)
         passes = chosen.steps * chosen.batch * chosen.accumulate
         return Work(training=passes * each, rest=images * self._encoding(recipe, size))
 
@@ -237,7 +209,9 @@ class Planner:
             windows = recipe.inference.windows(*recipe.inference.size(*self.image_size(domain)))
             rows, columns = windows[0]
             window = rows.stop - rows.start, columns.stop - columns.start
-            each = self._encoding(recipe, window) + self._inference_pass(recipe, window)
+            given = self._networks(recipe), window
+            forward = self._once(counting.inference_pass, given, *self._shape(recipe), window)
+            each = self._encoding(recipe, window) + forward
             total += _count(domain, "test") * len(windows) * views * each
         return Work(rest=total)
 

@@ -130,28 +130,28 @@ class Script:
         """Textual inversion: a step on all of the embedding matrix, then all rows but the new ones are restored."""
         self.text_encoder.requires_grad_(False)
         matrix = self.text_encoder.get_input_embeddings().weight.requires_grad_(True)
-        before, optimizer = matrix.detach().clone(), self.optimizer([matrix])
+        before = matrix.detach().clone()
         others = torch.ones(len(matrix), dtype=torch.bool, device=self.device)
         others[self.model.tokenizer.convert_tokens_to_ids(list(tokens))] = False
+        step = self.step([matrix], learns_text=True)
 
-        def step() -> None:
-            self.loss(self.text()).backward()
-            optimizer.step()
-            optimizer.zero_grad()
+        def restoring() -> None:
+            step()
             with torch.no_grad():
                 matrix[others] = before[others]
 
-        return step
+        return restoring
 
-    def whole_unet(self, parameters: Sequence[nn.Parameter]) -> Callable[[], None]:
-        """DreamBooth: a step on all of the UNet."""
+    def step(self, parameters: Sequence[nn.Parameter], *, learns_text: bool = False) -> Callable[[], None]:
+        """A step on parameters; DreamBooth's gradients are clipped, and text is encoded without."""
         optimizer = self.optimizer(parameters)
 
         def step() -> None:
-            with torch.no_grad():
+            with torch.set_grad_enabled(learns_text):
                 text = self.text()
             self.loss(text).backward()
-            torch.nn.utils.clip_grad_norm_(parameters, self.chosen.clip)
+            if not learns_text:
+                torch.nn.utils.clip_grad_norm_(parameters, self.chosen.clip)
             optimizer.step()
             optimizer.zero_grad()
 
@@ -190,7 +190,7 @@ def both_ways(model: StableDiffusion, images: Unlabeled, chosen: Method, run: Ru
         else:
             script = Script(model, model.text_encoder, images, prompts.say(0, 0), chosen)
             parameters = model.trainable("full", prediction=True)
-            theirs = script.whole_unet(parameters)
+            theirs = script.step(parameters)
         objective = NoisePrediction(model, text).requires_grad_(False).eval()
         for parameter in parameters:
             parameter.requires_grad_(True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from PIL import Image
 
 from benchmarks.submit.mask_zips import MASK_ZIPS
 from benchmarks.submit.submissions import FORMS, submit, write_coco, write_voc
-from tadp_da import cli
 from tadp_da.domains import domains
 from tadp_da.errors import DataError, UsageError
 from tadp_da.inference import InferenceSettings
@@ -164,16 +163,8 @@ def test_a_model_is_asked_only_for_what_it_does(backbone: Any, pictures: Unlabel
     assert not list(tmp_path.glob("*x*"))
 
 
-def command(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    """Runs ``tadp-da`` in this process; its exit code."""
-    monkeypatch.setattr(sys, "argv", ["tadp-da", *map(str, words)])
-    with pytest.raises(SystemExit) as left:
-        cli.main()
-    return int(left.value.code or 0)
-
-
 def test_the_command_writes_what_the_servers_want(
-    backbone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    backbone: Any, tmp_path: Path, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = trees.cityscapes(tmp_path / "data")
     model = driver(backbone)
@@ -186,17 +177,13 @@ def test_the_command_writes_what_the_servers_want(
         "submit",
         tmp_path / "model",
         "cityscapes",
-        "--split",
-        "server",
-        "--data",
+        *["--split", "server", "--form", "cityscapes", "--data"],
         root,
-        "--form",
-        "cityscapes",
     ]
     words += ["--out", tmp_path / "out/results.zip", "--captions", captions, "--device", "cpu"]
-    assert command(monkeypatch, *words) == 3
+    assert command(*words) == 3
     assert "1 of 1525 images" in capsys.readouterr().err
-    assert command(monkeypatch, *words, "--partial") == 0
+    assert command(*words, "--partial") == 0
     with zipfile.ZipFile(tmp_path / "out/results.zip") as archive:
         assert archive.namelist() == ["berlin_000000_000019_leftImg8bit.png"]
         with archive.open(archive.namelist()[0]) as file, Image.open(file) as picture:
@@ -218,5 +205,5 @@ def test_the_command_writes_what_the_servers_want(
         "--captions",
         captions,
     ]
-    assert command(monkeypatch, *words, "--device", "cpu") == 0
+    assert command(*words, "--device", "cpu") == 0
     assert place.read_bytes() == (tmp_path / "out/results.zip").read_bytes()

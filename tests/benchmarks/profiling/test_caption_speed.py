@@ -9,7 +9,20 @@ from benchmarks.profiling.measure import Cost
 
 
 def test_a_tiny_blip_2_is_measured_by_batch_size(capsys):
-    words = ["--tiny", "--layers", "1", "--dtype", "fp32", "--tokens", "3", "--repeat", "1", "--batch", "1", "3"]
+    words = [
+        "--tiny",
+        "--layers",
+        "1",
+        "--dtype",
+        "fp32",
+        "--tokens",
+        "3",
+        "--repeat",
+        "1",
+        "--batch",
+        "1",
+        "3",
+    ]
     caption_speed.main(words)
     said = capsys.readouterr().out
     assert said.count("\n| 1 |") == said.count("\n| 3 |") == 1

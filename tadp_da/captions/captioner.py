@@ -251,9 +251,8 @@ def _begin(out: Path, captioner: Captioner) -> dict[str, CaptionEntry]:
         try:
             known = dict(json.loads(meta.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
-            raise ArtifactError(
-                f"cannot read the captioner's record: {error}", where=meta, fix=again
-            ) from error
+            what = f"cannot read the captioner's record: {error}"
+            raise ArtifactError(what, where=meta, fix=again) from error
         # the name is for people: a model folder that was moved is the same captioner
         changed = sorted(k for k in facts | known if k != "model" and facts.get(k) != known.get(k))
         if changed:

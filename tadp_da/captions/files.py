@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -68,7 +68,7 @@ class CaptionFile:
         """
         lines = path / "metadata.jsonl" if path.is_dir() else path
         if lines.suffix.lower() == ".jsonl" and lines.exists():
-            return cls(lines, dict(_read_lines(lines)))
+            return cls(lines, _read_lines(lines))
         if path.is_dir():
             return cls(path, _read_folder(path))
         content = _json(_text(path), path, _FORM)
@@ -77,17 +77,16 @@ class CaptionFile:
             raise DataError(what, where=path, fix=_FORM)
         return cls(path, {key: _entry(value, path, key) for key, value in content.items()})
 
-    def write(self, path: Path | None = None) -> None:
+    def write(self) -> None:
         """Write the file as JSON, atomically and sorted by key.
 
         Raises:
             EnvironmentSetupError: if it cannot be written.
         """
-        path = path or self.path
         content = {key: {"captions": list(e.captions), **e.facts} for key, e in sorted(self.entries.items())}
-        with storing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, content)
+        with storing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.path, content)
 
     @property
     def by_stem(self) -> bool:
@@ -189,23 +188,20 @@ def _json(text: str, where: object, form: str) -> Any:
         raise DataError(f"the caption file is not valid JSON: {error}", where=where, fix=form) from None
 
 
-def _read_lines(path: Path) -> Iterator[tuple[str, CaptionEntry]]:
-    seen = set[str]()
+def _read_lines(path: Path) -> dict[str, CaptionEntry]:
+    found: dict[str, CaptionEntry] = {}
     for number, line in enumerate(_text(path).split("\n"), 1):
         if not line.strip():
             continue
         where = f"{path}:{number}"
         content = _json(line, where, _LINES)
-        if not isinstance(content, dict) or not isinstance(key := content.get("file_name"), str):
-            raise DataError("a line has no field 'file_name'", where=where, fix=_LINES)
-        if "text" not in content:
-            raise DataError(
-                f"the line of {key!r} has no field 'text', only {sorted(content)}", where=where, fix=_LINES
-            )
-        if key in seen:
+        if not isinstance(content, dict) or not {"file_name", "text"} <= content.keys():
+            fields = sorted(content) if isinstance(content, dict) else content
+            raise DataError(f"a line needs file_name and text, and has {fields}", where=where, fix=_LINES)
+        if (key := str(content["file_name"])) in found:
             raise DataError(f"the file_name {key!r} is repeated", where=where, fix="remove one of the lines")
-        seen.add(key)
-        yield key, _entry(content["text"], where, key, _LINES)
+        found[key] = _entry(content["text"], where, key, _LINES)
+    return found
 
 
 def _read_folder(folder: Path) -> dict[str, CaptionEntry]:

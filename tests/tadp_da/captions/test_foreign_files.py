@@ -85,9 +85,9 @@ def test_metadata_of_an_image_folder_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        ([{"file_name": "0.png"}], "no field 'text'"),
-        ([{"text": "a car"}], "no field 'file_name'"),
-        ([["0.png", "a car"]], "no field 'file_name'"),
+        ([{"file_name": "0.png"}], r"has \['file_name'\]"),
+        ([{"text": "a car"}], r"has \['text'\]"),
+        ([["0.png", "a car"]], "needs file_name and text"),
         ([{"file_name": "0.png", "text": 3}], "'0.png' holds 3"),
         ([{"file_name": "0.png", "text": "a"}, {"file_name": "0.png", "text": "b"}], "'0.png' is repeated"),
     ],

@@ -178,6 +178,10 @@ def test_where_the_newest_checkpoint_is_damaged_an_older_one_is_offered(tmp_path
     assert str(caught.value.where).endswith("step-00000002")
     shutil.rmtree(tmp_path / "step-00000002")
     assert kept.restore() == 1
+    (tmp_path / "step-00000001/manifest.json").write_text('{"step": 1, "files": {}}')
+    (tmp_path / "step-00000001/state.safetensors").unlink()
+    with pytest.raises(ArtifactError, match="another version wrote it"):
+        kept.restore()
 
 
 def test_numbers_that_are_none_are_refused_with_the_tensors_name(tmp_path: Path) -> None:

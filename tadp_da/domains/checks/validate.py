@@ -48,7 +48,7 @@ def check_data(
     Labels of test splits are counted too, to show that they can be read; nothing is chosen by them.
 
     Args:
-        domain: a registry name, or a domain of your own folders (``folder_domain``, ``voc_domain``, ``coco_domain``).
+        domain: a registry name, or a domain of your own folders (:mod:`tadp_da.domains.formats`).
         root: data root of the domain.
         splits: which to check; if empty, all that exist. A split that is named must exist.
         partial: accept fewer images than the data set has.

@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
 from tadp_da.domains.formats.boxes import RawObject, flag
 from tadp_da.domains.formats.files import some
@@ -35,24 +36,29 @@ _Id = Annotated[str, BeforeValidator(_id)]
 _Sides = tuple[float, float, float, float]
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True, str_strip_whitespace=True)
+_entry = dataclass(
+    slots=True,  # there may be a million of them
+    config=ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True, str_strip_whitespace=True),
+)
 
 
-class _Image(_Entry):
+@_entry
+class _Image:
     id: _Id
     file_name: str
     width: float | None = None
     height: float | None = None
 
 
-class _Category(_Entry):
+@_entry
+class _Category:
     id: _Id
     name: Annotated[str, Field(min_length=1)]
     supercategory: str | None = None
 
 
-class _Annotation(_Entry):
+@_entry
+class _Annotation:
     image_id: _Id
     category_id: _Id
     bbox: Annotated[_Sides | None, BeforeValidator(lambda value: None if value == [] else value)] = None
@@ -74,7 +80,8 @@ class _Annotation(_Entry):
         return self
 
 
-class _Coco(_Entry):
+@_entry
+class _Coco:
     images: list[_Image]
     categories: Annotated[list[_Category], Field(min_length=1)]
     annotations: list[_Annotation]
@@ -138,7 +145,7 @@ def _read(file: Path, folder: Path, _stamp: tuple[int, int]) -> CocoContent:
 def _parsed(file: Path) -> _Coco:
     """The entries; categories in the order of their ids, each of another name."""
     try:
-        coco = _Coco.model_validate_json(file.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+        coco = TypeAdapter(_Coco).validate_json(file.read_bytes().removeprefix(b"\xef\xbb\xbf"))
     except ValidationError as invalid:
         problem = invalid.errors(include_url=False)[0]
         part, *place = problem["loc"] or ("images",)

@@ -50,6 +50,10 @@ class Experiment:
         self.base = BaseModel(backbone=recipe.backbone, model=recipe.model)
 
     @property
+    def _sides(self) -> dict[str, DataSource]:
+        return {"source": self.source} | ({"target": self.target} if self.recipe.target is not None else {})
+
+    @property
     def _adaptation_reads_target(self) -> bool:
         return reads_target(self.recipe.objectives, self.recipe.source_style)
 
@@ -142,9 +146,7 @@ class Experiment:
 
     def scoring(self, model: PerceptionModel) -> Scoring:
         """Stage 3, on the test images of every domain whose test images are labelled."""
-        sides = {"test": self.source}
-        if self.recipe.target is not None:
-            sides = {"source": self.source, "target": self.target}
+        sides = {"test": self.source} if self.recipe.target is None else self._sides
         writers = {"source": model.rewrite.source}
         return Scoring(
             model=model,
@@ -160,23 +162,13 @@ class Experiment:
 
     def facts(self) -> dict[str, Any]:
         """What the numbers depend on that the recipe does not hold: precision, and digests of files."""
-        sides = (
-            {"source": self.source}
-            if self.recipe.target is None
-            else {"source": self.source, "target": self.target}
-        )
         data = {f"{self.recipe.train_on}/train": self.training_data.digest("train")}
-        # also where a row reads none of them: every row of a table has the same target
-        data |= {
-            f"{side}/unlabeled": found.digest("unlabeled", labels=False)
-            for side, found in sides.items()
-            if side == "target" and "unlabeled" in found.domain.splits
-        }
-        data |= {
-            f"{side}/test": found.digest("test", names=True)
-            for side, found in sides.items()
-            if found.has("test")
-        }
+        for side, found in self._sides.items():
+            # also where a row reads none of them: every row of a table has the same target
+            if side == "target" and "unlabeled" in found.domain.splits:
+                data["target/unlabeled"] = found.digest("unlabeled", labels=False)
+            if found.has("test"):
+                data[f"{side}/test"] = found.digest("test", names=True)
         files = {
             name: folder_digest(path) if path.is_dir() else file_digest(path)
             for name, path in self.recipe.caption_files.items()

@@ -104,22 +104,16 @@ class Concept:
         """Write the folder; ``concept.json`` last."""
         from safetensors.torch import save_file
 
-        folder.mkdir(parents=True, exist_ok=True)
-        metadata = {"format": "pt"}
-        if self.rows is not None:
-            save_file({self.word: self.rows.detach().cpu().contiguous()}, folder / ROWS, metadata=metadata)
-        if self.lora:
-            save_file(
-                {k: v.detach().cpu().contiguous() for k, v in self.lora.items()},
-                folder / LORA,
-                metadata=metadata,
-            )
+        rows = {} if self.rows is None else {self.word: self.rows}
+        files = {folder / ROWS: rows, folder / LORA: self.lora, folder / self.part / WEIGHTS: self.weights}
+        for file, tensors in files.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if tensors:
+                plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+                save_file(plain, file, metadata={"format": "pt"})
         if self.weights:
-            part = folder / self.part
-            part.mkdir(exist_ok=True)
-            tensors = {k: v.detach().cpu().contiguous() for k, v in self.weights.items()}
-            save_file(tensors, part / WEIGHTS, metadata=metadata)
-            (part / "config.json").write_text(json.dumps(dict(self.part_config), indent=2), encoding="utf-8")
+            config = json.dumps(dict(self.part_config), indent=2)
+            (folder / self.part / "config.json").write_text(config, encoding="utf-8")
         facts = {k: getattr(self, k) for k in ("word", "domain", "backbone", "method")}
         facts |= {"settings": dict(self.settings), "fingerprint": self.fingerprint}
         (folder / "concept.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

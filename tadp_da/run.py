@@ -86,20 +86,9 @@ class Run:
     ) -> T:
         """The artifact of this kind for these inputs: loaded when it is complete, made otherwise.
 
-        An equal artifact beside it, whatever its name, is used instead of being made again.
-
-        Args:
-            kind: what it is, e.g. ``"concept"``.
-            inputs: everything the artifact depends on, as JSON values.
-            make: writes the artifact into the folder it is given.
-            load: reads it back; what it returns is what the caller gets, made or found.
-            folder: where it is to be, instead of a name that follows from the inputs.
-            may_change: see :func:`tadp_da.storage.artifacts.get_or_create`.
-
-        Raises:
-            UsageError: when ``folder`` holds something else.
-            ArtifactError: when a file of the artifact is not what its manifest says.
-            EnvironmentSetupError: when the disk is full or the folder may not be written to.
+        An equal artifact beside it, whatever its name, is used instead of being made again. ``folder`` is where it is
+        to be, instead of a name that follows from the inputs; for the rest and for errors see
+        :func:`tadp_da.storage.artifacts.get_or_create`.
         """
         place = folder or self.artifact_path(kind, inputs)
         equal = broadcast(find_equal, place, kind, inputs)

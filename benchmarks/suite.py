@@ -215,6 +215,9 @@ def _find_conflict(note: Note, seen: dict[Any, Any], free: set[str]) -> str:
         fresh[key] = value, f"row {note['row']} at seed {note['seed']}"
         known, where = seen.get(key, fresh[key])
         if known != value:
+            if isinstance(known, Mapping) and isinstance(value, Mapping):  # a data set: which of its fields
+                field = next(k for k in {**known, **value} if known.get(k) != value.get(k))
+                name, known, value = f"{name}.{field}", known.get(field), value.get(field)
             return f"{name} is {shorten(value)} in {fresh[key][1]} and {shorten(known)} in {where}"
     seen.update(fresh)
     return ""

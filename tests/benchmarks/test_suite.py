@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ CHANGED = "the runs of 'own' are not alike: "
     ("sets", "target", "what"),
     [
         (["adapt.steps=8"], "night", "adapt.steps is 8"),
-        ([], "fog", "target is"),
+        ([], "fog", "target.images is"),
         (["limit=1"], "night", "limit is 1"),
     ],
 )
@@ -110,6 +111,8 @@ def test_runs_of_other_settings_or_another_target_never_share_a_table(
     assert "choose another --out" in no.value.fix
     assert {file: file.read_bytes() for file in run.folder.glob("tables/own/rows/*")} == notes
     assert seeds(run_suite(own(folders, ["simple"]), (2,), run, folders)) == at(0, 1) | {"simple": [0, 1, 2]}
+    shutil.rmtree(no.value.where or "")  # as the advice says
+    assert seeds(run_suite(own(folders, ["null"], *sets, target=target), (0,), run, folders)) == {"null": [0]}
 
 
 def test_a_table_that_another_command_has_begun_meanwhile_is_not_overwritten(

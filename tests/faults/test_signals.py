@@ -6,6 +6,7 @@ import fcntl
 import multiprocessing
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -85,6 +86,8 @@ def at_a_terminal(folder: str, terminal: str) -> None:
     fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
     for stream in (0, 1, 2):
         os.dup2(slave, stream)
+    # those of the fork server are of files, which can be sought
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
     line = Line(lambda: time.sleep(0.02))
     command([], lambda: train(Path(folder), line, steps=1000, quiet=False, checkpoint_every=0))
 
@@ -93,8 +96,15 @@ def test_a_closed_terminal_stops_a_training_after_saving(tmp_path: Path) -> None
     master, slave = pty.openpty()
     victim = begin(at_a_terminal, str(tmp_path), os.ttyname(slave))
     shown = b""
-    while b"loss" not in shown:
-        shown += os.read(master, 1000)
+
+    def loss_is_shown() -> bool:
+        nonlocal shown
+        if select.select([master], [], [], 0)[0]:
+            shown += os.read(master, 1000)
+        assert victim.is_alive(), shown.decode()
+        return b"loss" in shown
+
+    until(loss_is_shown)
     os.close(slave)
     os.close(master)
     victim.join(60)

@@ -29,7 +29,7 @@ def run_demo(run: Run, data: Path, out: TextConsole) -> Path:
         out: where to print.
 
     Returns:
-        The folder with table and pictures.
+        The folder with table and images.
     """
     begun = time.perf_counter()
     table = read_benchmark(NAME)
@@ -56,7 +56,7 @@ def run_demo(run: Run, data: Path, out: TextConsole) -> Path:
 
 
 def _before_after(run: Run, data: Path) -> Path:
-    """The personalizer's picture of samples before and after, copied beside the table."""
+    """The personalizer's image of samples before and after, copied beside the table."""
     recipe = read_benchmark(NAME).rows["dreambooth"]
     folder = Experiment(recipe, run, data).personalization()().folder
     assert folder is not None  # it was loaded from there

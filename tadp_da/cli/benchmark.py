@@ -67,7 +67,7 @@ def run(
     target_test_boxes: Boxes = None,
     target_classes: Annotated[str, typer.Option(help="Classes of the test labels, where they differ.")] = "",
     target_legend: Legend = None,
-    target_medium: Annotated[str, typer.Option(help="What target pictures are.")] = "photo",
+    target_medium: Annotated[str, typer.Option(help="What kind of image the target has.")] = "photo",
     strategies: Annotated[
         str, typer.Option(help="Rows of the table.")
     ] = "no-text,null,simple,textual-inversion,dreambooth",
@@ -167,7 +167,7 @@ def benchmark_run(
 ) -> None:
     """Fill a table over seeds. What is finished in the folder is not done again; several processes may share it.
 
-    Example: `tadp-da benchmark run mini-night --seeds 0 1 2`, or, to see that everything is in its place,
+    Example: `tadp-da benchmark run mini-night --seeds 0 1 2`, or, to check that everything is there,
     `tadp-da benchmark run nighttime-driving-ours --seeds 0 --limit 2 --set adapt.steps=1`
     """
     from benchmarks.recipe import read_benchmark

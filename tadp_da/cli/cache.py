@@ -105,13 +105,13 @@ def cache_why(
 
     Example: `tadp-da cache why day/images/0001.png`
     """
-    from tadp_da.storage.cache_why import why
+    from tadp_da.storage.cache_file import why
     from tadp_da.storage.files import file_digest
 
     path = None if text else Path(file)
     if path is not None and not path.is_file():
         raise DataError("there is no such file", where=path, fix="give an image; for a prompt add --text")
-    answers = why(_cache(), source=path, prompt=file if text else None)
+    answers = why(_cache().entries(), source=path, prompt=file if text else None)
     content = None if path is None else file_digest(path)
     if as_json:
         entries = [vars(answer) | {"entry": str(answer.entry)} for answer in answers]

@@ -16,7 +16,7 @@ def submit(
     model: Annotated[Path, typer.Argument(help="Model folder from `adapt` or `benchmark run`.")],
     images: Annotated[str, typer.Argument(help="Folder of images; or, with --split, a name of `data list`.")],
     form: Annotated[str, typer.Option(help="cityscapes or dark-zurich (zip), coco (JSON), voc (folder).")],
-    place: Annotated[Path, typer.Option("--out", "-o", help="The zip, the JSON file or the new folder.")],
+    path: Annotated[Path, typer.Option("--out", "-o", help="The zip, the JSON file or the new folder.")],
     split: Annotated[str, typer.Option(help="Split of a known data set, e.g. server or test.")] = "",
     data: Data = Path("data"),
     partial: Annotated[bool, typer.Option(help="A part of the split will do.")] = False,
@@ -33,19 +33,17 @@ def submit(
     """
     from benchmarks.submit import submissions
 
-    run = api.open_run(place.parent, {"device": device})
-    pictures = api.images_of(images, run, split=split, data=data)
+    run = api.open_run(path.parent, {"device": device})
+    found = api.images_of(images, run, split=split, data=data)
     if split and not partial:
-        _refuse_part(images, split, data, len(pictures))
+        _refuse_part(images, split, data, len(found))
     perception = api.load_model(model, device=str(run.torch_device))
 
     def texts() -> dict[str, str]:
-        return api.captions_of(
-            perception, pictures, split, run, {"captions": captions, "captioner": captioner}
-        )
+        return api.captions_of(perception, found, split, run, {"captions": captions, "captioner": captioner})
 
-    submissions.submit(perception, pictures, texts, form, place, run, like=like)
-    out.print(f"Predictions of {len(pictures)} images are in {place}")
+    submissions.submit(perception, found, texts, form, path, run, like=like)
+    out.print(f"Predictions of {len(found)} images are in {path}")
 
 
 def _refuse_part(name: str, split: str, data: Path, found: int) -> None:

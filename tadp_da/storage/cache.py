@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tadp_da.errors import UsageError
-from tadp_da.storage.cache_file import DRAFT, ENTRY, Facts, key_of, read, write
+from tadp_da.storage.cache_file import DRAFT, ENTRY, CacheEntry, Facts, key_of, read, write
 from tadp_da.storage.files import file_digest, locked
 
 if TYPE_CHECKING:
@@ -126,16 +126,6 @@ class CacheCounts:
     found: int = 0
     made: int = 0
     damaged: int = 0
-
-
-@dataclass(frozen=True)
-class CacheEntry:
-    """A file of the cache: its path, kind (latents, text, captions), size in bytes, and time of last use (epoch)."""
-
-    path: Path
-    kind: str
-    size: int
-    used: float
 
 
 class Cache:

@@ -1,4 +1,4 @@
-"""The file of one cache entry: tensors, the facts that they depend on, and a digest of both."""
+"""The file of one cache entry: tensors, the facts that they depend on, and a digest of both; why it was created."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tadp_da.concept import digest_tensors
+from tadp_da.storage.files import file_digest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +38,16 @@ class EntryRecord:
     facts: dict[str, Any]
     source: str
     made: str
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """A file of the cache: its path, kind (latents, text, captions), size in bytes, and time of last use (epoch)."""
+
+    path: Path
+    kind: str
+    size: int
+    used: float
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -126,3 +138,52 @@ def _digest(tensors: Mapping[str, Tensor], facts: str, source: str, made: str) -
     digest = hashlib.blake2b(json.dumps([facts, source, made]).encode(), digest_size=20)
     digest_tensors(digest, tensors)
     return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Explanation(EntryRecord):
+    """Why an entry was created.
+
+    Attributes:
+        entry: the file.
+        kind: what it holds.
+        instead: creation time of the nearest older entry of the same file or prompt; None if there was none.
+        changed: facts that differ between the two: older, and this one.
+    """
+
+    entry: Path
+    kind: str
+    instead: str | None
+    changed: Mapping[str, tuple[Any, Any]]
+
+
+def why(
+    entries: Iterable[CacheEntry], *, source: Path | None = None, prompt: str | None = None
+) -> list[Explanation]:
+    """Every entry of a file, or of a prompt, oldest first, each with its differences from the nearest older one.
+
+    An entry belongs to a file that has its content, or had the same path when it was created. Entries without metadata
+    are left out.
+    """
+    content, name = ("", "") if source is None else (file_digest(source), os.path.abspath(source))
+    known = []
+    for entry in entries:
+        with suppress(OSError, ValueError):
+            record = read_metadata(entry.path)
+            same = record.source == name or record.facts.get("image") == content
+            if same if prompt is None else record.facts.get("prompt") == prompt:
+                known.append((entry, record))
+    answers: list[Explanation] = []
+    for entry, record in sorted(known, key=lambda pair: pair[1].made):
+        changes = [(differences(a.facts, record.facts), a.made) for a in answers if a.kind == entry.kind]
+        changed, made = min(reversed(changes), key=lambda pair: len(pair[0]), default=({}, None))
+        answers.append(
+            Explanation(**vars(record), entry=entry.path, kind=entry.kind, instead=made, changed=changed)
+        )
+    return answers
+
+
+def differences(there: Facts, here: Facts) -> dict[str, tuple[Any, Any]]:
+    """Facts that differ between two entries, by name; None for a missing fact."""
+    names = sorted(there.keys() | here.keys())
+    return {name: (there.get(name), here.get(name)) for name in names if there.get(name) != here.get(name)}

@@ -7,6 +7,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,7 @@ from tadp_da import cli
 from tadp_da.errors import UsageError
 from tadp_da.fingerprints import code_of, content_of, libraries
 from tadp_da.storage.cache import Cache, location, open_cache, size_of
-from tadp_da.storage.cache_file import read, read_metadata
-from tadp_da.storage.cache_why import differences, why
+from tadp_da.storage.cache_file import differences, read, read_metadata, why
 from tadp_da.storage.files import file_digest
 
 
@@ -201,13 +201,13 @@ def test_why_names_what_differs_from_the_nearest_older_entry(cache: Cache, tmp_p
     cache.put("latents", first | {"size": [4, 4], "code": "2", "vae": "y"}, {"mean": torch.zeros(1)})
     cache.put("text", {"prompt": "a car", "code": "1"}, {"text": torch.zeros(1)})
     cache.put("latents", {"image": "another"}, {"mean": torch.zeros(1)})
-    a, b, c = why(cache, source=source)
+    a, b, c = why(cache.entries(), source=source)
     assert (a.instead, a.changed) == (None, {})
     assert (b.instead, b.changed) == (a.made, {"code": ("1", "2"), "size": ([8, 8], [4, 4])})
     assert (c.instead, c.changed) == (b.made, {"vae": ("x", "y")})
     source.write_bytes(b"two")  # the entries that were made under this name
-    assert [answer.entry for answer in why(cache, source=source)] == [a.entry, b.entry]
-    (text,) = why(cache, prompt="a car")
+    assert [answer.entry for answer in why(cache.entries(), source=source)] == [a.entry, b.entry]
+    (text,) = why(cache.entries(), prompt="a car")
     assert read_metadata(text.entry).facts == {"prompt": "a car", "code": "1"}
     assert differences({"a": 1}, {"b": 2}) == {"a": (1, None), "b": (None, 2)}
 
@@ -216,16 +216,9 @@ Command = Callable[..., int]
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Command:
+def command(command: Command, folder: Path) -> Command:
     """Runs ``tadp-da cache`` in this process; its exit code."""
-
-    def run(*words: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["tadp-da", "cache", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return int(left.value.code or 0)
-
-    return run
+    return partial(command, "cache")
 
 
 def test_listing(command: Command, cache: Cache, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

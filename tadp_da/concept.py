@@ -63,9 +63,8 @@ class Concept:
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """Placeholder tokens of the learned rows, named as diffusers names them: ``word``, ``word_1``, ..."""
-        count = 0 if self.rows is None else self.rows.shape[0]
-        return tuple(self.word if i == 0 else f"{self.word}_{i}" for i in range(count))
+        """Placeholder tokens of the learned rows."""
+        return token_names(self.word, 0 if self.rows is None else self.rows.shape[0])
 
     @property
     def prompt_word(self) -> str | None:
@@ -149,6 +148,11 @@ class Concept:
                 fix="delete the folder and make it again: tadp-da personalize --help",
             )
         return concept
+
+
+def token_names(word: str, vectors: int) -> tuple[str, ...]:
+    """``word``, ``word_1``, ...: the placeholder tokens of a word of several vectors, as diffusers names them."""
+    return tuple(word if i == 0 else f"{word}_{i}" for i in range(vectors))
 
 
 def digest_tensors(digest: Any, tensors: Mapping[str, Tensor]) -> None:

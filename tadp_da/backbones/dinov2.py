@@ -26,7 +26,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from tadp_da.backbones import Backbone, BackboneSettings, Scope, backbones
-from tadp_da.errors import ArtifactError, DataError, UsageError
+from tadp_da.backbones.shared import low_rank
+from tadp_da.errors import ArtifactError, DataError
 from tadp_da.fingerprints import base_key, code_of
 from tadp_da.images import imagenet_normalize
 from tadp_da.noising import Generators
@@ -102,7 +103,7 @@ class DINOv2(Backbone):
         found = locate(
             model, _FILES, DINOV2, "a folder with a transformers DINOv2 model (config.json)", revision
         )
-        kind, _ = _class_and_config(json_object(found.path / "config.json"), found.path)
+        kind, _ = _class_and_config(_configuration(found.path), found.path)
         with quiet():
             return cls(load_model(kind, found.path, "DINOv2"), settings, found.origin)
 
@@ -112,7 +113,7 @@ class DINOv2(Backbone):
             config = {"model_type": "dinov2", "image_size": 518, **_SIZES[model]}
         else:
             found = locate(model, _CONFIGURATION, DINOV2, "a DINOv2 configuration", local_only=True)
-            config = json_object(found.path / "config.json")
+            config = _configuration(found.path)
         kind, parsed = _class_and_config(config, model)
         with torch.device("meta"):
             return cls(kind(parsed), settings)
@@ -207,35 +208,13 @@ class DINOv2(Backbone):
 
     def trainable(self, scope: Scope, *, rank: int = 8, prediction: bool = False) -> list[nn.Parameter]:
         if scope == "lora":
-            return self._add_lora(rank)
+            return low_rank.add(self.network, _PROJECTIONS, rank)
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(scope == "full" and not name.endswith("mask_token"))
         return [p for p in self.network.parameters() if p.requires_grad]
 
-    def _add_lora(self, rank: int) -> list[nn.Parameter]:
-        from peft import LoraConfig, inject_adapter_in_model
-
-        if getattr(self.network, "peft_config", None):
-            raise UsageError(
-                "the network has low-rank layers already",
-                where="backbone",
-                fix="call fuse_lora() first, or load it again",
-            )
-        self.network.requires_grad_(False)
-        config = LoraConfig(
-            r=rank, lora_alpha=rank, target_modules=_PROJECTIONS, init_lora_weights="gaussian"
-        )
-        inject_adapter_in_model(config, self.network)
-        return [p for p in self.network.parameters() if p.requires_grad]
-
     def fuse_lora(self) -> None:
-        from peft.tuners.lora import LoraLayer
-
-        for name, layer in list(self.network.named_modules()):
-            if isinstance(layer, LoraLayer):
-                layer.merge()
-                self.network.set_submodule(name, layer.get_base_layer())
-        self.network.__dict__.pop("peft_config", None)
+        low_rank.fuse(self.network)
 
     @contextmanager
     def gradient_checkpointing(self, on: bool = True) -> Iterator[None]:
@@ -259,15 +238,10 @@ def _resample(patches: Tensor, have: int, want: int) -> Tensor:
     return functional.avg_pool2d(patches, want // have) if want > have else patches
 
 
-def json_object(file: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        ArtifactError: when it cannot be read or is not an object.
-    """
+def _configuration(folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return dict(found.items())
+        return dict(json.loads(file.read_text(encoding="utf-8")).items())
     except (OSError, ValueError, AttributeError) as error:
         raise ArtifactError(
             f"not a readable model configuration: {error}", where=file, fix="fetch the model again"

@@ -20,10 +20,11 @@ from tadp_da.backbones.sd.kernels import compile_blocks
 from tadp_da.backbones.sd.load_concept import load_concept
 from tadp_da.backbones.sd.loading import load_parts
 from tadp_da.backbones.sd.locate import locate
-from tadp_da.backbones.sd.saving import save_parts
+from tadp_da.backbones.sd.pipeline import sample, save_parts
 from tadp_da.backbones.sd.settings import StableDiffusionSettings
 from tadp_da.backbones.sd.shapes import meta_parts
-from tadp_da.concept import Concept
+from tadp_da.backbones.shared import low_rank
+from tadp_da.concept import Concept, token_names
 from tadp_da.errors import DataError
 from tadp_da.fingerprints import base_key, code_of, config_key, environment_key, tokenizer_of, weights_of
 from tadp_da.images import imagenet_normalize
@@ -94,12 +95,7 @@ class StableDiffusion(Backbone):
     def from_pretrained(
         cls, model: str, settings: StableDiffusionSettings | None = None, *, revision: str | None = None
     ) -> StableDiffusion:
-        """Load a diffusers pipeline folder, an original checkpoint (.safetensors), a hub id or an alias (``"mini"``).
-
-        Raises:
-            EnvironmentSetupError: when the model is not here and cannot be fetched.
-            ArtifactError: when it is corrupt or of another family.
-        """
+        """Load a diffusers pipeline folder, an original checkpoint (.safetensors), a hub id or an alias ("mini")."""
         found = locate(str(model), revision)
         return cls(**load_parts(found.path), settings=settings, origin=found.origin)
 
@@ -109,7 +105,6 @@ class StableDiffusion(Backbone):
         return cls(**meta_parts(model), settings=StableDiffusionSettings(**decides, attention="sdpa"))
 
     def write_weights(self, folder: Path, dtype: torch.dtype) -> None:
-        """Write a diffusers pipeline folder."""
         save_parts(self, folder, dtype)
 
     def _capture(self) -> FeatureSpec:
@@ -162,13 +157,8 @@ class StableDiffusion(Backbone):
         return len(_words.token_ids(self.tokenizer, prompt))
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """Prompts to the last hidden state of all positions, ``(b, t, d)``: begin mark, tokens, end marks to the end.
-
-        Differentiable in the token embeddings where they are trainable.
-
-        Raises:
-            DataError: for a prompt over the limit; nothing is truncated silently.
-        """
+        """The last hidden state of all positions: begin mark, tokens, end marks to the end. Differentiable in the token
+        embeddings where they are trainable."""
         return _words.encode(self.tokenizer, self.text_encoder, prompts)
 
     def text_key(self) -> dict[str, Any]:
@@ -182,7 +172,7 @@ class StableDiffusion(Backbone):
 
     def add_tokens(self, word: str, like: str, vectors: int = 1) -> tuple[str, ...]:
         row = _words.initial_row(self.tokenizer, self.text_encoder, like)
-        tokens = _words.names(word, vectors)
+        tokens = token_names(word, vectors)
         _words.add(self.tokenizer, self.text_encoder, tokens, row.expand(len(tokens), -1))
         return tokens
 
@@ -268,13 +258,11 @@ class StableDiffusion(Backbone):
     def noise_loss(
         self, latents: Tensor, text: Tensor, generator: Generators, *, min_snr: float | None = None
     ) -> Tensor:
-        """Denoising loss per sample ``(b,)``; see :func:`tadp_da.noising.noise_loss`."""
         return noise_loss(self.denoise, self.noising, latents, text, generator, min_snr=min_snr)
 
     def pyramid_of(
         self, latents: Tensor, text: Tensor, size: tuple[int, int], *, attention: bool = True
     ) -> FeaturePyramid:
-        """:meth:`pyramid` of images of ``size`` (h, w) whose latents :meth:`encode_image` has given already."""
         require_capture(self._captured)
         if self.unet.is_gradient_checkpointing:
             self.unet.enable_gradient_checkpointing(self._recorder.checkpoint)
@@ -297,7 +285,7 @@ class StableDiffusion(Backbone):
 
     def trainable(self, scope: Scope, *, rank: int = 8, prediction: bool = False) -> list[nn.Parameter]:
         if scope == "lora":
-            return _lora.add(self.unet, rank)
+            return low_rank.add(self.unet, _lora.TARGETS, rank)
         for name, parameter in self.unet.named_parameters():
             parameter.requires_grad_(scope == "full" and (prediction or not name.startswith(_OUTPUTS)))
         return [p for p in self.unet.parameters() if p.requires_grad]
@@ -328,7 +316,7 @@ class StableDiffusion(Backbone):
         return _lora.tensors(self.unet)
 
     def fuse_lora(self) -> None:
-        _lora.fuse(self.unet)
+        low_rank.fuse(self.unet)
 
     def load_concept(self, concept: Concept) -> StableDiffusion:
         load_concept(concept, self.fingerprint, self.unet, self.tokenizer, self.text_encoder)
@@ -343,8 +331,6 @@ class StableDiffusion(Backbone):
         guidance: float = 3.0,
         size: tuple[int, int] | None = None,
     ) -> list[Any]:
-        """One PIL image per prompt through diffusers' pipeline with this model's scheduler."""
-        from tadp_da.backbones.sd.sampling import sample
-
+        """Through diffusers' pipeline with this model's scheduler."""
         self._kernel.settle(self.device)
         return sample(self, prompts, seed=seed, steps=steps, guidance=guidance, size=size)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tadp_da.errors import EnvironmentSetupError, UsageError
 from tadp_da.storage.files import folder_digest
 from tadp_da.storage.hub import CAPTIONERS, Files, Found, fetch, has_weights, is_id, weights_variant
+from tadp_da.storage.pretrained import quiet as _quiet
 
 if TYPE_CHECKING:
     import torch
@@ -114,19 +115,10 @@ def _check_blocks(model: Any) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress progress bars and warnings of transformers and bitsandbytes; errors are raised as usual."""
-    from transformers.utils import logging as transformers_logging
-
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    """:func:`tadp_da.storage.pretrained.quiet`, without the warnings of bitsandbytes too."""
     casts = logging.getLogger("bitsandbytes")  # one line for every layer and token whose input is cast
-    before = casts.level
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    casts.setLevel(logging.ERROR)
-    try:
+    with ExitStack() as undo:
+        undo.callback(casts.setLevel, casts.level)
+        casts.setLevel(logging.ERROR)
+        undo.enter_context(_quiet())
         yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        casts.setLevel(before)
-        if bars:
-            transformers_logging.enable_progress_bar()

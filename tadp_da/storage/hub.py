@@ -184,7 +184,12 @@ def fetch(
     if found is None:
         alias = next((a for a, known in aliases.items() if name in {s.repo for s in known}), "")
         raise _nowhere(model, alias, sources[0], files, reasons)
-    _warn(next(s for s in sources if s.repo == found.repo), found)
+    source = next(s for s in sources if s.repo == found.repo)
+    if not source.pinned:
+        _log.warning(
+            f"{source} is not pinned to a commit and may change; this is commit {found.commit}. To have it again: "
+            f"{found.repo}@{found.commit}"
+        )
     return found
 
 
@@ -229,17 +234,6 @@ def _download(source: Source, files: Files, reasons: dict[Source, str]) -> tuple
         return None, answered
     reasons[source] = f"no {files.marker} with all of its safetensors weights"
     return None, True
-
-
-def _warn(source: Source, found: Found) -> None:
-    if not source.pinned:
-        _log.warning(
-            "%s is not pinned to a commit and may change; this is commit %s. To have it again: %s@%s",
-            source,
-            found.commit,
-            found.repo,
-            found.commit,
-        )
 
 
 def _nowhere(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from tadp_da.errors import ArtifactError
 from tadp_da.storage.hub import weights_variant
@@ -42,13 +42,11 @@ def load_model(kind: Any, folder: Path, part: str) -> Any:
         model, info = kind.from_pretrained(str(folder), **options)
     except READING as error:
         raise unreadable(folder, error) from error
-    left = {key: sorted(map(str, info.get(key) or ())) for key in ("missing_keys", "unexpected_keys")}
-    left["unexpected_keys"] = [k for k in left["unexpected_keys"] if not k.endswith(_OBSOLETE)]
-    left["mismatched_keys"] = [str(k) for k in info.get("mismatched_keys") or ()]
-    for key, names in left.items():
+    for key in ("missing", "unexpected", "mismatched"):
+        names = [n for n in sorted(map(str, info.get(f"{key}_keys") or ())) if not n.endswith(_OBSOLETE)]
         if names:
             raise ArtifactError(
-                f"{part} has {len(names)} {key.replace('_keys', '')} tensors, first {names[0]!r}",
+                f"{part} has {len(names)} {key} tensors, first {names[0]!r}",
                 where=folder,
                 fix="fetch the model again: its weights and its config.json do not belong together",
             )
@@ -61,8 +59,6 @@ def require_floats(file: Path) -> None:
     Raises:
         ArtifactError: for a quantized model.
     """
-    from safetensors import safe_open
-
     with safe_open(file, "pt") as opened:
         for name in list(opened.keys()):
             kind = opened.get_slice(name).get_dtype()
@@ -99,16 +95,11 @@ def quiet() -> Iterator[None]:
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    undo: list[Callable[[], None]] = []
-    for log in (diffusers_logging, transformers_logging):
-        level = log.get_verbosity()
-        undo.append(lambda log=log, level=level: log.set_verbosity(level))  # type: ignore[misc]
-        if log.is_progress_bar_enabled():
-            undo.append(log.enable_progress_bar)
-        log.set_verbosity_error()
-        log.disable_progress_bar()
-    try:
+    with ExitStack() as undo:
+        for log in (diffusers_logging, transformers_logging):
+            undo.callback(log.set_verbosity, log.get_verbosity())
+            if log.is_progress_bar_enabled():
+                undo.callback(log.enable_progress_bar)
+            log.set_verbosity_error()
+            log.disable_progress_bar()
         yield
-    finally:
-        for step in undo:
-            step()

@@ -11,8 +11,6 @@ from tadp_da.backbones.sd import words as _words
 from tadp_da.concept import Concept
 from tadp_da.errors import ArtifactError
 
-_FIX = "use the concept with the backbone that it was learned on, or learn it again on this one"
-
 
 def load_concept(concept: Concept, base: str, unet: Any, tokenizer: Any, text_encoder: Any) -> None:
     """Load rows, weights and low-rank weights of ``concept``.
@@ -29,19 +27,15 @@ def load_concept(concept: Concept, base: str, unet: Any, tokenizer: Any, text_en
             where="concept.json: backbone",
             fix="load the model that the concept was learned on, or learn it again on this one",
         )
-    if concept.rows is not None:
-        for token in concept.tokens:
-            _words.require_new(tokenizer, token)
+    for token in concept.tokens:
+        _words.require_new(tokenizer, token)
+    _lora.require(unet, concept.lora)
     if concept.weights:
         _require_weights(unet, concept)
-    if concept.lora:
-        _lora.require(unet, concept.lora)
+        unet.load_state_dict(dict(concept.weights), strict=True)
     if concept.rows is not None:
         _words.add(tokenizer, text_encoder, concept.tokens, concept.rows)
-    if concept.weights:
-        unet.load_state_dict(dict(concept.weights), strict=True)
-    if concept.lora:
-        _lora.load(unet, concept.lora)
+    _lora.load(unet, concept.lora)
 
 
 def _require_weights(unet: nn.Module, concept: Concept) -> None:
@@ -57,5 +51,5 @@ def _require_weights(unet: nn.Module, concept: Concept) -> None:
         raise ArtifactError(
             f"the concept's UNet weights do not fit: {sorted(faults)[0]} ({len(faults)} in all)",
             where=f"concept {concept.word!r}: unet/",
-            fix=_FIX,
+            fix="use the concept with the backbone that it was learned on, or learn it again on this one",
         )

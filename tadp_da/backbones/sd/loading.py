@@ -9,7 +9,7 @@ from typing import Any
 
 from tadp_da.backbones.sd import single_file as _single_file
 from tadp_da.errors import ArtifactError
-from tadp_da.storage.pretrained import READING, aligned, load_model, quiet, unreadable
+from tadp_da.storage.pretrained import READING, load_model, quiet, unreadable
 
 #: Classes that each part of a Stable Diffusion pipeline may be of; None for any scheduler of diffusers.
 _ALLOWED: Mapping[str, tuple[str, ...] | None] = {
@@ -35,18 +35,10 @@ def load_parts(path: Path) -> dict[str, Any]:
     with quiet():
         folder = _single_file.configuration(path) if path.is_file() else path
         classes = _classes(folder)
-        parts = _convert(path, folder, classes) if path.is_file() else {}
+        parts = _single_file.load(path, folder, classes) if path.is_file() else {}
         parts |= {name: _load(folder, name, kind) for name, kind in classes.items() if name not in parts}
     _check_fit(parts, path)
     return parts
-
-
-def _convert(file: Path, folder: Path, classes: dict[str, Any]) -> dict[str, Any]:
-    try:
-        parts = _single_file.load(file, folder, classes)
-    except (*READING, AttributeError) as error:
-        raise unreadable(file, error) from error
-    return {name: aligned(model) for name, model in parts.items()}
 
 
 def _check_fit(parts: dict[str, Any], path: Path) -> None:

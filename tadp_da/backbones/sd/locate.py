@@ -60,7 +60,7 @@ def locate(model: str, revision: str | None = None) -> Found:
         ArtifactError: for a pickle.
     """
     if model == "mini":
-        return Found(_mini())
+        return Found(mini_folder())
     path = Path(model).expanduser()
     refuse_pickle(path, "v1-5-pruned-emaonly.safetensors")
     if path.is_file() and path.suffix.lower() == ".safetensors":
@@ -69,7 +69,8 @@ def locate(model: str, revision: str | None = None) -> Found:
     return _hub.locate(model, PIPELINE, DIFFUSION, what, revision)
 
 
-def _mini() -> Path:
+def mini_folder() -> Path:
+    """Folder of the embedded model."""
     from tadp_da.mini import WEIGHTS
 
     folder = WEIGHTS / "stable-diffusion"

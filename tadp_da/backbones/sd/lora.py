@@ -1,4 +1,4 @@
-"""Low-rank changes of a UNet through peft: adding them for training, reading them out, fusing them into the weights."""
+"""Low-rank changes of a UNet in the diffusers format: read out of it, checked, and added to its weights."""
 
 from __future__ import annotations
 
@@ -9,27 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tadp_da.errors import ArtifactError, UsageError
+from tadp_da.backbones.shared import low_rank
+from tadp_da.errors import ArtifactError
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 _KEY = re.compile(r"unet\.(.+)\.lora\.(down|up)\.weight")
-_NAME = "tadp"
-
-
-def add(unet: Any, rank: int) -> list[nn.Parameter]:
-    """Put untrained low-rank layers beside every attention projection; only they train. Their scale is one."""
-    from peft import LoraConfig
-
-    if getattr(unet, "peft_config", None):
-        raise UsageError(
-            "the UNet has low-rank layers already",
-            where="backbone",
-            fix="call fuse_lora() first, or load it afresh",
-        )
-    unet.requires_grad_(False)
-    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS, init_lora_weights="gaussian")
-    unet.add_adapter(config, adapter_name=_NAME)
-    return [p for p in unet.parameters() if p.requires_grad]
 
 
 def tensors(unet: Any) -> dict[str, Tensor]:
@@ -37,14 +21,8 @@ def tensors(unet: Any) -> dict[str, Tensor]:
     from diffusers.utils import convert_state_dict_to_diffusers
     from peft.utils import get_peft_model_state_dict
 
-    state = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet, adapter_name=_NAME))
+    state = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet, adapter_name=low_rank.NAME))
     return {f"unet.{name}": value.detach().cpu().clone() for name, value in state.items()}
-
-
-def fuse(unet: Any) -> None:
-    """Add the low-rank change to the weights and take the layers out."""
-    unet.fuse_lora()
-    unet.unload_lora()
 
 
 def pairs(lora: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
@@ -53,21 +31,15 @@ def pairs(lora: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     Raises:
         ArtifactError: for another name, or half a pair.
     """
-    for key in lora:
-        if not _KEY.fullmatch(key):
+    sides: dict[str, dict[str, Tensor]] = {"down": {}, "up": {}}
+    for key, value in lora.items():
+        match = _KEY.fullmatch(key)
+        if match is None:
             raise _refuse(f"unknown low-rank tensor {key!r}")
-        if _other_side(key) not in lora:
-            raise _refuse(f"low-rank tensor {key!r} has no partner: down and up belong together")
-    return {
-        m[1]: (lora[key], lora[_other_side(key)])
-        for key in lora
-        if (m := _KEY.fullmatch(key)) and m[2] == "down"
-    }
-
-
-def _other_side(key: str) -> str:
-    stem, side, weight = key.rsplit(".", 2)
-    return f"{stem}.{'up' if side == 'down' else 'down'}.{weight}"
+        sides[match[2]][match[1]] = value
+    if odd := sides["down"].keys() ^ sides["up"].keys():
+        raise _refuse(f"low-rank tensors of {min(odd)!r} are not a pair of down and up")
+    return {module: (down, sides["up"][module]) for module, down in sides["down"].items()}
 
 
 def require(unet: nn.Module, lora: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:

@@ -1,13 +1,8 @@
 """LoRA files of diffusers (old and new), peft and kohya, read as low-rank layers in the diffusers format.
 
-A low-rank change is ``scale * up @ down``. Tools keep ``scale = alpha / rank`` in different places, and it is folded
-into ``up`` here:
-
-========  ==============================================================================================
-kohya     a tensor ``<layer>.alpha`` for each layer
-diffusers ``lora_adapter_metadata`` in the header of the file (peft's configuration); without it the scale is 1
-peft      ``adapter_config.json`` beside ``adapter_model.safetensors``
-========  ==============================================================================================
+A low-rank change is ``scale * up @ down``, and ``scale = alpha / rank`` is folded into ``up``. kohya has tensors
+``<layer>.alpha``, diffusers ``lora_adapter_metadata`` in the header of the file (without it the scale is 1), and peft
+``adapter_config.json`` beside ``adapter_model.safetensors``.
 """
 
 from __future__ import annotations
@@ -140,18 +135,15 @@ def _scale(file: Path, config: Mapping[str, Any], module: str, parts: Mapping[st
         special = config.get(pattern) or {}
         return float(special.get(get_pattern_key(special, module), config[name]))
 
-    rank = len(parts["down"])
+    rank, scale = len(parts["down"]), 1.0
     try:
         if "alpha" in parts:
             scale = float(parts["alpha"]) / rank
         elif "lora_alpha" in config:
             if setting("r", "rank_pattern") != rank:
                 raise ValueError(f"its rank is {rank}, the configuration's {setting('r', 'rank_pattern'):g}")
-            scale = setting("lora_alpha", "alpha_pattern") / (
-                math.sqrt(rank) if config.get("use_rslora") else rank
-            )
-        else:
-            scale = 1.0
+            divisor = math.sqrt(rank) if config.get("use_rslora") else rank
+            scale = setting("lora_alpha", "alpha_pattern") / divisor
         if not math.isfinite(scale):
             raise ValueError(f"it is {scale}")
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, re.error) as error:

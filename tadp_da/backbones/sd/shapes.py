@@ -9,49 +9,33 @@ from typing import Any
 import torch
 
 from tadp_da.backbones.sd import single_file as _single_file
-from tadp_da.backbones.sd.locate import CONFIGURATION
+from tadp_da.backbones.sd.locate import CONFIGURATION, mini_folder
 from tadp_da.errors import EnvironmentSetupError, UsageError
 from tadp_da.storage.hub import DIFFUSION, locate
 from tadp_da.storage.pretrained import quiet
 
 PARTS = ("unet", "vae", "text_encoder")
 SD_15: dict[str, dict[str, Any]] = {
-    "unet": {
-        "sample_size": 64,
-        "cross_attention_dim": 768,
-        "attention_head_dim": 8,
-        "block_out_channels": [320, 640, 1280, 1280],
-        "layers_per_block": 2,
-    },
+    "unet": {"sample_size": 64, "cross_attention_dim": 768},
     "vae": {
         "block_out_channels": [128, 256, 512, 512],
         "down_block_types": ["DownEncoderBlock2D"] * 4,
         "up_block_types": ["UpDecoderBlock2D"] * 4,
         "layers_per_block": 2,
-        "latent_channels": 4,
     },
-    "text_encoder": {
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "max_position_embeddings": 77,
-        "vocab_size": 49408,
-    },
+    "text_encoder": {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
 }
-"""Stable Diffusion 1.5 as its configuration files have it, so that nothing need be fetched; the rest is diffusers'
-default. Versions 1.1 to 1.4 have the same shape."""
+"""Stable Diffusion 1.1 to 1.5 as their configuration files have it, so that nothing need be fetched; the rest is the
+default of diffusers and transformers."""
 SD_21: dict[str, dict[str, Any]] = {
-    "unet": SD_15["unet"]
-    | {
+    "unet": {
         "sample_size": 96,
         "cross_attention_dim": 1024,
         "attention_head_dim": [5, 10, 20, 20],
         "use_linear_projection": True,
     },
     "vae": SD_15["vae"],
-    "text_encoder": SD_15["text_encoder"]
-    | {
+    "text_encoder": {
         "hidden_size": 1024,
         "intermediate_size": 4096,
         "num_hidden_layers": 23,  # of OpenCLIP's ViT-H/14, the last of whose 24 layers is left out
@@ -80,7 +64,7 @@ def configuration(model: str) -> dict[str, dict[str, Any]]:
         UsageError: when the shape is not known on this machine.
         ArtifactError: for a file that is not a checkpoint of Stable Diffusion.
     """
-    path = _mini() if model == "mini" else Path(model).expanduser()
+    path = mini_folder() if model == "mini" else Path(model).expanduser()
     # in the order in which runs look for a model: what is on disk comes before an alias of the same name
     if path.is_file() and path.suffix.lower() == ".safetensors":
         folder = _single_file.beside(path)
@@ -118,14 +102,8 @@ def meta_parts(model: str) -> dict[str, Any]:
             "text_encoder": CLIPTextModel(CLIPTextConfig(**config["text_encoder"])),
         }
     with quiet():
-        parts["tokenizer"] = CLIPTokenizer.from_pretrained(_mini() / "tokenizer")
-        return parts | {"scheduler": DDIMScheduler.from_pretrained(_mini() / "scheduler")}
-
-
-def _mini() -> Path:
-    from tadp_da.mini import WEIGHTS
-
-    return WEIGHTS / "stable-diffusion"
+        parts["tokenizer"] = CLIPTokenizer.from_pretrained(mini_folder() / "tokenizer")
+        return parts | {"scheduler": DDIMScheduler.from_pretrained(mini_folder() / "scheduler")}
 
 
 def _alias(model: str) -> str | None:

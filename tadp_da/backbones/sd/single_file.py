@@ -9,10 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from tadp_da.backbones.sd.locate import CONFIGURATION
 from tadp_da.errors import ArtifactError, EnvironmentSetupError
 from tadp_da.storage.hub import DIFFUSION, fetch
-from tadp_da.storage.pretrained import require_floats
+from tadp_da.storage.pretrained import READING, aligned, require_floats, unreadable
 
 #: What the original code calls the parts.
 _PREFIXES = {"unet": "model.diffusion_model.", "vae": "first_stage_model."}
@@ -64,20 +66,22 @@ def load(file: Path, folder: Path, kinds: dict[str, Any]) -> dict[str, Any]:
     """
     import torch
     from diffusers import StableDiffusionPipeline
-    from safetensors import safe_open
 
     options = {"config": str(folder), "local_files_only": True, "torch_dtype": torch.float32}
     require_floats(file)
     with safe_open(file, "pt") as opened:
         names = list(opened.keys())
     averaged = {"extract_ema": True} if any(name.startswith("model_ema.") for name in names) else {}
-    parts = {
-        "unet": kinds["unet"].from_single_file(str(file), subfolder="unet", **options, **averaged),
-        "vae": kinds["vae"].from_single_file(str(file), subfolder="vae", **options),
-    }
     # Only the pipeline converts text encoders.
     no_others = dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder"))
-    pipeline = StableDiffusionPipeline.from_single_file(str(file), **options, **parts, **no_others)
+    try:
+        parts = {
+            "unet": kinds["unet"].from_single_file(str(file), subfolder="unet", **options, **averaged),
+            "vae": kinds["vae"].from_single_file(str(file), subfolder="vae", **options),
+        }
+        pipeline = StableDiffusionPipeline.from_single_file(str(file), **options, **parts, **no_others)
+    except (*READING, AttributeError) as error:
+        raise unreadable(file, error) from error
     parts["text_encoder"] = pipeline.text_encoder
     for part, model in parts.items():
         if empty := [name for name, tensor in model.state_dict().items() if tensor.is_meta]:
@@ -86,12 +90,10 @@ def load(file: Path, folder: Path, kinds: dict[str, Any]) -> dict[str, Any]:
         left = sum(name.startswith(prefix) for name in names) - len(model.state_dict()) if prefix else 0
         if left:
             raise _other(file, f"{part} has {left} tensors too many")
-    return parts
+    return {name: aligned(model) for name, model in parts.items()}
 
 
 def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(file, "pt") as opened:
             names = set(opened.keys())

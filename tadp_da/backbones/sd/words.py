@@ -12,11 +12,6 @@ from torch import Tensor, nn
 from tadp_da.errors import ArtifactError, DataError, UsageError
 
 
-def names(word: str, vectors: int) -> tuple[str, ...]:
-    """``word``, ``word_1``, ...: the placeholder tokens of a concept of several vectors, as diffusers names them."""
-    return tuple(word if i == 0 else f"{word}_{i}" for i in range(vectors))
-
-
 def token_ids(tokenizer: Any, text: str) -> list[int]:
     """Token ids without begin and end marks, uncut."""
     return tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids

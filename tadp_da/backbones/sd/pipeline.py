@@ -1,16 +1,36 @@
-"""Drawing images with diffusers' own pipeline."""
+"""The pipeline of diffusers that a backbone's parts make: drawing images with it, and writing its folder."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from tadp_da.errors import UsageError
+from tadp_da.storage.pretrained import quiet
 
 _AT_ONCE = 8
+
+
+def pipeline(model: Any, **parts: Any) -> Any:
+    """A ``StableDiffusionPipeline`` of the five parts of ``model``, but for those given."""
+    from diffusers import StableDiffusionPipeline
+
+    names = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+    nothing = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    return StableDiffusionPipeline(**{n: getattr(model, n) for n in names} | parts | nothing)
+
+
+def save_parts(model: Any, folder: Path, dtype: torch.dtype) -> None:
+    """Write a pipeline folder with weights of type ``dtype``; the model itself keeps its precision."""
+    networks = {name: getattr(model, name) for name in ("unet", "vae", "text_encoder")}
+    stored = {n: p if p.dtype == dtype else copy.deepcopy(p).to(dtype) for n, p in networks.items()}
+    with quiet():
+        pipeline(model, **stored).save_pretrained(folder, safe_serialization=True)
 
 
 def sample(
@@ -22,13 +42,11 @@ def sample(
     guidance: float,
     size: tuple[int, int] | None,
 ) -> list[Any]:
-    """One PIL image per prompt; see :meth:`tadp_da.backbones.stable_diffusion.StableDiffusion.sample`.
+    """One PIL image per prompt; see :meth:`tadp_da.backbones.Backbone.sample`.
 
     Raises:
         UsageError: for a size off the grid.
     """
-    from diffusers import StableDiffusionPipeline
-
     height, width = size or (model.default_resolution, model.default_resolution)
     if height % model.grid or width % model.grid:
         raise UsageError(
@@ -36,24 +54,15 @@ def sample(
             where="size",
             fix=f"choose height and width as multiples of {model.grid}",
         )
-    pipeline = StableDiffusionPipeline(
-        unet=model.unet,
-        vae=model.vae,
-        text_encoder=model.text_encoder,
-        tokenizer=model.tokenizer,
-        scheduler=type(model.scheduler).from_config(model.scheduler.config),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
+    draw = pipeline(model, scheduler=type(model.scheduler).from_config(model.scheduler.config))
+    draw.set_progress_bar_config(disable=True)
     images: list[Any] = []
     for start in range(0, len(prompts), _AT_ONCE):
         part = prompts[start : start + _AT_ONCE]
         with torch.no_grad():
             # Encoded here, because the pipeline would cut long prompts with a warning only.
             text, empty = model.encode_text(part), model.encode_text([""] * len(part))
-        images += pipeline(
+        images += draw(
             prompt_embeds=text,
             negative_prompt_embeds=empty,
             height=height,

@@ -28,7 +28,7 @@ def latin(own: Path) -> Path:
 
 
 def test_a_name_that_is_not_utf_8_is_a_bad_image_with_advice(
-    latin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    latin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     out = tmp_path / "out"
     assert command("data", "check", latin) == 3
@@ -44,6 +44,8 @@ def test_a_name_that_is_not_utf_8_is_a_bad_image_with_advice(
     source, _ = find(latin, tmp_path)
     assert len(source.checked(["unlabeled"], run).images("unlabeled")) == 3
     assert len(source.subsample(4, 0).images("unlabeled")) == 4, "a drawn part is checked afterwards"
+    assert "stra\\udcdfe.png" in caplog.text
+    assert caplog.text.encode(), "logs are written in UTF-8"
     assert len(json.loads((out / "skipped-i.json").read_text())["unlabeled"]) == 1
 
 

@@ -21,6 +21,7 @@ from benchmarks.evaluate import evaluate
 from tadp_da.captions.captioner import Captioner, CaptionerSettings, caption_images
 from tadp_da.captions.files import CaptionFile
 from tadp_da.errors import InterruptedRunError, UsageError
+from tadp_da.images import OUTPUT
 from tadp_da.run import Run
 from tadp_da.storage.artifacts import MANIFEST, UNFINISHED, get_or_create, verify
 from tadp_da.training.checkpoint import Checkpoints
@@ -279,7 +280,7 @@ def test_the_whole_figure_is_stopped_in_training_and_run_again(
     steps = [json.loads(line)["step"] for line in (model / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2]
     assert not list(out.rglob("unfinished"))
-    assert not list(out.rglob(".*"))
+    assert {path.name for path in out.rglob(".*")} == {OUTPUT}, "folders of images are marked as output"
 
 
 def test_two_runs_never_make_the_same_twice_nor_write_into_each_others_folder(tmp_path: Path) -> None:

@@ -74,7 +74,8 @@ def _report(domain: Domain, root: Path, splits: Sequence[str], run: Run, about: 
         )
         for finding in _REPORTS[key].all_findings:
             if finding.level != "error":
-                places = ", ".join(finding.where)
+                # a name of undecodable bytes cannot be written to a log in UTF-8
+                places = ", ".join(finding.where).encode(errors="backslashreplace").decode()
                 fix = f"; fix: {finding.fix}" * bool(finding.fix)
                 _log.warning("%s: %s (%s)%s", domain.name, finding.title, places, fix)
     return _REPORTS[key]

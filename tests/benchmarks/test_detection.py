@@ -255,4 +255,4 @@ def test_artifacts_distinguish_boxes(tmp_path: Path, run: Run, monkeypatch: pyte
     # what the process knows of files whose images have not changed
     monkeypatch.setattr("tadp_da.datasets._KNOWN", {})
     mini._boxes_of.cache_clear()
-    assert source.digest("test") != first
+    assert resolve("mini-day-boxes", tmp_path).digest("test") != first

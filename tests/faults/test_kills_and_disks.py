@@ -102,7 +102,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on(small_disk: P
     def fill(step: int) -> None:
         if step == 3:
             filler.write_bytes(
-                b"0" * (os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize - 8192)
+                b"0" * (os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize - 4096)
             )
 
     calls = itertools.count()

@@ -73,5 +73,6 @@ def test_an_unknown_split_is_refused_with_the_known_ones(domain: Domain, tmp_pat
 
 
 def test_what_stage_one_gets_has_no_way_to_labels() -> None:
-    assert set(Unlabeled.__dataclass_fields__) == {"domain", "root", "paths"}
+    assert set(Unlabeled.__dataclass_fields__) == {"domain", "root", "paths", "digests"}
+    assert Unlabeled("night", Path(), (Path("a.png"),)).digests == {}, "digests are of image files"
     assert not [name for name in dir(Unlabeled) if "label" in name.lower() or "mask" in name.lower()]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tadp_da.errors import UsageError
 from tadp_da.heads import heads
+from tadp_da.heads.detection.regions import Proposals, Regions, Sampling
 from tadp_da.types import Detections, FeaturePyramid, FeatureSpec, LabelSpace
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
@@ -125,6 +126,8 @@ class FasterRCNN(nn.Module):
         self.settings = made = settings or FasterRCNNSettings()
         self.labels, self.use_attention = labels, made.use_attention
         self.nms, self.most = made.nms, made.most
+        self.anchor_sampling = Sampling(made.rpn_batch, made.rpn_positive)
+        self.region_sampling = Sampling(made.roi_batch, made.roi_positive)
         widths = spec.widths(use_attention=self.use_attention)
         self.neck = FeaturePyramidNetwork([widths[s] for s in strides], made.width)
         modes = ("training", "testing")
@@ -161,15 +164,42 @@ class FasterRCNN(nn.Module):
         return NeckOutputs(OrderedDict((k, x.float()) for k, x in neck.items()), size)
 
     def loss(self, raw: NeckOutputs, targets: list[dict[str, Tensor]]) -> Tensor:
-        """Sum of the four losses of Faster R-CNN, against ``boxes (n, 4)``, ``labels (n,)``, ``difficult (n,)`` and
-        ``visible (n,)`` of each image; an image without objects has ``n = 0``. Which anchors and proposals are trained
-        on is drawn from the global generator.
+        """Sum of :meth:`losses`."""
+        return torch.stack([*self.losses(raw, targets).values()]).sum()
+
+    def losses(self, raw: NeckOutputs, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The four losses of Faster R-CNN by torchvision's names, against ``boxes (n, 4)``, ``labels (n,)``,
+        ``difficult (n,)`` and ``visible (n,)`` of each image; an image without objects has ``n = 0``. Which anchors and
+        proposals are trained on is drawn from the global generator.
         """
         counted = [self._trained_on(target) for target in targets]
         with self._mode(raw, training=True) as images:
             proposals, rpn = self.rpn(images, raw.levels, counted)
             _, regions = self.regions(raw.levels, proposals, images.image_sizes, counted)
-            return torch.stack([*rpn.values(), *regions.values()]).sum()
+        return {**rpn, **regions}
+
+    def proposals(self, raw: NeckOutputs) -> Proposals:
+        """What the first stage says of every anchor, and the regions that it proposes for a prediction."""
+        from torchvision.models.detection.rpn import concat_box_prediction_layers
+
+        rpn: Any = self.rpn
+        with self._mode(raw, training=False) as images:
+            levels = list(raw.levels.values())
+            by_level = rpn.head(levels)
+            counts = [scores[0].numel() for scores in by_level[0]]
+            scores, moves = concat_box_prediction_layers(*by_level)
+            anchors = rpn.anchor_generator(images, levels)
+            boxes = rpn.box_coder.decode(moves.detach(), anchors).view(len(anchors), -1, 4)
+            found, _ = rpn.filter_proposals(boxes, scores, images.image_sizes, counts)
+        return Proposals(scores.view(len(anchors), -1), moves.view(len(anchors), -1, 4), found)
+
+    def classify(self, raw: NeckOutputs, boxes: Sequence[Tensor]) -> Regions:
+        """What the second stage says of boxes ``(m, 4)`` of each image, one image behind another."""
+        branch: Any = self.regions
+        with self._mode(raw, training=False) as images:
+            pooled = branch.box_roi_pool(raw.levels, list(boxes), images.image_sizes)
+            logits, moves = branch.box_predictor(branch.box_head(pooled))
+        return Regions(logits, moves.view(*logits.shape, 4))
 
     def probe(self, outputs: NeckOutputs) -> Tensor:
         """A scalar that depends on every parameter, on as many regions as are trained on but without choosing them: for

@@ -8,7 +8,10 @@ Scenes of different splits are different scenes. ``val`` and ``test`` show the s
 looks can be compared; the target's ``train`` and ``unlabeled`` scenes are neither the source's nor each other's. The
 target's ``val`` is for reports only and must not be used to choose settings.
 
-Three looks also come with boxes of cars, people, trees and poles, as ``mini-day-boxes`` and so on. Their images are
+Settings are chosen on ``mini-dev-thermal`` and ``mini-dev-night``, a misty one: no split of theirs shows a scene of
+another domain.
+
+Some domains also come with boxes of cars, people, trees and poles, as ``mini-day-boxes`` and so on. Their images are
 the same files; the boxes are written beside them on first use:
 
     <root>/mini-manga/test/boxes.json           {"00000": [{"class": "car", "xyxy": [left, top, right, bottom]}, ...]}
@@ -45,20 +48,23 @@ THINGS = LabelSpace(
     classes=tuple(_THINGS),
     palette=tuple(PALETTE[CLASSES.index(stuff)] for stuff in _THINGS.values()),
 )
-BOXED = ("day", "manga", "aquarelle")
-"""Looks that also come as detection domains."""
+BOXED = ("mini-day", "mini-manga", "mini-aquarelle", "mini-dev-thermal", "mini-dev-night")
+"""Domains that also come with boxes."""
 
 COUNTS = {"train": 600, "val": 100, "test": 200, "unlabeled": 300}
 SIZE = (128, 128)
-SOURCE = "day"
+SOURCE = "mini-day"
 CAPTIONS, BOXES = "captions.json", "boxes.json"
 
-_NAMES = {"city-night": "mini-night", "night": "mini-seen-night"}
+DEVELOPMENT = {"mini-dev-thermal": "thermal", "mini-dev-night": "misty-night"}
+"""Domains that settings are chosen on, and their looks."""
+_NAMES = {"city-night": "mini-night", "night": "mini-seen-night", "misty-night": "mini-dev-night"}
 """``mini-night`` is the held-out night, ``mini-seen-night`` the one that was in the pretraining."""
 
 _COMMON_WORLDS = {"val": 7_000_001, "test": 7_000_002}
 _SOURCE_WORLDS = _COMMON_WORLDS | {"train": 7_000_003, "unlabeled": 7_000_004}
 _TARGET_WORLDS = _COMMON_WORLDS | {"train": 7_000_005, "unlabeled": 7_000_006}
+_DEVELOPMENT_WORLDS = {"val": 7_100_001, "test": 7_100_002, "train": 7_100_003, "unlabeled": 7_100_004}
 """World seeds, far from those used for pretraining."""
 
 _WRITING = threading.Lock()
@@ -71,12 +77,16 @@ def domain_name(look: str) -> str:
     return _NAMES.get(look, f"mini-{look}")
 
 
-def draw(root: Path, look: str, split: str, *, count: int | None = None) -> Path:
+LOOK_OF = {domain_name(look): look for look in LOOKS} | DEVELOPMENT
+"""The look of each domain."""
+
+
+def draw(root: Path, name: str, split: str, *, count: int | None = None) -> Path:
     """Draw a split, unless it exists, and return its folder, which is created atomically.
 
     Args:
         root: data root; the domain's folder is created in it.
-        look: a name in ``styles.LOOKS``.
+        name: of the domain, a key of ``LOOK_OF``.
         split: one of ``COUNTS``.
         count: number of scenes; None for the whole split.
 
@@ -85,29 +95,29 @@ def draw(root: Path, look: str, split: str, *, count: int | None = None) -> Path
         EnvironmentSetupError: if the root is not writable.
     """
     count = COUNTS[split] if count is None else count
-    place = root / domain_name(look) / split
+    place = root / name / split
     try:
         if not place.exists():
-            _draw_all(root, place, look, split, count)
+            _draw_all(root, place, count)
     except OSError as error:
         raise EnvironmentSetupError(
             f"cannot draw {count} images: {error}",
             where=place,
             fix="give a writable root with 100 MB of free space",
         ) from error
-    _check_drawn(place, look, split, count)
+    _check_drawn(place, count)
     return place
 
 
-def _draw_all(root: Path, place: Path, look: str, split: str, count: int) -> None:
+def _draw_all(root: Path, place: Path, count: int) -> None:
     fresh = place.with_name(f".{place.name}.{os.getpid()}")
     shutil.rmtree(fresh, ignore_errors=True)
     captions = {}
     try:
         (fresh / "images").mkdir(parents=True)
         (fresh / "labels").mkdir()
-        for index in tracked(range(count), count, f"drawing {place.parent.name} {split}"):
-            scene, image = _scene(look, split, index)
+        for index in tracked(range(count), count, f"drawing {place.parent.name} {place.name}"):
+            scene, image = _scene(place, index)
             name = f"{index:05d}.png"
             _save(image, fresh / "images" / name)
             _save(scene.mask, fresh / "labels" / name)
@@ -122,17 +132,21 @@ def _draw_all(root: Path, place: Path, look: str, split: str, count: int) -> Non
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _scene(look: str, split: str, index: int) -> tuple[Scene, NDArray[np.uint8]]:
-    seed = _seed(look, split)
+def _scene(place: Path, index: int) -> tuple[Scene, NDArray[np.uint8]]:
+    """A scene of a drawn split, whose folder names domain and split, and its image."""
+    seed = _seed(place)
     scene = draw_scene(seed, index, size=SIZE)
-    return scene, render(scene, look, seed, index)
+    return scene, render(scene, LOOK_OF[place.parent.name], seed, index)
 
 
-def _seed(look: str, split: str) -> int:
-    return (_SOURCE_WORLDS if look == SOURCE else _TARGET_WORLDS)[split]
+def _seed(place: Path) -> int:
+    name, split = place.parent.name, place.name
+    if name in DEVELOPMENT:
+        return _DEVELOPMENT_WORLDS[split]
+    return (_SOURCE_WORLDS if name == SOURCE else _TARGET_WORLDS)[split]
 
 
-def _check_drawn(place: Path, look: str, split: str, count: int) -> None:
+def _check_drawn(place: Path, count: int) -> None:
     """Compare the count and the first image and mask with what would be drawn now."""
     from PIL import Image
 
@@ -140,7 +154,7 @@ def _check_drawn(place: Path, look: str, split: str, count: int) -> None:
     fix = f"delete {place}; it will be drawn again"
     if found != count or not (place / CAPTIONS).exists():
         raise DataError(f"a drawn split has {found} images, expected {count}", where=place, fix=fix)
-    scene, image = _scene(look, split, 0)
+    scene, image = _scene(place, 0)
     for folder, expected in (("images", image), ("labels", scene.mask)):
         with Image.open(place / folder / "00000.png") as file:
             stored = np.asarray(file)
@@ -154,28 +168,28 @@ def _save(values: NDArray[np.uint8], path: Path) -> None:
     Image.fromarray(values).save(path, compress_level=1)
 
 
-def _images(look: str, root: Path, split: str) -> tuple[Path, ...]:
-    return tuple(sorted((draw(root, look, split) / "images").glob("*.png")))
+def _images(name: str, root: Path, split: str) -> tuple[Path, ...]:
+    return tuple(sorted((draw(root, name, split) / "images").glob("*.png")))
 
 
 def _label(image: Path) -> Mask:
     return read_mask(image.parent.parent / "labels" / image.name, LABELS, image=image)
 
 
-def _read_boxes(look: str, image: Path) -> Boxes:
+def _read_boxes(image: Path) -> Boxes:
     """The boxes of one image. Threads ask for those of one split at once; one of them writes the file."""
     with _WRITING:
-        return _boxes_of(image.parent.parent, look)[image.stem]
+        return _boxes_of(image.parent.parent)[image.stem]
 
 
 @lru_cache(maxsize=16)
-def _boxes_of(place: Path, look: str) -> Mapping[str, Boxes]:
+def _boxes_of(place: Path) -> Mapping[str, Boxes]:
     """The boxes of a drawn split by the stem of their image, written to its file unless it exists."""
     path, names = place / BOXES, sorted(path.stem for path in (place / "images").glob("*.png"))
     if not path.exists():
         ids = {CLASSES.index(stuff): thing for thing, stuff in _THINGS.items()}
         drawn = tracked(names, len(names), f"boxes of {place.parent.name} {place.name}")
-        scenes = {name: draw_scene(_seed(look, place.name), int(name), size=SIZE) for name in drawn}
+        scenes = {name: draw_scene(_seed(place), int(name), size=SIZE) for name in drawn}
         with storing(path):
             write_json(
                 path,
@@ -198,7 +212,7 @@ def _boxes_of(place: Path, look: str) -> Mapping[str, Boxes]:
 
 def _description(look: Look) -> DomainDescription:
     """Style and medium of the look, the templates of the paper (TADP, appendix D), and the two control domains."""
-    if look.name == SOURCE:
+    if look.name == "day":
         return DomainDescription(medium=look.medium)
     painted = look.medium in ("painting", "drawing")
     templates = {"simple": look.templates[0]}
@@ -221,13 +235,13 @@ def _description(look: Look) -> DomainDescription:
 _FETCH = "nothing to download: images are drawn into the root on first use; give a writable root"
 
 
-def _domain(look: Look, name: str, labels: LabelSpace, label: Callable[[Path], Any]) -> None:
-    domains.add(name)(
+def _domain(name: str, labels: LabelSpace, label: Callable[[Path], Any], suffix: str = "") -> None:
+    domains.add(name + suffix)(
         Domain(
-            name=name,
-            description=_description(look),
+            name=name + suffix,
+            description=_description(LOOKS[LOOK_OF[name]]),
             splits=tuple(COUNTS),
-            images=partial(_images, look.name),
+            images=partial(_images, name),
             labels=labels,
             label=label,
             fetch=_FETCH,
@@ -235,7 +249,7 @@ def _domain(look: Look, name: str, labels: LabelSpace, label: Callable[[Path], A
     )
 
 
-for _look in LOOKS.values():
-    _domain(_look, domain_name(_look.name), LABELS, _label)
-for _look in (LOOKS[name] for name in BOXED):
-    _domain(_look, f"{domain_name(_look.name)}-boxes", THINGS, partial(_read_boxes, _look.name))
+for _name in LOOK_OF:
+    _domain(_name, LABELS, _label)
+for _name in BOXED:
+    _domain(_name, THINGS, _read_boxes, "-boxes")

@@ -1,4 +1,4 @@
-"""Looks that change light and air: day, night, fog, rain, snow, sunset, city-night."""
+"""Looks that change light and air: day, night, fog, rain, snow, sunset, city-night, misty-night."""
 
 from __future__ import annotations
 
@@ -131,6 +131,33 @@ def city_night(scene: Scene, rng: np.random.Generator) -> U8:
     shot = np.sqrt(np.clip(out, 0, 1) * 0.0016 + 0.00035).astype(np.float32)
     out += rng.standard_normal(out.shape, dtype=np.float32) * shot * np.float32(rng.uniform(0.7, 1.3))
     return to_uint8((out - 0.018) * np.float32(rng.uniform(0.95, 1.2)))
+
+
+def misty_night(scene: Scene, rng: np.random.Generator) -> U8:
+    """A wet night in mist under cold mercury lamps: green air that hides what is far, glow, mirrors in the street."""
+    x, s, part = to_float(scene.image), unit(scene), scene.part
+    height, width = scene.mask.shape
+    mercury = colour(150, 236, 206) * (1 + rng.normal(0, 0.04, 3).astype(np.float32))
+    light = np.minimum(_illumination(scene, rng), 2.2)[..., None]
+    base = grey(x)[..., None] * 0.62 + x * 0.38
+    out = base * (colour(24, 34, 40) + light * mercury * np.float32(rng.uniform(0.34, 0.5)))
+    drift = 1 + 0.3 * smooth_noise(rng, height, width, 4.0, 2.5)[..., None]
+    reach = np.float32(rng.uniform(16, 34))
+    clear = np.exp(-np.minimum(scene.depth, 60)[..., None] / reach * np.maximum(drift, 0.4))
+    air = mercury * np.float32(rng.uniform(0.24, 0.36)) * (0.55 + 0.45 * _shift(scene)[..., None]) * drift
+    out = out * clear + air * (1 - clear)
+    lamps = np.zeros_like(out)
+    lit = (part >= PART_WINDOW) & (part % 16 < int(rng.integers(1, 4)))
+    lamps[lit] = colour(186, 214, 255) * np.float32(rng.uniform(0.4, 0.6))
+    lamps[part == PART_LAMP] = colour(226, 255, 242)
+    lamps[part == PART_HEAD] = colour(255, 248, 214)
+    lamps[part == PART_TAIL] = colour(255, 60, 44)
+    lamps[part == PART_SIGNAL] = to_float(scene.image)[part == PART_SIGNAL]
+    out = np.maximum(out, lamps) + blur(lamps, 2.4 * s) * 0.9 + blur(blur(lamps, 4.0 * s) * 3, 7.0 * s) * 0.8
+    wet = np.isin(scene.mask, (ROAD, WALK))[..., None] * np.float32(rng.uniform(0.35, 0.55))
+    out += (_mirror(scene, out) - out) * wet * np.clip(drift, 0.3, 1)
+    noise = 0.014 * np.float32(rng.uniform(0.7, 1.4))
+    return to_uint8(grain(rng, blur(out, 0.5 * s), float(noise), float(noise)))
 
 
 def fog(scene: Scene, rng: np.random.Generator) -> U8:

@@ -1,6 +1,6 @@
 """The looks of the mini world: how one scene is rendered as day, night, comic, ...; geometry never changes.
 
-Nine looks are seen in pretraining, each as a range (random within the look). Four are held out as targets.
+Nine looks are seen in pretraining, each as a range (random within the look). Five are held out as targets.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ LOOKS: dict[str, Look] = {
         _look("manga", "painting", "comic", art.manga, *_COMIC, held_out=True),
         _look("thermal", "image", "thermal", art.thermal, "a thermal image of {caption}",
               "{caption} in a thermal image", held_out=True),
+        _look("misty-night", "photo", "dark night", light.misty_night, *_NIGHT, held_out=True),
     )
 }  # fmt: skip
 """All looks by name, pretraining looks first."""

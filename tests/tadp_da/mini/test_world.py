@@ -13,7 +13,7 @@ from tadp_da.mini.styles import LOOKS, corpus, render
 from tadp_da.mini.world import CLASSES, SKY_DEPTH, Scene, draw_scene, parse_counts
 
 SEEN = {"day", "night", "fog", "rain", "snow", "sunset", "comic", "watercolor", "sketch"}
-HELD_OUT = {"city-night", "aquarelle", "manga", "thermal"}
+HELD_OUT = {"city-night", "aquarelle", "manga", "thermal", "misty-night"}
 
 
 @pytest.fixture(scope="module")
@@ -166,13 +166,15 @@ def test_looks_differ_by_more_than_a_tint(scenes: list[Scene]) -> None:
 
 
 def test_a_known_word_and_its_held_out_look_are_far_apart(scenes: list[Scene]) -> None:
-    for known, new in (("night", "city-night"), ("watercolor", "aquarelle"), ("comic", "manga")):
+    nights = (("night", "city-night"), ("night", "misty-night"), ("city-night", "misty-night"))
+    for known, new in (*nights, ("watercolor", "aquarelle"), ("comic", "manga")):
         assert _residual(_pictures(scenes[:4], known), _pictures(scenes[:4], new)) > 8
 
 
-def test_every_class_leaves_some_evidence_in_the_held_out_night(scenes: list[Scene]) -> None:
+@pytest.mark.parametrize("look", ["city-night", "misty-night"])
+def test_every_class_leaves_some_evidence_in_the_held_out_night(scenes: list[Scene], look: str) -> None:
     """Nothing may sink into plain black, or no adaptation could find it again."""
-    dark = _pictures(scenes[:12], "city-night")
+    dark = _pictures(scenes[:12], look)
     mask = np.stack([s.mask for s in scenes[:12]])
     for name in ("building", "vegetation", "person", "pole", "sidewalk"):
         assert dark[mask == CLASSES.index(name)].mean() > 16, name

@@ -83,6 +83,8 @@ class Report:
         evaluations: by name: ``"source"``, ``"target"``, or ``"test"`` alone where there is a single domain. One whose
             test images have no labels is left out.
         folder: where it was read from, for its images.
+        sees_target: whether its recipe learns anything from target images; None where nobody knows. It is in the notes
+            of a table, not in the report's file.
 
     Raises:
         UsageError: for an unknown name.
@@ -90,6 +92,7 @@ class Report:
 
     evaluations: Mapping[str, Evaluation]
     folder: Path | None = field(default=None, compare=False)
+    sees_target: bool | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.evaluations if name not in NAMES]:

@@ -5,23 +5,26 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from reprlib import repr as shorten
 from typing import Any
 
+from adapt.stage import reads_target
 from benchmarks.experiment import Experiment
 from benchmarks.pipeline import reproduce
 from benchmarks.recipe import Benchmark, Recipe, deciding
 from benchmarks.reports import tables
-from benchmarks.reports.statistics import BASELINE, Comparison, compare
+from benchmarks.reports.statistics import BASELINE, Comparison, compare, without_classes
 from benchmarks.reports.tables import Written
 from benchmarks.results import Report
 from benchmarks.workers import run_parallel
+from personalize import personalizers
 from tadp_da.datasets import resolve
 from tadp_da.errors import DataError, UsageError
 from tadp_da.prediction import predict_overlays
 from tadp_da.run import Run
+from tadp_da.settings import Choice
 from tadp_da.storage.files import file_name, locked, write_json
 from tadp_da.types import Unlabeled
 
@@ -144,7 +147,8 @@ def _read(folder: Path, name: str) -> list[Note]:
 def _reports(folder: Path, name: str, notes: Sequence[Note]) -> Reports:
     found: dict[str, dict[int, Report]] = {}
     for told in notes:
-        found.setdefault(told["row"], {})[int(told["seed"])] = Report.load(folder / told["report"])
+        report = replace(Report.load(folder / told["report"]), sees_target=sees_target(told["recipe"]))
+        found.setdefault(told["row"], {})[int(told["seed"])] = report
     if not found:
         raise DataError(
             f"no finished run of {name!r}",
@@ -152,6 +156,19 @@ def _reports(folder: Path, name: str, notes: Sequence[Note]) -> Reports:
             fix=f"run it first: tadp-da benchmark run {name} --out {folder}",
         )
     return found
+
+
+def sees_target(record: Mapping[str, Any]) -> bool | None:
+    """Whether anything is learned from target images, labelled or not, by the recipe of a record; None where its
+    plug-ins are unknown here. Simple words that a person says about the target are no image."""
+    try:
+        chosen = [Choice(**each) for each in record.get("objectives", ())]
+        style = Choice(**record.get("source_style", {"name": "original"}))
+        personalizer = personalizers[record.get("personalize", {}).get("name", "none")]
+        reads = personalizer.needs_images or reads_target(chosen, style)
+    except UsageError:
+        return None
+    return bool(reads) or record.get("train_on") == "target"
 
 
 def _same_config(told: Mapping[str, Any], recipe: Recipe | None) -> bool:
@@ -224,9 +241,11 @@ def _find_conflict(note: Note, seen: dict[Any, Any], free: set[str]) -> str:
 
 
 def publish(
-    title: str, reports: Reports, folder: Path, baseline: str = BASELINE
+    title: str, reports: Reports, folder: Path, baseline: str = BASELINE, without: Sequence[str] = ()
 ) -> tuple[Comparison, Written]:
-    """Compare, and write table, plot and panels into ``folder``."""
+    """Compare, by a measure without these classes if any, and write table, plot and panels into ``folder``."""
+    if without:
+        reports, title = without_classes(reports, without), f"{title}, without {', '.join(without)}"
     comparison = compare(reports, baseline=baseline, title=title)
     return comparison, tables.write(comparison, reports, folder)
 

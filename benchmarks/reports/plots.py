@@ -16,7 +16,8 @@ from PIL import Image
 from tadp_da.visualize import colours
 
 if TYPE_CHECKING:
-    from benchmarks.reports.statistics import ComparedRow, Comparison, Spread
+    from benchmarks.reports.intervals import Spread
+    from benchmarks.reports.statistics import ComparedRow, Comparison
     from benchmarks.results import Report, SavedImage, Shown
 
 _INK, _FAINT, _GRID = "#22262b", "#8a9099", "#e3e6ea"

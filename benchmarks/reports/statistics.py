@@ -1,38 +1,34 @@
-"""Rows of a table over seeds: mean, spread, and the paired difference from one row with a confidence interval.
+"""Rows of a table over seeds: mean, spread, and the paired differences from two rows with confidence intervals.
 
 Two runs at one seed share their data order, noise and head initialization, so differences are taken seed by seed; the
-interval is Student's over these differences. Three seeds make wide intervals: that is the point.
+interval is Student's over these differences. Three seeds make wide intervals: that is the point. Verdicts are given by
+each interval alone, and corrected for the number of rows (Holm, 1979).
 """
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
-from benchmarks.results import Report
+from benchmarks.reports.intervals import (
+    CLEAR,
+    LEVEL,
+    Difference,
+    Spread,
+    Verdict,
+    holm,
+    p_value,
+    spread,
+    verdict,
+)
+from benchmarks.results import Evaluation, Report
 from tadp_da.errors import UsageError
 from tadp_da.registry import nearest
 
-Verdict = Literal["baseline", "helps", "hurts", "no clear difference", "too few seeds"]
-_CLEAR = {"helps": "Better", "hurts": "Worse"}
-LEVEL = 0.95
 BASELINE = "null"
 """The row that others are compared with, where a table has it."""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Values by seed: ``std`` is the sample standard deviation, ``low`` and ``high`` bound Student's interval of the
-    mean; None for a single seed."""
-
-    values: Mapping[int, float]
-    mean: float
-    std: float | None = None
-    low: float | None = None
-    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -43,9 +39,10 @@ class ComparedRow:
         name: the row, e.g. a caption strategy.
         primary: main measure on the test images that rows are compared by, None where no seed has one.
         source: main measure on the source's test images, None where no seed has one.
-        difference: of ``primary`` from the baseline, over the seeds that both have; None for the baseline and where no
-            seed is shared.
-        verdict: what the interval says.
+        against: difference from the baseline, None for itself.
+        against_blind: the strongest row that sees no target image, where it is another than the baseline; None for
+            itself.
+        sees_target: whether anything of it was learned from target images; None where nobody knows.
         classes: mean per class; None where the class is absent at every seed.
         measures: means of the further measures by name; None where no seed has one.
         notes: of the evaluations.
@@ -54,11 +51,22 @@ class ComparedRow:
     name: str
     primary: Spread | None
     source: Spread | None
-    difference: Spread | None
-    verdict: Verdict
+    against: Difference | None
+    against_blind: Difference | None
+    sees_target: bool | None
     classes: Mapping[str, float | None]
     measures: Mapping[str, float | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def difference(self) -> Spread | None:
+        """From the baseline."""
+        return self.against.spread if self.against else None
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the interval of :attr:`difference` says."""
+        return self.against.verdict if self.against else "baseline"
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,8 @@ class Comparison:
         higher_is_better: its direction.
         baseline: name of the row that others are compared with.
         rows: in the order given.
+        blind: the best row that sees no target image, where it is another than the baseline. It is chosen by its test
+            score, so that differences from it are rather too small than too large.
     """
 
     title: str
@@ -82,6 +92,7 @@ class Comparison:
     higher_is_better: bool
     baseline: str
     rows: tuple[ComparedRow, ...]
+    blind: str | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -94,31 +105,40 @@ class Comparison:
         return next((tuple(row.measures) for row in self.rows if row.measures), ())
 
     def conclusion(self) -> str:
-        """The verdicts in two or three sentences."""
+        """The verdicts in a few sentences."""
+        told = self._verdicts(self.baseline, [(row.name, row.against) for row in self.rows])
+        if self.blind:
+            told += self._verdicts(
+                self.blind, [(row.name, row.against_blind) for row in self.rows], few=False
+            )
+        return " ".join(told) or "There is nothing to compare yet."
+
+    def _verdicts(
+        self, base: str, differences: Sequence[tuple[str, Difference | None]], *, few: bool = True
+    ) -> list[str]:
         where = "on the target" if self.evaluation == "target" else "on the test images"
         names: dict[str, list[str]] = {}
-        for row in self.rows:
-            gain = f" ({row.difference.mean:+.1f})" if row.verdict in _CLEAR and row.difference else ""
-            names.setdefault(row.verdict, []).append(row.name + gain)
+        kept, compared = [], 0
+        for name, found in differences:
+            if found is None:
+                continue
+            gain = f" ({found.spread.mean:+.1f})" if found.verdict in CLEAR and found.spread else ""
+            names.setdefault(found.verdict, []).append(name + gain)
+            compared += found.p is not None
+            kept += [name] if found.corrected in CLEAR else []
         sentences = [
-            f"{word} than {self.baseline} {where}: {', '.join(names[verdict])}."
-            for verdict, word in _CLEAR.items()
+            f"{word} than {base} {where}: {', '.join(names[verdict])}."
+            for verdict, word in CLEAR.items()
             if verdict in names
         ]
-        compared = sum(len(names.get(verdict, ())) for verdict in (*_CLEAR, "no clear difference"))
         if sentences and compared > 1:
-            chance = (1 - LEVEL) * compared
-            sentences.append(
-                f"Of {compared} rows without any effect about {chance:.1f} would be listed there by chance."
-            )
+            sentences.append(f"Corrected for {compared} rows (Holm): {', '.join(kept) or 'none of them'}.")
         if "no clear difference" in names:
-            sentences.append(
-                f"No clear difference from {self.baseline}: {', '.join(names['no clear difference'])}."
-            )
-        if "too few seeds" in names:
-            few = ", ".join(names["too few seeds"])
-            sentences.append(f"Too few seeds for a verdict: {few}; run at least two, better five.")
-        return " ".join(sentences) or "There is nothing to compare yet."
+            sentences.append(f"No clear difference from {base}: {', '.join(names['no clear difference'])}.")
+        if few and "too few seeds" in names:
+            rows = ", ".join(names["too few seeds"])
+            sentences.append(f"Too few seeds for a verdict: {rows}; run at least two, better five.")
+        return sentences
 
 
 def compare(
@@ -150,34 +170,111 @@ def compare(
             fix="compare runs of one task that have labelled test images",
         )
     ((metric, unit, higher),), (evaluation,) = kinds, names
-    base = _values(reports[baseline], evaluation)
-    rows = (
-        _row(name, seeds, evaluation, None if name == baseline else base, higher=higher)
-        for name, seeds in reports.items()
+    rows = [_row(name, seeds, evaluation) for name, seeds in reports.items()]
+    blind = _strongest_blind(rows, higher=higher)
+    other = None if blind == baseline else blind
+    against = _differences(reports, baseline, evaluation, higher=higher)
+    against_blind = _differences(reports, other, evaluation, higher=higher) if other else {}
+    compared = tuple(
+        dataclasses.replace(r, against=against.get(r.name), against_blind=against_blind.get(r.name))
+        for r in rows
     )
-    return Comparison(title, evaluation, metric, unit, higher, baseline, tuple(rows))
+    return Comparison(title, evaluation, metric, unit, higher, baseline, compared, other)
 
 
-def _row(
-    name: str, seeds: Mapping[int, Report], evaluation: str, base: Mapping[int, float] | None, *, higher: bool
-) -> ComparedRow:
-    """A row from its reports, and the baseline's values by seed; None for the baseline itself."""
-    values = _values(seeds, evaluation)
+def without_classes(
+    reports: Mapping[str, Mapping[int, Report]], names: Sequence[str]
+) -> dict[str, dict[int, Report]]:
+    """The same reports with the main measure recomputed as the mean over all classes but these.
+
+    Raises:
+        UsageError: for an unknown class, or where no class is left.
+    """
+
+    def reduced(found: Evaluation) -> Evaluation:
+        left = {name: value for name, value in found.main.per_class.items() if name not in names}
+        for name in names:
+            if name not in found.main.per_class:
+                raise UsageError(
+                    f"{found.domain} has no class {name!r}{nearest(name, list(found.main.per_class))}",
+                    fix=f"choose from: {', '.join(found.main.per_class) or 'no class is scored by itself'}",
+                )
+        present = [value for value in left.values() if value is not None]
+        if not left:
+            raise UsageError("no class is left to compare by", fix="leave out fewer classes")
+        value = statistics.fmean(present) if present else None
+        title = f"{found.main.name} without {', '.join(names)}"
+        return dataclasses.replace(
+            found, main=dataclasses.replace(found.main, name=title, value=value, per_class=left)
+        )
+
+    return {
+        row: {
+            seed: dataclasses.replace(
+                report, evaluations={name: reduced(e) for name, e in report.evaluations.items()}
+            )
+            for seed, report in seeds.items()
+        }
+        for row, seeds in reports.items()
+    }
+
+
+def _row(name: str, seeds: Mapping[int, Report], evaluation: str) -> ComparedRow:
+    """A row from its reports, compared with nothing yet."""
     found = [e for report in seeds.values() if (e := report.primary) is not None]
-    paired = (
-        _spread({seed: value - base[seed] for seed, value in values.items() if seed in base})
-        if base
-        else None
-    )
+    sees = {report.sees_target for report in seeds.values()}
     return ComparedRow(
         name=name,
-        primary=_spread(values),
-        source=_spread(_values(seeds, "source")),
-        difference=paired,
-        verdict="baseline" if base is None else _verdict(paired, higher=higher),
+        primary=spread(_values(seeds, evaluation)),
+        source=spread(_values(seeds, "source")),
+        against=None,
+        against_blind=None,
+        sees_target=sees.pop() if len(sees) == 1 else None,
         classes=_means([e.main.per_class for e in found]),
         measures=_means([{m.name: m.value for m in e.further} for e in found]),
         notes=tuple(dict.fromkeys(note for e in found for note in e.notes)),
+    )
+
+
+def _strongest_blind(rows: Sequence[ComparedRow], *, higher: bool) -> str | None:
+    """The best row, by its mean, that is known to see no target image."""
+    found = {r.name: r.primary.mean for r in rows if r.sees_target is False and r.primary is not None}
+    return (max if higher else min)(found, key=found.__getitem__, default=None)
+
+
+def _differences(
+    reports: Mapping[str, Mapping[int, Report]], base: str, evaluation: str, *, higher: bool
+) -> dict[str, Difference]:
+    """Differences of all other rows from a row, corrected for how many they are."""
+    found = {
+        name: _difference(seeds, reports[base], evaluation, higher=higher)
+        for name, seeds in reports.items()
+        if name != base
+    }
+    for row, p in holm({row: d.p for row, d in found.items() if d.p is not None}).items():
+        kept = p < 1 - LEVEL or found[row].verdict not in CLEAR
+        corrected = found[row].verdict if kept else "no clear difference"
+        found[row] = dataclasses.replace(found[row], p_holm=p, corrected=corrected)
+    return found
+
+
+def _difference(
+    seeds: Mapping[int, Report], base: Mapping[int, Report], evaluation: str, *, higher: bool
+) -> Difference:
+    values, others = _values(seeds, evaluation), _values(base, evaluation)
+    paired = spread({seed: value - others[seed] for seed, value in values.items() if seed in others})
+    tables = [
+        {
+            name: None
+            if value is None or (other := there.main.per_class.get(name)) is None
+            else value - other
+            for name, value in here.main.per_class.items()
+        }
+        for seed in sorted(seeds.keys() & base.keys())
+        if (here := seeds[seed].primary) is not None and (there := base[seed].primary) is not None
+    ]
+    return Difference(
+        paired, verdict(paired, higher=higher), p_value(paired), None, "too few seeds", _means(tables)
     )
 
 
@@ -192,28 +289,6 @@ def _values(seeds: Mapping[int, Report], evaluation: str) -> dict[int, float]:
     """The main measure by seed."""
     found = {seed: report.evaluations.get(evaluation) for seed, report in sorted(seeds.items())}
     return {s: e.main.value for s, e in found.items() if e is not None and e.main.value is not None}
-
-
-def _spread(values: Mapping[int, float]) -> Spread | None:
-    if not values:
-        return None
-    numbers = list(values.values())
-    mean = statistics.fmean(numbers)
-    if len(numbers) == 1:
-        return Spread(values, mean)
-    from scipy.stats import t
-
-    std = statistics.stdev(numbers)
-    half = float(t.ppf((1 + LEVEL) / 2, len(numbers) - 1)) * std / math.sqrt(len(numbers))
-    return Spread(values, mean, std, mean - half, mean + half)
-
-
-def _verdict(paired: Spread | None, *, higher: bool) -> Verdict:
-    if paired is None or paired.low is None or paired.high is None:
-        return "too few seeds"
-    if paired.low <= 0 <= paired.high:
-        return "no clear difference"
-    return "helps" if (paired.low > 0) is higher else "hurts"
 
 
 def _means(tables: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:

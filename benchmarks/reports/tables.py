@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.reports.intervals import Difference, Spread
 from benchmarks.reports.plots import plot_panels, plot_scores
-from benchmarks.reports.statistics import Comparison, Spread
+from benchmarks.reports.statistics import Comparison
 from benchmarks.results import Report
 from tadp_da.images import output_folder
 from tadp_da.storage.files import write_json
@@ -26,8 +27,13 @@ _INKS = {"helps": "green", "hurts": "red"}
 NOTES = (
     "± is the sample standard deviation over training seeds. The difference is taken seed by seed on the {images}; in "
     "brackets its 95 % interval (Student's t). A row helps or hurts when that interval does not contain zero; "
-    "{direction} {metric} is better. Intervals are not corrected for the number of rows, and do not cover the "
-    "randomness of the backbone's pretraining."
+    "{direction} {metric} is better. p is that of the paired t-test, corrected for the number of rows (Holm): a "
+    "verdict with p below 0.05 stands however many rows there are. Intervals are not corrected for the number of rows, "
+    "and do not cover the randomness of the backbone's pretraining."
+)
+BLIND = (
+    "{blind} is the strongest of the rows that see no target image ({rows}). It is chosen by its score on the "
+    "{images}, so that differences from it are rather too small than too large."
 )
 
 
@@ -95,7 +101,10 @@ def write(comparison: Comparison, reports: Mapping[str, Mapping[int, Report]], f
     plots = [path.name for path in (files.plot, files.panels) if path is not None]
     text.write_text(markdown(comparison, plots=plots), encoding="utf-8")
     table.write_text(as_csv(comparison), encoding="utf-8")
-    write_json(data, dataclasses.asdict(comparison) | {"conclusion": comparison.conclusion()})
+    stored = dataclasses.asdict(comparison) | {"conclusion": comparison.conclusion()}
+    for row, told in zip(comparison.rows, stored["rows"], strict=True):
+        told |= {"difference": told["against"] and told["against"]["spread"], "verdict": row.verdict}
+    write_json(data, stored)
     return files
 
 
@@ -121,34 +130,56 @@ def markdown(comparison: Comparison, *, plots: list[str] | None = None) -> str:
         _escaped(comparison.conclusion()),
     ]
     parts += [f"![{Path(name).stem}]({name})" for name in plots or []]
-    for table in (_means(comparison, "classes"), _means(comparison, "measures")):
+    for table in _further(comparison):
         if len(table.header) > 1:
             parts += [f"## {table.title}", table.markdown()]
     parts += map(_escaped, _notes(comparison))
     images = "target's test images" if comparison.evaluation == "target" else "test images"
     direction = "higher" if comparison.higher_is_better else "lower"
     parts.append(NOTES.format(images=images, direction=direction, metric=_escaped(comparison.metric)))
+    if comparison.blind:
+        rows = ", ".join(row.name for row in comparison.rows if row.sees_target is False)
+        parts.append(BLIND.format(blind=_escaped(comparison.blind), rows=_escaped(rows), images=images))
     return "\n\n".join(parts) + "\n"
 
 
 def as_csv(comparison: Comparison) -> str:
     """One line per row and seed-free numbers in full precision; an absent value is an empty cell."""
-    out, name = io.StringIO(), comparison.evaluation
-    header = ["row", "verdict", f"{name}_mean", f"{name}_std", f"{name}_seeds", "source_mean", "source_std"]
-    header += ["difference", "difference_low", "difference_high", "difference_seeds"]
+    out, name, classes = io.StringIO(), comparison.evaluation, comparison.classes
+    fields = ("mean", "low", "high", "values")
+    parts = [(name, ("mean", "std", "values")), ("source", ("mean", "std"))]
+    header = ["row", "sees_target", "verdict"]
+    header += [f"{part}_{field}".replace("values", "seeds") for part, kept in parts for field in kept]
+    compared = {"difference": "against"} | (
+        {"difference_from_blind": "against_blind"} if comparison.blind else {}
+    )
+    for part in compared:
+        header += [
+            part,
+            *(f"{part}_{field}" for field in ("low", "high", "seeds", "p", "p_holm", "corrected")),
+        ]
+    header += [f"{part}_{one}" for part in (name, *compared) for one in classes]
     lines = csv.writer(out, lineterminator="\n")
-    lines.writerow([*header, *(f"{name}_{class_name}" for class_name in comparison.classes)])
+    lines.writerow(header)
     for row in comparison.rows:
-        cells: list[object] = [_harmless(row.name), row.verdict]
-        for found, fields in (
-            (row.primary, ("mean", "std", "values")),
-            (row.source, ("mean", "std")),
-            (row.difference, ("mean", "low", "high", "values")),
-        ):
-            known = {} if found is None else vars(found) | {"values": len(found.values)}
-            cells += [known.get(field, 0 if field == "values" else None) for field in fields]
-        lines.writerow([*cells, *(row.classes.get(class_name) for class_name in comparison.classes)])
+        cells: list[object] = [_harmless(row.name), row.sees_target, row.verdict]
+        for found, (_, kept) in zip((row.primary, row.source), parts, strict=True):
+            cells += _cells(found, kept)
+        differences: list[Difference | None] = [getattr(row, part) for part in compared.values()]
+        for d in differences:
+            cells += [
+                *_cells(d.spread if d else None, fields),
+                *((d.p, d.p_holm, d.corrected) if d else [None] * 3),
+            ]
+        for values in (row.classes, *(d.classes if d else {} for d in differences)):
+            cells += [values.get(one) for one in classes]
+        lines.writerow(cells)
     return out.getvalue()
+
+
+def _cells(found: Spread | None, fields: Sequence[str]) -> list[object]:
+    known = {} if found is None else vars(found) | {"values": len(found.values)}
+    return [known.get(field, 0 if field == "values" else None) for field in fields]
 
 
 def _notes(comparison: Comparison) -> list[str]:
@@ -160,13 +191,28 @@ def _scores(comparison: Comparison) -> Grid:
     metric = comparison.metric if comparison.unit == "%" else f"{comparison.metric} ({comparison.unit})"
     sides = ["target", "source"] if comparison.evaluation == "target" else [comparison.evaluation]
     header = ["row", *(f"{side} {metric}" for side in sides)]
+    header += ["seeds", f"difference from {comparison.baseline}", "verdict", "p (Holm)"]
+    header += [f"difference from {comparison.blind}", "p (Holm)"] if comparison.blind else []
     lines = []
     for row in comparison.rows:
         spreads = [_spread(row.primary), _spread(row.source)][: len(sides)]
         seeds = str(len(row.primary.values)) if row.primary else "0"
-        lines.append([row.name, *spreads, seeds, _paired(row.difference), row.verdict])
-    header += ["seeds", f"difference from {comparison.baseline}", "verdict"]
+        cells = [row.name, *spreads, seeds, _paired(row.difference), row.verdict, _p(row.against)]
+        if comparison.blind:
+            cells += [_paired(row.against_blind.spread if row.against_blind else None), _p(row.against_blind)]
+        lines.append(cells)
     return Grid(comparison.title, header, lines)
+
+
+def _further(comparison: Comparison) -> list[Grid]:
+    """Tables below the scores: per class, their differences, and further measures."""
+    found = [_means(comparison, "classes")]
+    for name, base in (("against", comparison.baseline), ("against_blind", comparison.blind)):
+        rows = {row.name: d.classes for row in comparison.rows if (d := getattr(row, name)) is not None}
+        if base and any(rows.values()):
+            title = f"Difference of {comparison.metric} from {base} per class, {comparison.unit}"
+            found.append(_table(title, comparison.classes, rows, "+.1f"))
+    return [*found, _means(comparison, "measures")]
 
 
 def _means(comparison: Comparison, field: str) -> Grid:
@@ -176,10 +222,16 @@ def _means(comparison: Comparison, field: str) -> Grid:
     title = f"Further measures of the same predictions{on}"
     if field == "classes":
         title = f"{comparison.metric} per class{on}, {comparison.unit}"
-    lines = []
-    for row in comparison.rows:
-        values = getattr(row, field)
-        lines.append([row.name, *(ABSENT if values.get(n) is None else f"{values[n]:.1f}" for n in names)])
+    return _table(title, names, {row.name: getattr(row, field) for row in comparison.rows})
+
+
+def _table(
+    title: str, names: Sequence[str], rows: Mapping[str, Mapping[str, float | None]], form: str = ".1f"
+) -> Grid:
+    lines = [
+        [row, *(ABSENT if (v := values.get(name)) is None else format(v, form) for name in names)]
+        for row, values in rows.items()
+    ]
     return Grid(title, ["row", *names], lines)
 
 
@@ -193,6 +245,10 @@ def _paired(found: Spread | None) -> str:
     if found is None:
         return ABSENT
     return f"{found.mean:+.1f}" + ("" if found.low is None else f" ({found.low:+.1f} to {found.high:+.1f})")
+
+
+def _p(found: Difference | None) -> str:
+    return ABSENT if found is None or found.p_holm is None else f"{found.p_holm:.3f}"
 
 
 def _escaped(text: str) -> str:

@@ -193,25 +193,35 @@ def compare(
             show_default=False,
         ),
     ] = "",
+    without_class: Annotated[
+        str, typer.Option(help="Compare by the mean over all classes but these: sky,road.")
+    ] = "",
 ) -> None:
-    """The table of what is finished: mean, spread, paired difference with its confidence interval. Trains nothing.
+    """The table of what is finished: mean, spread, and paired differences with their confidence intervals, from the
+    baseline and from the strongest row that sees no target image. Trains nothing.
 
     Example: `tadp-da compare runs/benchmarks mini-night`
     """
     from benchmarks.suite import load_results
 
-    _publish(name, load_results(folder, name), folder, baseline)
+    _publish(name, load_results(folder, name), folder, baseline, names_of(without_class))
 
 
-def _publish(name: str, reports: Any, folder: Path, baseline: str = "") -> None:
+def _publish(
+    name: str, reports: Any, folder: Path, baseline: str = "", without: tuple[str, ...] = ()
+) -> None:
     from benchmarks.reports.statistics import BASELINE, baseline_of
     from benchmarks.reports.tables import terminal, terminal_classes
     from benchmarks.suite import publish, table_folder
+    from tadp_da.storage.files import file_name
 
     # decided by what is there: another process may have made null by now, or not yet
     chosen = baseline or baseline_of(reports)
     title = name if chosen == BASELINE else f"{name}, compared with {chosen}"
-    comparison, written = publish(title, reports, table_folder(folder, name), chosen)
+    place = table_folder(folder, name)
+    if without:  # beside the table of all classes, not in its place
+        place = place / f"without-{file_name('-'.join(without))}"
+    comparison, written = publish(title, reports, place, chosen, without)
     out.print(terminal(comparison))
     out.print(terminal_classes(comparison))
     panels = f"\nPanels: {written.panels}" if written.panels else ""

@@ -246,6 +246,39 @@ def test_a_process_with_some_rows_shows_those_of_the_others(
     assert rows() == ("null", ["null", "simple", "dark"])
 
 
+@pytest.mark.parametrize(
+    ("record", "sees"),
+    [
+        ({}, False),
+        ({"strategy": "simple", "personalize": {"name": "none", "settings": {}}}, False),
+        ({"personalize": {"name": "dreambooth", "settings": {}}}, True),
+        ({"train_on": "target"}, True),
+        ({"objectives": [{"name": "of-another-installation"}]}, None),
+    ],
+)
+def test_a_recipe_tells_whether_anything_is_learned_from_target_images(
+    record: dict[str, Any], sees: bool | None
+) -> None:
+    assert tables.sees_target(record) is sees
+
+
+def test_a_table_knows_which_rows_see_the_target_and_compares_without_a_class(
+    folders: Path, command: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "show_predictions", lambda *a: folders / "predictions")
+    assert command(*words(folders, rows="null,simple,dreambooth")) == 0
+    found = load_results(folders / "run", "own")
+    assert {name: seeds[0].sees_target for name, seeds in found.items()} == {
+        "null": False,
+        "simple": False,
+        "dreambooth": True,
+    }
+    assert command("compare", folders / "run", "own", "--without-class", "sky") == 0
+    table = json.loads((folders / "run/tables/own/without-sky/table.json").read_text())
+    assert table["metric"] == "mIoU without sky"
+    assert json.loads((folders / "run/tables/own/table.json").read_text())["metric"] == "mIoU"
+
+
 ODD = ("a/b", "../../up", "..", ".hidden", "a" * 300, "[bold]", "b\\c", "ü?", "")
 
 

@@ -80,7 +80,7 @@ def test_hostile_names_are_shown_as_they_are(tmp_path: Path) -> None:
     assert "<script" not in text
     assert r"\[a\](http://x) \$\\frac\$" in text, "no link, no formula"
     table = next(line for line in text.splitlines() if line.startswith("| =cmd"))
-    assert table.replace("\\|", "").count("|") == 7
+    assert table.replace("\\|", "").count("|") == 8
     assert list(csv.DictReader(io.StringIO(as_csv(comparison))))[1]["row"].startswith("'=cmd")
     assert "[a](http://x)" in shown(terminal(comparison)).replace("\n", "")
     written = write(comparison, reports, tmp_path)
@@ -128,3 +128,29 @@ def test_without_saved_images_there_are_no_panels_and_none_are_promised(tmp_path
     assert written.panels is None
     assert not (tmp_path / "panels.png").exists()
     assert "panels" not in written.markdown.read_text()
+
+
+def test_the_strongest_row_that_sees_no_target_image_is_a_second_baseline(tmp_path: Path) -> None:
+    rows = {"null": (NULL, False), "strong": (GAIN, False), "dreambooth": ({0: 49.9, 1: 48.1, 2: 48.6}, True)}
+    reports = {
+        name: {s: dataclasses.replace(r, sees_target=sees) for s, r in row(values).items()}
+        for name, (values, sees) in rows.items()
+    }
+    comparison = compare(reports)
+    text = markdown(comparison)
+    for part in (
+        "| difference from strong | p (Holm) |",
+        "strong is the strongest of the rows that see no target image (null, strong).",
+        "## Difference of mIoU from null per class, %",
+        "## Difference of mIoU from strong per class, %",
+    ):
+        assert part in text
+    assert "difference from strong" in shown(terminal(comparison))
+    _, strong, dreambooth = csv.DictReader(io.StringIO(as_csv(comparison)))
+    assert (strong["sees_target"], strong["difference_from_blind"]) == ("False", "")
+    assert dreambooth["sees_target"] == "True"
+    assert float(dreambooth["difference_from_blind"]) == pytest.approx((0.8 + 1.1 + 0.7) / 3)
+    assert float(dreambooth["difference_from_blind_sky"]) == pytest.approx((0.8 + 1.1 + 0.7) / 3)
+    stored = json.loads(write(comparison, reports, tmp_path).json.read_text())
+    assert stored["blind"] == "strong"
+    assert stored["rows"][2]["against_blind"]["classes"]["sky"] == pytest.approx((0.8 + 1.1 + 0.7) / 3)

@@ -57,7 +57,7 @@ class Teacher:
 
     @torch.no_grad()
     def apply(self, model: nn.Module, function: Callable[[Any], Any]) -> Any:
-        """Result of ``function(model)`` where the model has the teacher's parameters, in eval mode, without gradients."""
+        """Result of ``function(model)`` with the teacher's parameters, in eval mode, without gradients."""
         training = [module for module in model.modules() if module.training]
         model.eval()
         try:

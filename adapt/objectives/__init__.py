@@ -13,9 +13,11 @@ class Objective(AnyObjective):
 
     Attributes:
         pixels: whether it must have pixels, so that latents are not cached in their place.
+        task: name of the only task that it works with; None for all.
     """
 
     pixels: bool = False
+    task: str | None = None
 
 
 objectives: Registry[Any] = Registry("objective", "adapt.objectives")

@@ -48,6 +48,21 @@ def unlabeled(tmp_path: Path) -> CaptionedImages:
     return CaptionedImages(images, {images.key(i): "a dark street" for i in range(2)})
 
 
+THINGS = LabelSpace("detection", ("car", "person"))
+_SMALL: dict[str, Any] = {
+    "width": 16, "hidden": 32, "pool": 3, "rpn_candidates": (60, 40), "rpn_proposals": (40, 20), "rpn_batch": 32,
+    "roi_batch": 16,
+}  # fmt: skip
+
+
+@pytest.fixture
+def detector(backbone: Any) -> Callable[[], PerceptionModel]:
+    """The same with boxes."""
+    import copy
+
+    return lambda: PerceptionModel.assemble(copy.deepcopy(backbone), "faster-rcnn", THINGS, **_SMALL)
+
+
 @pytest.fixture
 def fresh_model(backbone: Any) -> Callable[[], PerceptionModel]:
     import copy

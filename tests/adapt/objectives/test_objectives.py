@@ -16,6 +16,9 @@ from adapt.training_data import CaptionedImages, PromptEmbeddings, SourceDataset
 from tadp_da.run import Run
 from tadp_da.types import Labeled
 
+STARTED = 1_000_000
+"""A step by which every objective has begun."""
+
 
 def losses(
     objective: Any, model: Any, labeled: Labeled, unlabeled: CaptionedImages, run: Run
@@ -35,14 +38,19 @@ def losses(
         batches[stream] = dataset.collate([dataset.fetch(i, np.random.default_rng(i)) for i in range(2)])
         generators[stream] = [torch.Generator().manual_seed(i) for i in range(2)]
     objective.setup(model, run)
-    return dict(objective(model, batches, 0, generators))
+    return dict(objective(model, batches, STARTED, generators))
 
 
 @pytest.mark.parametrize("name", objectives)
 def test_losses_are_finite_scalars_with_a_gradient_and_a_function_of_the_generators(
-    name: str, fresh_model: Any, labeled: Labeled, unlabeled: CaptionedImages, quiet: Run
+    name: str,
+    fresh_model: Any,
+    detector: Any,
+    labeled: Labeled,
+    unlabeled: CaptionedImages,
+    quiet: Run,
 ) -> None:
-    model = fresh_model()
+    model = {None: fresh_model, "segmentation": fresh_model, "detection": detector}[objectives[name].task]()
     model.backbone.eval()
     model.head.train()
     first = losses(objectives[name](), model, labeled, unlabeled, quiet)

@@ -83,7 +83,7 @@ class Augmentation:
             image, annotation = self._crop(*pad(image, annotation, self.crop), self.crop, rng)
         pixels = _tensor(image)
         if self.photometric:
-            pixels = _distort(pixels, rng)
+            pixels = distort(pixels, rng)
         return _finish(pixels, annotation, flipped=rng.random() < self.flip)
 
     def _crop(
@@ -130,7 +130,7 @@ def _finish(pixels: Tensor, annotation: Label, *, flipped: bool) -> tuple[Tensor
     return normalize(pixels), annotation.tensors()
 
 
-def _distort(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+def distort(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     """Each of four changes with probability a half, in the ranges of torchvision's ``RandomPhotometricDistort``."""
     transforms = geometry()
     for change, low, high in (

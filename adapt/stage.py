@@ -116,7 +116,7 @@ class Adaptation:
                 "pretrained": self.pretrained,
                 "concept": self.concept.fingerprint if self.concept and not self.concept.is_empty else "",
                 # styles are told the names of images
-                "data": self.data.digest(self.split, names=not sources[self.source_style.name].identity),
+                "data": self.data.digest(self.split, names=not _built(sources, self.source_style).identity),
                 "labels": as_json(labels),
                 "prompts": digest(json.dumps(prompts).encode()),
                 # the model keeps the rewrite for images of both sides
@@ -210,7 +210,7 @@ class Adaptation:
 def reads_target(chosen: Sequence[Choice], source_style: Choice) -> bool:
     """Whether one of these objectives, or the source style, reads unlabelled target images."""
     streams = [objectives[each.name].streams for each in chosen]
-    return any("target" in each for each in streams) or bool(sources[source_style.name].reads_target)
+    return any("target" in each for each in streams) or bool(_built(sources, source_style).reads_target)
 
 
 def _built(registry: Registry[Any], choice: Choice) -> Any:

@@ -117,6 +117,7 @@ class AveragePrecision:
             iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
             rec_thresholds=np.linspace(0, 1, 101).tolist(),
             backend="faster_coco_eval",
+            extended_summary=True,
         )
         metric.warn_on_many_detections = False  # COCO's rules cut off all beyond 100
         for found, truth in zip(self._detections, self._truths, strict=True):
@@ -129,8 +130,10 @@ class AveragePrecision:
             metric.update(
                 *([{name: torch.from_numpy(x) for name, x in one.items()}] for one in (prediction, label))
             )
-        values = metric.compute()
-        return _absent(values["map_50"]), _absent(values["map"])
+        # of shape (thresholds, recalls, classes, areas, limits), here of all areas and a hundred detections; the means
+        # that torchmetrics gives are rounded to float32
+        precision = metric.compute()["precision"][:, :, :, 0, -1]
+        return _mean_present(precision[0]), _mean_present(precision)
 
 
 def _percent(value: float | None) -> float | None:
@@ -142,6 +145,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(present) / len(present) if present else None
 
 
-def _absent(value: Any) -> float | None:
-    """COCO writes -1 where there is nothing to find."""
-    return None if value < 0 else 100 * float(value)
+def _mean_present(values: Any) -> float | None:
+    """In %; COCO writes -1 for classes without an object to find."""
+    present = values[values > -1]
+    return 100 * float(present.mean()) if len(present) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Column, Table
@@ -16,6 +16,9 @@ from tadp_da.cli.options import (
     Images,
     Labels,
     Legend,
+    Model,
+    Preset,
+    Sets,
     SkipBad,
     names_of,
     out,
@@ -58,6 +61,9 @@ def data_check(
     ignore_index: IgnoreIndex = None,
     split: Annotated[list[str] | None, typer.Option(help="Only this split. Repeatable.")] = None,
     data: Data = Path("data"),
+    model: Model = "mini",
+    preset: Preset = "",
+    sets: Sets = None,
     partial: Annotated[bool, typer.Option(help="A part of the data set is enough.")] = False,
     skip_bad: SkipBad = False,
     allow_overlap: AllowOverlap = False,
@@ -65,9 +71,12 @@ def data_check(
 ) -> None:
     """Open every image and label of a data set: counts, sizes, classes, what is wrong and how to fix it.
 
+    Boxes that are too small to be learned from are counted at the size at which `--model` would be trained.
+
     Example: `tadp-da data check day/images day/masks --classes sky,road,car`, or `tadp-da data check cityscapes --data
     data`
     """
+    from benchmarks.recipe import preset_for, read_preset
     from tadp_da.datasets import find
     from tadp_da.domains.checks.validate import check_data
 
@@ -79,6 +88,13 @@ def data_check(
         legend=legend,
         ignore=255 if ignore_index is None else ignore_index,
     )
+    sized: dict[str, Any] = {}
+    if source.domain.labels and source.domain.labels.task == "detection":
+        name = preset or preset_for(model, "detection")
+        inference = read_preset(name, tuple(sets or ())).inference
+        bounds = [f"inference.{k}={v}" for k in ("short", "long", "squash") if (v := getattr(inference, k))]
+        sized["working_size"] = inference.size
+        sized["sized"] = f"the size of {name}'s settings ({', '.join(bounds) or 'that of the image'})"
     report = check_data(
         source.domain,
         source.root,
@@ -87,6 +103,7 @@ def data_check(
         skip_bad=skip_bad,
         allow_overlap=allow_overlap,
         tracked=tracked,
+        **sized,
     )
     if as_json:
         print_json(report.as_json())

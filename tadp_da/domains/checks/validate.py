@@ -27,6 +27,8 @@ from tadp_da.errors import DataError, TadpError
 from tadp_da.images import open_image, opened
 from tadp_da.storage.files import file_digest
 from tadp_da.storage.listing import Remark, remarks
+from tadp_da.tasks.labels.boxes import SMALLEST
+from tadp_da.tasks.labels.label import Size
 from tadp_da.types import Boxes, LabelSpace
 
 Tracked = Callable[[Iterable[Any], int, str], Iterable[Any]]
@@ -40,6 +42,8 @@ def check_data(
     partial: bool = False,
     skip_bad: bool = False,
     allow_overlap: bool = False,
+    working_size: Callable[[int, int], Size] | None = None,
+    sized: str = "its own size",
     threads: int = 4,
     tracked: Tracked = lambda items, _total, _what: items,
 ) -> CheckReport:
@@ -54,6 +58,9 @@ def check_data(
         partial: accept fewer images than the data set has.
         skip_bad: images that cannot be used will be left out: report them as warnings.
         allow_overlap: report test images among the others as warnings.
+        working_size: from an image's height and width to those at which a model will read it, where objects under a
+            pixel are not learned from; its own if None.
+        sized: what size that is, for messages.
         threads: images decoded in parallel.
         tracked: wraps the iteration, for a progress bar: ``(items, total, what) -> items``.
 
@@ -72,7 +79,10 @@ def check_data(
                 reports.append(SplitReport(name, findings=(_finding(error),)))
             continue
         with ThreadPoolExecutor(threads) as pool:
-            results = pool.map(functools.partial(_check_image, chosen, chosen.has_labels(name)), paths)
+            look = functools.partial(
+                _check_image, chosen, chosen.has_labels(name), working_size or (lambda *size: size), sized
+            )
+            results = pool.map(look, paths)
             checked = list(tracked(results, len(paths), f"{chosen.name} {name}"))
         report = _split_report(chosen, name, checked, root, partial, skip_bad)
         findings = (*listing_findings(decisions), *report.findings)
@@ -102,7 +112,9 @@ class _CheckedImage:
     corrections: Sequence[Remark] = ()
 
 
-def _check_image(domain: Domain, labelled: bool, path: Path) -> _CheckedImage:
+def _check_image(
+    domain: Domain, labelled: bool, working_size: Callable[[int, int], Size], sized: str, path: Path
+) -> _CheckedImage:
     one = _CheckedImage(path)
     with stored_masks.recording() as one.stored, remarks.recording() as one.corrections:
         try:
@@ -112,10 +124,15 @@ def _check_image(domain: Domain, labelled: bool, path: Path) -> _CheckedImage:
             if frames > 1 and kind in ("GIF", "TIFF", "WEBP", "PNG"):  # a JPEG may hold its own preview
                 what = "frames behind the first are not used"
                 remarks.add(Remark(what, path, "nothing, if this is intended", frames - 1))
-            one.size = "x".join(map(str, open_image(path).size))
+            width, height = open_image(path).size
+            one.size = f"{width}x{height}"
             one.digest = digest
             if labelled and domain.label and domain.labels:
-                one.amounts, one.ignored = _amounts(domain.label(path), domain.labels)
+                target = domain.label(path)
+                if isinstance(target, Boxes) and (lost := _lost(target, (height, width), working_size)):
+                    what = f"objects are under a pixel wide or high at {sized}: training leaves them out"
+                    remarks.add(Remark(what, path, "train at a larger size, or remove them", lost))
+                one.amounts, one.ignored = _amounts(target, domain.labels)
                 one.labelled = True
         except TadpError as error:
             one.problem = _finding(error)
@@ -123,6 +140,13 @@ def _check_image(domain: Domain, labelled: bool, path: Path) -> _CheckedImage:
             fix = "check its permissions, and where it leads if it is a link; or remove it"
             one.problem = DataFinding.at("error", f"cannot read a file: {error.strerror}", [path], fix)
     return one
+
+
+def _lost(target: Boxes, size: Size, working_size: Callable[[int, int], Size]) -> int:
+    """How many boxes are too small to be learned from at the working size."""
+    height, width = np.array(working_size(*size)) / size
+    sides = (target.xyxy[:, 2:] - target.xyxy[:, :2]) * [width, height]
+    return int((sides < SMALLEST).any(axis=1).sum())
 
 
 def _amounts(target: Any, labels: LabelSpace) -> tuple[dict[int, int], int]:

@@ -45,7 +45,7 @@ def box_folder_domain(
         name: for messages and records.
         images: one folder per split; a single folder is the split ``train``.
         annotations: folders of the splits that have labels. ``a/b.JPG`` goes with ``a/b.xml``; an image without
-            objects has a file without objects.
+            objects has a file without objects, with YOLO also none.
         classes: class names in the order of their ids, in any usual spelling; for YOLO, those of ``classes.txt`` in the
             first folder of labels where none are given.
         drop: names of objects to leave out.
@@ -62,7 +62,10 @@ def box_folder_domain(
             f"domain {name!r} has {len(known)} class names, {len(set(known))} of them different",
             fix="name every class once, in the order of their ids: --classes car,person",
         )
-    pairs = PairedFolders(name, by_split(images), folders, (suffix,), "annotation", (CLASS_FILE,))
+    yolo = suffix == ".txt"
+    pairs = PairedFolders(
+        name, by_split(images), folders, (suffix,), "annotation", (CLASS_FILE,), optional=yolo
+    )
 
     def read(image: Path) -> Boxes:
         image = absolute(image)

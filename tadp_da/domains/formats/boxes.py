@@ -100,11 +100,6 @@ def to_boxes(
         (~kept, "boxes without area dropped", "remove them from the labels"),
         (kept & again, "objects stated again dropped", "remove them from the labels: each would count twice"),
         (
-            kept & (sides < 1),
-            "boxes are under a pixel wide or high: training leaves them out unless it enlarges the images",
-            "remove them, or label larger objects",
-        ),
-        (
             kept & clipped,
             "boxes reach outside the image and were clipped",
             "check some: many of them come from boxes of another image size, or from x, y, width, height in the place "

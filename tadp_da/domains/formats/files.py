@@ -82,6 +82,7 @@ class PairedFolders:
         suffixes: suffixes of label files in either case; the preferred one first.
         what: what a label is called, e.g. ``"mask"``.
         others: names of files beside the labels that are none, e.g. ``"classes.txt"``.
+        optional: an image without a label is one without objects, if others have labels.
 
     Raises:
         UsageError: if a labelled split has no image folder.
@@ -93,6 +94,7 @@ class PairedFolders:
     suffixes: tuple[str, ...]
     what: str
     others: tuple[str, ...] = ()
+    optional: bool = False
     _pairs: dict[Path, Path] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -131,7 +133,7 @@ class PairedFolders:
             self.list_images(self.images[split], split)
         usual = self.labels[split] / image.relative_to(self.images[split]).with_suffix(self.suffixes[0])
         label = self._pairs.get(image, usual)
-        if not label.is_file():
+        if not label.is_file() and not self.optional:
             fix = f"add {label}, or remove the image"
             raise DataError(f"an image has no {self.what}", where=image, fix=fix)
         return label
@@ -159,6 +161,12 @@ class PairedFolders:
         names = {stem: (swaps and swaps[0](stem)) or stem for stem in by_image}
         alone = sorted(stem for stem, name in names.items() if name not in by_label)
         spare = sorted(by_label.keys() - set(names.values()))
+        if self.optional and len(alone) < len(by_image) and not spare:
+            for stem in alone:
+                what = "images without a label file are background"
+                remarks.add(Remark(what, by_image[stem][0]))
+                del names[stem]
+            alone = []
         if alone or spare:
             here, total = (alone, len(by_image)) if alone else (spare, len(by_label))
             problem = f"images have no {self.what}" if alone else f"{self.what}s have no image"
@@ -167,11 +175,9 @@ class PairedFolders:
                 f"{len(here)} of {total} {problem}: {some(here)}{others}",
                 where=place if alone else folder,
                 fix=f"give image and {self.what} the same name except for the suffix, sub-folders included; or "
-                "remove the files without partner"
-                + "; an image without objects has an empty file"
-                * (".txt" in self.suffixes),
+                "remove the files without partner",
             )
-        pairs = {paths[0]: by_label[names[stem]][0] for stem, paths in by_image.items()}
+        pairs = {by_image[stem][0]: by_label[name][0] for stem, name in names.items()}
         if swaps:
             image, label = next(iter(pairs.items()))
             what = f"images are paired with {self.what}s of other names ({image.name} with {label.name})"

@@ -28,7 +28,7 @@ def read_yolo(path: Path, image: Path, classes: Sequence[str], *, drop: Collecti
     """The objects of one image.
 
     Args:
-        path: the text file.
+        path: the text file; one that is absent states no objects.
         image: the image that it describes.
         classes: names in the order of their ids.
         drop: names of objects to leave out.
@@ -37,7 +37,7 @@ def read_yolo(path: Path, image: Path, classes: Sequence[str], *, drop: Collecti
         DataError: naming file and line: something other than numbers, boxes in pixels, or an unknown class.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = [] if not path.exists() else path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read YOLO labels: {error}", where=path, fix="export them again") from None
     size = displayed_size(image)

@@ -120,13 +120,31 @@ def test_what_training_drops_is_counted(root: Path, write: Callable[..., Path]) 
     assert told == [
         "2 boxes without area dropped, in 1 images",
         "1 objects stated again dropped, in 1 images",
-        "1 boxes are under a pixel wide or high: training leaves them out unless it enlarges the images, in 1 images",
         "2 boxes reach outside the image and were clipped, in 1 images",
+        "1 objects are under a pixel wide or high at its own size: training leaves them out, in 1 images",
     ]
     assert not any("nothing" in finding.fix for finding in report.all_findings)
-    assert "another image size" in report.all_findings[-1].fix
+    assert any("another image size" in finding.fix for finding in report.all_findings)
     assert report.splits[0].labels == {"car": 3, "person": 1}
     assert report.ok
+
+
+@pytest.mark.parametrize(
+    ("options", "lost", "size"),
+    [
+        ((), 0, ""),
+        (("--set", "inference.long=8"), 1, "the size of mini-boxes's settings (inference.long=8)"),
+        (("--model", "else/where", "--set", "inference.long=8"), 1, "stable-diffusion-boxes's settings"),
+    ],
+)
+def test_objects_that_vanish_at_the_working_size_are_counted_by_the_check(
+    root: Path, options: tuple[str, ...], lost: int, size: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = coco(root, [("car", 0, 0, 4, 30), ("car", 0, 0, 9, 30), ("person", 0, 0, 40, 30)])
+    assert command("data", "check", root / "i", labels, *options) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert (f"{lost} objects are under a pixel wide or high at " in told) == bool(lost)
+    assert size in told
 
 
 @pytest.mark.parametrize("write", [coco, voc])
@@ -205,15 +223,20 @@ def test_lines_that_are_no_objects_are_refused(root: Path, line: str, what: str,
     assert caught.value.where == f"{labels}/1.txt:2"
 
 
-def test_an_image_without_a_file_of_yolo_is_told_what_to_write(root: Path) -> None:
-    found = source(root, yolo(root, []))
-    trees.picture(root / "i/2.png", (WIDTH, HEIGHT))
-    with pytest.raises(DataError, match="1 of 2 images have no annotation: 2") as caught:
-        found.domain.unlabeled(root / "i", "train")
-    assert "an image without objects has an empty file" in caught.value.fix
-    (root / "labels/2.txt").touch()
-    assert len(found.domain.unlabeled(root / "i", "train")) == 2
-    assert len(read(root, root / "labels")) == 0
+def test_images_without_a_file_of_yolo_are_background(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = yolo(root, [("car", 1, 1, 9, 9)])
+    for number in (2, 3):
+        trees.picture(root / f"i/{number}.png", (WIDTH, HEIGHT))
+    assert command("data", "check", root / "i", labels) == 0
+    told = capsys.readouterr().out
+    assert "images without a label file are background" in told
+    assert "2 images have no object" in told
+    label = source(root, labels).domain.label
+    assert label is not None
+    assert [len(label(root / f"i/{number}.png")) for number in (1, 2, 3)] == [1, 0, 0]
+    (labels / "1.txt").rename(labels / "other.txt")
+    with pytest.raises(DataError, match="3 of 3 images have no annotation"):
+        source(root, labels).domain.unlabeled(root / "i", "train")
 
 
 def test_classes_of_yolo_are_those_of_its_file(root: Path) -> None:

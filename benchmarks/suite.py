@@ -84,8 +84,8 @@ def run_suite(benchmark: Benchmark, seeds: Sequence[int], run: Run, data: Path, 
     if jobs > 1:
         run_parallel(_run_cell, cells, run, jobs, benchmark.name)
     else:
-        for cell in cells:
-            with run.progress(1, cell.table) as advance:
+        for number, cell in enumerate(cells, 1):
+            with run.progress(1, f"{cell.table}, {number} of {len(cells)}") as advance:
                 advance(_run_cell(cell, run))
     return load_results(run.folder, benchmark.name)
 

@@ -58,7 +58,8 @@ def class_id(name: str, classes: Sequence[str], where: object) -> int:
     raise DataError(
         f"a label names an unknown class {name!r}{nearest(name.casefold(), list(classes))}",
         where=where,
-        fix=f"correct the name, add the class, or leave it out (drop=[{name!r}]); known: {', '.join(classes)}",
+        fix=f"correct the name, add it to --classes, or leave out its objects: --classes {','.join(classes)},-{name}; "
+        f"known: {', '.join(classes)}",
     )
 
 

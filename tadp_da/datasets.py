@@ -45,7 +45,8 @@ class CustomDataset:
         masks: folder of masks with the same relative stems.
         boxes: folder of Pascal VOC XML, YOLO or labelme files with the same relative stems, or a COCO JSON file;
             instead of masks.
-        classes: class names in the order of their ids; not needed with a legend or a COCO file.
+        classes: class names in the order of their ids; not needed with a legend or a COCO file. Boxes of ``"-name"``
+            are left out.
         legend: file that maps the values or colours of the masks to classes (:func:`read_legend`).
         test_images: folder of test images.
         test_masks: their masks.
@@ -76,6 +77,12 @@ class CustomDataset:
             )
         if boxes and self.legend:
             raise UsageError("a legend is for masks", where=self.name, fix="name the classes instead")
+        if masks and (wrong := [name for name in self.classes if name.startswith("-")]):
+            raise UsageError(
+                f"{wrong[0]} leaves out objects with boxes, and here are masks",
+                where=self.name,
+                fix="name the value or colour `ignore` in a legend: --legend legend.yaml",
+            )
         if bool(self.test_images) != bool(self.test_masks or self.test_boxes):
             raise UsageError(
                 "test images and their labels go together",
@@ -311,7 +318,12 @@ def custom_domain(own: CustomDataset) -> Domain:
 def _with_boxes(own: CustomDataset, images: dict[str, Path], labels: dict[str, Path]) -> Domain:
     build = coco_domain if all(path.is_file() for path in labels.values()) else box_folder_domain
     return build(
-        own.name, images=images, annotations=labels, classes=own.classes, description=own.description
+        own.name,
+        images=images,
+        annotations=labels,
+        classes=[name.removeprefix("-") for name in own.classes],
+        drop=[name[1:] for name in own.classes if name.startswith("-")],
+        description=own.description,
     )
 
 

@@ -60,7 +60,8 @@ def progress(
     if not sys.stderr.isatty():
         last = [""]
         yield lambda note: last.__setitem__(0, note)
-        console.print(f"{description}: {total} done{', ' + last[0] if last[0] else ''}")
+        count = "" if total == 1 else f"{total} "
+        console.print(f"{description}: {count}done{', ' + last[0] if last[0] else ''}")
         return
     what, note = (TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[note]"))
     columns = (what, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), note)

@@ -2,7 +2,8 @@
 
     captions.json   {key: {"captions": [caption, ...], "class_label": 15}}: published BLIP-2 captions
     metadata.jsonl  lines of {"file_name": key, "text": caption}: image folders of Hugging Face datasets
-    FOLDER          such a metadata.jsonl in it, or else a text file per image: 1.txt (or 1.caption) for 1.jpg
+    metadata.csv    the same as a table; the column of captions is text or caption
+    FOLDER          such files in it and its sub-folders, or else a text file per image: 1.txt (or 1.caption) for 1.jpg
 
 The first caption of an entry is used, of a text file its first line. A key is an image's path relative to the data root
 or, in files where no key has an image suffix, that path without its suffix.
@@ -10,9 +11,11 @@ or, in files where no key has an image suffix, that path without its suffix.
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -24,9 +27,10 @@ from tadp_da.storage.files import storing, write_json
 from tadp_da.storage.listing import label_files
 from tadp_da.types import Unlabeled
 
+_TABLES = (".jsonl", ".csv")
 _TEXT_SUFFIXES = (".txt", ".caption")
 _FORM = 'write entries as {"images/1.png": {"captions": ["a car on a street"]}}'
-_LINES = 'write lines as {"file_name": "1.png", "text": "a car on a street"}'
+_LINES = 'write lines as {"file_name": "1.png", "text": "a car on a street"}, or a table with these columns'
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,9 @@ class CaptionFile:
             DataError: if the file is missing, not UTF-8 or not JSON, or has NaN, a repeated key, or an entry that is
                 not a caption; the message names file and key.
         """
-        lines = path / "metadata.jsonl" if path.is_dir() else path
-        if lines.suffix.lower() == ".jsonl" and lines.exists():
-            return cls(lines, _read_lines(lines))
+        tables = [f for f in label_files(path, _TABLES) if f.stem == "metadata"] if path.is_dir() else []
+        if tables or path.suffix.lower() in _TABLES:
+            return cls(path, _read_tables(path, tables or [path]))
         if path.is_dir():
             return cls(path, _read_folder(path))
         content = _json(_text(path), path, _FORM)
@@ -188,20 +192,41 @@ def _json(text: str, where: object, form: str) -> Any:
         raise DataError(f"the caption file is not valid JSON: {error}", where=where, fix=form) from None
 
 
-def _read_lines(path: Path) -> dict[str, CaptionEntry]:
+def _read_tables(folder: Path, tables: list[Path]) -> dict[str, CaptionEntry]:
+    """Entries of metadata files; names of images are relative to the folder of the file, as in Hugging Face's."""
     found: dict[str, CaptionEntry] = {}
-    for number, line in enumerate(_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        content = _json(line, where, _LINES)
-        if not isinstance(content, dict) or not {"file_name", "text"} <= content.keys():
-            fields = sorted(content) if isinstance(content, dict) else content
-            raise DataError(f"a line needs file_name and text, and has {fields}", where=where, fix=_LINES)
-        if (key := str(content["file_name"])) in found:
-            raise DataError(f"the file_name {key!r} is repeated", where=where, fix="remove one of the lines")
-        found[key] = _entry(content["text"], where, key, _LINES)
+    for table in tables:
+        below = table.parent.relative_to(folder) if table != folder else Path()
+        for where, row in _rows(table):
+            caption = next((row[name] for name in ("text", "caption") if name in row), None)
+            if caption is None or row.get("file_name") is None:
+                what = f"a line needs file_name and text or caption, and has {sorted(row)}"
+                raise DataError(what, where=where, fix=_LINES)
+            key = (below / path_key(str(row["file_name"]))).as_posix()
+            if key in found:
+                raise DataError(
+                    f"the file_name {key!r} is repeated", where=where, fix="remove one of the lines"
+                )
+            found[key] = _entry(caption, where, key, _LINES)
     return found
+
+
+def _rows(table: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Place and fields of every line."""
+    text = _text(table)
+    if table.suffix.lower() == ".csv":
+        reader = csv.DictReader(io.StringIO(text, newline=""), restkey="more fields than names")
+        try:
+            for row in reader:
+                yield f"{table}:{reader.line_num}", {k: v for k, v in row.items() if v is not None}
+        except csv.Error as error:
+            where = f"{table}:{reader.line_num + 1}"
+            raise DataError(f"the caption file is not valid CSV: {error}", where=where, fix=_LINES) from None
+        return
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            content = _json(line, where := f"{table}:{number}", _LINES)
+            yield where, content if isinstance(content, dict) else {str(content): None}
 
 
 def _read_folder(folder: Path) -> dict[str, CaptionEntry]:
@@ -222,7 +247,7 @@ def _read_folder(folder: Path) -> dict[str, CaptionEntry]:
         found[key] = CaptionEntry(tuple(line.strip() for line in text.splitlines() if line.strip()) or ("",))
     if not found:
         raise DataError(
-            "the folder holds neither metadata.jsonl nor .txt or .caption files",
+            "the folder holds no metadata.jsonl or metadata.csv and no .txt or .caption files",
             where=folder,
             fix="check the path, or write a caption file: tadp-da caption IMAGES --out captions.json",
         )

@@ -35,7 +35,10 @@ Labels = Annotated[
     Path | None,
     typer.Argument(help="Folder of masks, VOC XML, YOLO or labelme files, or a COCO JSON file."),
 ]
-Classes = Annotated[str, typer.Option(help="Class names in the order of their ids: sky,road,car.")]
+Classes = Annotated[
+    str,
+    typer.Option(help="Class names by id: sky,road,car; -NAME leaves out boxes of NAME."),
+]
 Legend = Annotated[
     Path | None, typer.Option(help="What values or colours of masks mean: YAML file, or CVAT's labelmap.txt.")
 ]
@@ -62,7 +65,7 @@ Split = Annotated[
 ]
 Captions = Annotated[
     Path | None,
-    typer.Option(help="JSON file, metadata.jsonl, or folder of texts; else the captioner is asked."),
+    typer.Option(help="JSON file, metadata.jsonl or .csv, or folder of texts; else the captioner is asked."),
 ]
 _CAPTIONER = "Captioner for images without captions."
 Captioner = Annotated[str, typer.Option(help=_CAPTIONER, show_default="the model's")]

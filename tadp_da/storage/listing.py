@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from tadp_da.images import OUTPUT, SUFFIXES
+from tadp_da.errors import DataError
+from tadp_da.images import OUTPUT, SUFFIXES, name_key, opened
 from tadp_da.storage.artifacts import MANIFEST
+
+MASK_VALUES = 48
+"""Different values of a greyscale or palette file up to which it may be a mask."""
 
 T = TypeVar("T")
 _SYSTEM = frozenset({
@@ -80,7 +85,7 @@ def image_files(folder: Path, but: Collection[Path] = ()) -> tuple[Path, ...]:
 
     What is left out, and why, is recorded (:data:`remarks`): hidden and system files, files with another suffix,
     folders that cannot be read, links to folders that are listed anyway, sub-folders of labels (``but``, and those of a
-    usual name), and sub-folders that this project wrote. A missing folder has no files.
+    usual name or with content like that), and sub-folders that this project wrote. A missing folder has no files.
     """
 
     def unwanted(path: Path) -> str:
@@ -90,7 +95,39 @@ def image_files(folder: Path, but: Collection[Path] = ()) -> tuple[Path, ...]:
             return "folders that tadp-da wrote are left out"
         return "folders that are named like labels are left out" if path.name.lower() in _LABELS else ""
 
-    return _files(folder, SUFFIXES, unwanted, tell=True)
+    found = _files(folder, SUFFIXES, unwanted, tell=True)
+    masks = set(_mask_folders(folder, found))
+    return tuple(path for path in found if path.parent not in masks)
+
+
+def _mask_folders(folder: Path, found: Sequence[Path]) -> Iterator[Path]:
+    """Sub-folders whose files are masks by their names and content: each has the stem of an image elsewhere, and a few
+    values instead of colours."""
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    by_folder: dict[Path, list[Path]] = defaultdict(list)
+    for path in found:
+        by_name[name_key(path.stem)].append(path)
+        by_folder[path.parent].append(path)
+
+    def partner(path: Path) -> Path | None:
+        same = by_name[name_key(path.stem)]
+        return next((other for other in same if other.parent != path.parent), None)
+
+    for place, files in by_folder.items():
+        if place == folder or not all(map(partner, files)):
+            continue
+        pairs = [(path, partner(path)) for path in files[:3]]
+        if all(_few_values(mask) and image and not _few_values(image) for mask, image in pairs):
+            fix = "nothing if they are; images are used when they are saved in RGB"
+            remarks.add(Remark("files that look like masks of the other images are left out", place, fix))
+            yield place
+
+
+def _few_values(path: Path) -> bool:
+    """Whether a file holds palette indices or grey values of which few are used."""
+    with suppress(DataError), opened(path) as image:
+        return image.mode in ("1", "L", "P") and len(image.getcolors()) <= MASK_VALUES
+    return False
 
 
 def label_files(folder: Path, suffixes: Sequence[str], but: Collection[Path] = ()) -> tuple[Path, ...]:

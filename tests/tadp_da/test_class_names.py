@@ -51,5 +51,5 @@ def test_an_unknown_name_lists_what_is_known() -> None:
     with pytest.raises(DataError, match="'motorbik', did you mean 'motorbike'") as caught:
         class_id("motorbik", CLASSES, "a.xml:3")
     assert caught.value.where == "a.xml:3"
-    assert "leave it out (drop=['motorbik'])" in caught.value.fix
+    assert f"--classes {','.join(CLASSES)},-motorbik;" in caught.value.fix
     assert ", ".join(CLASSES) in caught.value.fix

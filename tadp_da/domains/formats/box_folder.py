@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from tadp_da.domains import Domain
+from tadp_da.domains.formats.boxes import kept
 from tadp_da.domains.formats.files import Folders, PairedFolders, absolute, by_split
 from tadp_da.domains.formats.labelme import read_labelme
 from tadp_da.domains.formats.voc_xml import read_annotation
@@ -48,7 +49,7 @@ def box_folder_domain(
             objects has a file without objects, with YOLO also none.
         classes: class names in the order of their ids, in any usual spelling; for YOLO, those of ``classes.txt`` in the
             first folder of labels where none are given.
-        drop: names of objects to leave out.
+        drop: names of objects to leave out; YOLO's ids count them, too, if ``classes`` names them.
         description: how captions may describe the domain.
 
     Raises:
@@ -56,7 +57,9 @@ def box_folder_domain(
     """
     folders = by_split(annotations)
     suffix = next((s for folder in folders.values() if (s := box_suffix(folder, folder))), ".xml")
-    known = tuple(classes) or next((c for folder in folders.values() if (c := class_file(folder))), ())
+    names = tuple(classes) if kept(classes, drop) else ()
+    names = names or next((c for folder in folders.values() if (c := class_file(folder))), ())
+    known = kept(names, drop)
     if not known or len(set(known)) < len(known):
         raise UsageError(
             f"domain {name!r} has {len(known)} class names, {len(set(known))} of them different",
@@ -69,7 +72,7 @@ def box_folder_domain(
 
     def read(image: Path) -> Boxes:
         image = absolute(image)
-        return _READERS[suffix](pairs.label_file(image), image, known, drop=drop)
+        return _READERS[suffix](pairs.label_file(image), image, names if yolo else known, drop=drop)
 
     return Domain(
         name=name,

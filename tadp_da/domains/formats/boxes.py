@@ -57,6 +57,12 @@ def flag(value: object) -> bool:
     return _FLAGS[text]
 
 
+def kept(classes: Sequence[str], drop: Collection[str]) -> tuple[str, ...]:
+    """The classes without those to leave out, in any spelling."""
+    left_out = {canonical(name) for name in drop}
+    return tuple(name for name in classes if canonical(name) not in left_out)
+
+
 def to_boxes(
     objects: Sequence[RawObject],
     image: Path,
@@ -81,8 +87,8 @@ def to_boxes(
         DataError: for more than :data:`MOST_BOXES` objects, a coordinate that is not finite, swapped corners, a box
             entirely outside the image, boxes in fractions of the image, or an unknown class.
     """
-    left_out = {canonical(name) for name in drop}
-    stated = [thing for thing in objects if canonical(thing.name) not in left_out]
+    used = kept([thing.name for thing in objects], drop)
+    stated = [thing for thing in objects if thing.name in used]
     xyxy = np.array([thing.xyxy for thing in stated], np.float64).reshape(-1, 4)
     _check(stated, xyxy, size)
     ids: dict[str, int] = {}
@@ -93,14 +99,18 @@ def to_boxes(
     labels = np.array([ids[thing.name] for thing in stated], np.int64)
     difficult = np.array([thing.difficult for thing in stated], np.bool_)
     sides = (inside[:, 2:] - inside[:, :2]).min(axis=1)
-    kept, clipped = sides >= NO_AREA, np.abs(inside - xyxy).max(axis=1) > ROUNDING
+    large, clipped = sides >= NO_AREA, np.abs(inside - xyxy).max(axis=1) > ROUNDING
     first = np.unique(np.column_stack([inside, labels, difficult]), axis=0, return_index=True)[1]
     again = ~np.isin(np.arange(len(stated)), first)
     for which, what, fix in (
-        (~kept, "boxes without area dropped", "remove them from the labels"),
-        (kept & again, "objects stated again dropped", "remove them from the labels: each would count twice"),
+        (~large, "boxes without area dropped", "remove them from the labels"),
         (
-            kept & clipped,
+            large & again,
+            "objects stated again dropped",
+            "remove them from the labels: each would count twice",
+        ),
+        (
+            large & clipped,
             "boxes reach outside the image and were clipped",
             "check some: many of them come from boxes of another image size, or from x, y, width, height in the place "
             "of corners",
@@ -108,8 +118,8 @@ def to_boxes(
     ):
         if which.any():
             remarks.add(Remark(what, image, fix, int(which.sum())))
-    kept &= ~again
-    return Boxes(inside[kept].astype(np.float32), labels[kept], difficult[kept])
+    large &= ~again
+    return Boxes(inside[large].astype(np.float32), labels[large], difficult[large])
 
 
 def _check(objects: Sequence[RawObject], xyxy: NDArray[np.float64], size: tuple[int, int]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from tadp_da.domains import Domain
-from tadp_da.domains.formats.boxes import check_size, to_boxes
+from tadp_da.domains.formats.boxes import check_size, kept, to_boxes
 from tadp_da.domains.formats.coco_file import CocoContent, load
 from tadp_da.domains.formats.files import Folders, absolute, by_split, some, split_of, under_root
 from tadp_da.errors import DataError, UsageError
@@ -54,7 +54,7 @@ def coco_domain(
     def content(split: str) -> CocoContent:
         return load(labelled[split], folders[split])
 
-    known = tuple(classes) or tuple(c for c in content(next(iter(labelled))).classes if c not in drop)
+    known = kept(classes, drop) or kept(content(next(iter(labelled))).classes, drop)
 
     def list_images(root: Path, split: str) -> tuple[Path, ...]:
         found = _listed(content(split), folders[split], labelled[split])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tadp_da.domains.formats.boxes import RawObject, to_boxes
+from tadp_da.domains.formats.boxes import RawObject, kept, to_boxes
 from tadp_da.errors import DataError
 from tadp_da.images import displayed_size
 from tadp_da.types import Boxes
@@ -30,7 +30,7 @@ def read_yolo(path: Path, image: Path, classes: Sequence[str], *, drop: Collecti
     Args:
         path: the text file; one that is absent states no objects.
         image: the image that it describes.
-        classes: names in the order of their ids.
+        classes: names in the order of their ids in the file, those to leave out included.
         drop: names of objects to leave out.
 
     Raises:
@@ -54,7 +54,7 @@ def read_yolo(path: Path, image: Path, classes: Sequence[str], *, drop: Collecti
                 )
             x1, y1, x2, y2 = (corners * size[::-1]).ravel().tolist()
             objects.append(RawObject(classes[label], (x1, y1, x2, y2), False, where))
-    return to_boxes(objects, image, size, classes, drop=drop)
+    return to_boxes(objects, image, size, kept(classes, drop), drop=drop)
 
 
 def _object(fields: Sequence[str], where: str) -> tuple[int, np.ndarray]:

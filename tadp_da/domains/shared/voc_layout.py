@@ -10,6 +10,7 @@ from pathlib import Path
 from tadp_da.domains.formats.files import some
 from tadp_da.domains.formats.voc_xml import read_annotation
 from tadp_da.errors import DataError
+from tadp_da.storage.listing import Remark, remarks
 from tadp_da.types import Boxes
 
 CLASSES = (
@@ -45,6 +46,14 @@ def listed_images(folder: Path, names: str, *, kind: str = "Main") -> tuple[Path
             where=place,
             fix=f"unpack the data set again: {file.name} lists what JPEGImages must hold as <id>.jpg",
         )
+    spare = there - {f"{name}.jpg" for name in ids}
+    for other in sorted((folder / "ImageSets").rglob("*.txt")) if spare else ():
+        if not spare:
+            break
+        text = other.read_text(encoding="utf-8", errors="replace")
+        spare -= {f"{line.split()[0]}.jpg" for line in text.splitlines() if line.strip()}
+    for name in sorted(spare):
+        remarks.add(Remark("images that no list of ImageSets names are left out", place / name))
     return tuple(place / f"{name}.jpg" for name in ids)
 
 

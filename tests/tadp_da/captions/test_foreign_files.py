@@ -56,7 +56,7 @@ def test_text_files_are_found_where_images_are(tmp_path: Path) -> None:
 
 
 def test_text_files_that_cannot_be_captions_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"neither metadata\.jsonl nor \.txt or \.caption files"):
+    with pytest.raises(DataError, match=r"no metadata\.jsonl or metadata\.csv and no \.txt or \.caption"):
         CaptionFile.read(tmp_path)
     folder = written(tmp_path, **{"0_txt": "a car"})
     with pytest.raises(DataError, match="2 images share the caption of '0'"):
@@ -80,6 +80,41 @@ def test_metadata_of_an_image_folder_is_read(tmp_path: Path) -> None:
     for path in (file, written(tmp_path, readme_txt="no caption")):
         expected = {"train/0.png": "a car", "1.png": "a bus"}
         assert CaptionFile.read(path).lookup(images("train/0.png", "1.png")) == expected
+
+
+def test_metadata_in_sub_folders_and_as_a_table_is_read(tmp_path: Path) -> None:
+    """As the image folders of Hugging Face datasets: names are relative to the folder of the file."""
+    written(
+        tmp_path,
+        **{
+            "train__metadata_csv": '\ufefffile_name,label,caption\r\n0.png,3,"a car, red"\r\nb/1.png,,a bus\r\n',
+            "test__metadata_jsonl": '{"file_name": "0.png", "text": "a tree"}\n',
+            "0_txt": "not read",
+        },
+    )
+    expected = {"train/0.png": "a car, red", "train/b/1.png": "a bus", "test/0.png": "a tree"}
+    assert CaptionFile.read(tmp_path).lookup(images(*expected)) == expected
+    table = CaptionFile.read(tmp_path / "train/metadata.csv")
+    assert table.lookup(images("0.png")) == {"0.png": "a car, red"}
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "what"),
+    [
+        ("file_name,label\n0.png,3\n", 2, r"has \['file_name', 'label'\]"),
+        ("file_name,text\n0.png\n", 2, r"has \['file_name'\]"),
+        ("file_name,text\n0.png,a\n0.png,b\n", 3, "'0.png' is repeated"),
+        ("file_name,text\n0.png," + "a" * 200_000, 2, "not valid CSV"),
+    ],
+)
+def test_a_table_that_is_broken_is_refused_with_its_line(
+    tmp_path: Path, content: str, line: int, what: str
+) -> None:
+    file = written(tmp_path, metadata_csv=content) / "metadata.csv"
+    with pytest.raises(DataError, match=what) as caught:
+        CaptionFile.read(tmp_path)
+    assert caught.value.where == f"{file}:{line}"
+    assert caught.value.fix
 
 
 @pytest.mark.parametrize(

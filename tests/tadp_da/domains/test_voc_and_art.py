@@ -11,6 +11,7 @@ import pytest
 from tadp_da.domains import domains
 from tadp_da.domains.cross_domain_art import SIX
 from tadp_da.errors import DataError, UsageError
+from tadp_da.storage.listing import remarks
 from tests.tadp_da.domains import trees
 
 DRAWN = {"watercolor2k": "watercolor", "comic2k": "comic", "clipart1k": "clipart"}
@@ -62,6 +63,15 @@ def test_a_listed_image_that_is_missing_or_listed_twice_is_refused(kit: Path) ->
     (kit / "VOCdevkit/VOC2007/ImageSets/Main/test.txt").write_text("000001\n000001  1\n")
     with pytest.raises(DataError, match="listed twice: 000001"):
         stems(kit, "voc-detection", "test")
+
+
+def test_images_outside_the_lists_are_told(kit: Path) -> None:
+    extra = kit / "VOCdevkit/VOC2007/JPEGImages/zz.jpg"
+    trees.picture(extra)
+    with remarks.recording() as recorded:
+        stems(kit, "voc-detection", "test")
+    (remark,) = recorded
+    assert (remark.what, remark.path) == ("images that no list of ImageSets names are left out", extra)
 
 
 def test_palette_masks_of_voc_keep_their_indices_and_their_border(tmp_path: Path) -> None:

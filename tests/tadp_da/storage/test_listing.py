@@ -137,6 +137,20 @@ def test_masks_below_the_folder_of_images_are_no_images(tmp_path: Path) -> None:
     )
 
 
+def test_masks_are_known_by_their_content_whatever_their_folder_is_called(tmp_path: Path) -> None:
+    for name in ("0", "1"):
+        trees.picture(tmp_path / f"all/rgb/{name}.jpg")
+        trees.picture(tmp_path / f"all/night/{name}.jpg")
+        trees.picture(tmp_path / f"all/grey/{name}.png", mode="L")
+        trees.mask(tmp_path / f"all/SegMaps/{name}.png", (0, 1))
+    found, why = listed(tmp_path / "all")
+    assert {path.split("/")[0] for path in found} == {"rgb", "night", "grey"}
+    assert why == {"files that look like masks of the other images are left out": ["SegMaps"]}
+    assert len(listed(tmp_path / "all/SegMaps")[0]) == 2, "given by itself it is read"
+    (tmp_path / "all/SegMaps/1.png").rename(tmp_path / "all/SegMaps/2.png")
+    assert len(listed(tmp_path / "all")[0]) == 8, "an image that is nowhere else is no mask"
+
+
 def test_images_that_this_tool_wrote_are_not_read_again(tmp_path: Path) -> None:
     trees.picture(tmp_path / "0.jpg")
     for name in ("predictions/overlays", "predictions/masks", "concept", "theirs"):

@@ -66,13 +66,13 @@ FORMATS: list[Callable[[Path, list[Row]], Path]] = [coco, voc, yolo, labelme]
 every_format = pytest.mark.parametrize("write", FORMATS)
 
 
-def source(root: Path, labels: Path) -> DataSource:
+def source(root: Path, labels: Path, classes: tuple[str, ...] = ("car", "person")) -> DataSource:
     """As every command finds it."""
-    return resolve(CustomDataset.of(root / "i", labels, classes=("car", "person")), root)
+    return resolve(CustomDataset.of(root / "i", labels, classes=classes), root)
 
 
-def read(root: Path, labels: Path) -> Boxes:
-    label = source(root, labels).domain.label
+def read(root: Path, labels: Path, classes: tuple[str, ...] = ("car", "person")) -> Boxes:
+    label = source(root, labels, classes).domain.label
     assert label is not None
     boxes: Boxes = label(root / "i/1.png")
     return boxes
@@ -237,6 +237,24 @@ def test_images_without_a_file_of_yolo_are_background(root: Path, capsys: pytest
     (labels / "1.txt").rename(labels / "other.txt")
     with pytest.raises(DataError, match="3 of 3 images have no annotation"):
         source(root, labels).domain.unlabeled(root / "i", "train")
+
+
+@every_format
+def test_objects_of_a_class_with_a_minus_are_left_out(root: Path, write: Callable[..., Path]) -> None:
+    """What the error for an unknown class advises; YOLO's ids count all classes."""
+    labels = write(root, [("car", 1, 1, 9, 9), ("person", 2, 3, 12, 24)])
+    if write is not yolo:
+        with pytest.raises(DataError, match="unknown class 'car'") as caught:
+            read(root, labels, ("person",))
+        assert "--classes person,-car" in caught.value.fix
+    for classes in (("-car", "person"), ("-Car",))[: 2 if write in (coco, yolo) else 1]:
+        space = source(root, labels, classes).domain.labels
+        assert space is not None
+        assert space.classes == ("person",)
+        assert read(root, labels, classes).labels.tolist() == [0]
+    with pytest.raises(UsageError, match="-car leaves out objects") as refused:
+        CustomDataset(name="x", images=root, masks=root, classes=("road", "-car"))
+    assert "legend" in refused.value.fix
 
 
 def test_classes_of_yolo_are_those_of_its_file(root: Path) -> None:

@@ -38,6 +38,10 @@ class LabelSpace:
     palette: tuple[tuple[int, int, int], ...] = ()
 
 
+SMALLEST_BOX = 1.0
+"""Pixels of the shorter side below which nothing can be learned from a box at its working size."""
+
+
 @dataclass(frozen=True, eq=False)
 class Boxes:
     """The labelled objects of one image; an image without objects has ``n = 0``.

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings_dataclass
+from safetensors import SafetensorError
 
 from tadp_da.captions.files import CaptionEntry, CaptionFile
 from tadp_da.captions.flags import notes
@@ -103,7 +104,7 @@ class Captioner:
         found = locate(name)
         try:
             model, processor = load(found.path, dtype, settings.quantization, device)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise EnvironmentSetupError(
                 f"cannot load the captioner: {str(error).strip().splitlines()[0]}",
                 where=found.path,

@@ -13,6 +13,7 @@ from tadp_da.errors import EnvironmentSetupError, UsageError
 from tadp_da.storage.files import folder_digest
 from tadp_da.storage.hub import CAPTIONERS, Files, Found, fetch, has_weights, is_id, weights_variant
 from tadp_da.storage.pretrained import quiet as _quiet
+from tadp_da.storage.pretrained import require_unquantized
 
 if TYPE_CHECKING:
     import torch
@@ -61,12 +62,14 @@ def load(
     """Model in evaluation mode on its device, and processor. Only safetensors are read; no code of the model is run.
 
     Raises:
+        ArtifactError: if its weights were stored quantized.
         EnvironmentSetupError: if quantization is requested without bitsandbytes.
         UsageError: if this CPU cannot run the model in 4 bits.
         OSError, ValueError, KeyError: if this is not an image-to-text model.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
+    require_unquantized(folder)
     options = _quantized(quantization, dtype, device)
     safe = {"trust_remote_code": False, "local_files_only": True}
     with quiet():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Column, Table
@@ -78,7 +78,7 @@ def data_check(
     """
     from benchmarks.recipe import preset_for, read_preset
     from tadp_da.datasets import find
-    from tadp_da.domains.checks.validate import check_data
+    from tadp_da.domains.checks.validate import AS_STORED, Working, check_data
 
     source, _ = find(
         images,
@@ -88,13 +88,13 @@ def data_check(
         legend=legend,
         ignore=255 if ignore_index is None else ignore_index,
     )
-    sized: dict[str, Any] = {}
+    working = AS_STORED
     if source.domain.labels and source.domain.labels.task == "detection":
         name = preset or preset_for(model, "detection")
         inference = read_preset(name, tuple(sets or ())).inference
         bounds = [f"inference.{k}={v}" for k in ("short", "long", "squash") if (v := getattr(inference, k))]
-        sized["working_size"] = inference.size
-        sized["sized"] = f"the size of {name}'s settings ({', '.join(bounds) or 'that of the image'})"
+        named = f"the size of {name}'s settings ({', '.join(bounds) or 'that of the image'})"
+        working = Working(inference.size, named)
     report = check_data(
         source.domain,
         source.root,
@@ -103,7 +103,7 @@ def data_check(
         skip_bad=skip_bad,
         allow_overlap=allow_overlap,
         tracked=tracked,
-        **sized,
+        working=working,
     )
     if as_json:
         print_json(report.as_json())

@@ -126,7 +126,7 @@ def _mask_folders(folder: Path, found: Sequence[Path]) -> Iterator[Path]:
 def _few_values(path: Path) -> bool:
     """Whether a file holds palette indices or grey values of which few are used."""
     with suppress(DataError), opened(path) as image:
-        return image.mode in ("1", "L", "P") and len(image.getcolors()) <= MASK_VALUES
+        return image.mode in ("1", "L", "P") and len(image.getcolors() or range(256)) <= MASK_VALUES
     return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from tadp_da.storage.hub import weights_variant
 
 READING = (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
 """What the libraries raise for files that are missing or corrupt."""
+_UNQUANTIZED = "give the model in floats (fp32, fp16, bf16 or fp8): its original, before it was quantized"
 #: Buffers that older versions of transformers wrote and newer ones compute.
 _OBSOLETE = ("position_ids",)
 
@@ -37,8 +39,7 @@ def load_model(kind: Any, folder: Path, part: str) -> Any:
     options = {dtype: torch.float32, "use_safetensors": True, "output_loading_info": True}
     options["variant"] = weights_variant(folder, stem) or None
     try:
-        for file in folder.glob(f"{stem}*.safetensors"):
-            require_floats(file)
+        require_unquantized(folder, stem)
         model, info = kind.from_pretrained(str(folder), **options)
     except READING as error:
         raise unreadable(folder, error) from error
@@ -53,6 +54,23 @@ def load_model(kind: Any, folder: Path, part: str) -> Any:
     return aligned(model)
 
 
+def require_unquantized(folder: Path, stem: str = "model") -> None:
+    """Check the configuration and the weights of a model of diffusers or transformers.
+
+    Raises:
+        ArtifactError: for a quantized model.
+        OSError, SafetensorError, ValueError: when a file cannot be read.
+    """
+    config = folder / "config.json"
+    content = json.loads(config.read_bytes()) if config.exists() else {}
+    if isinstance(content, dict) and content.get("quantization_config"):
+        raise ArtifactError(
+            "the model is quantized: it has a quantization_config", where=config, fix=_UNQUANTIZED
+        )
+    for file in folder.glob(f"{stem}*.safetensors"):
+        require_floats(file)
+
+
 def require_floats(file: Path) -> None:
     """Check that no weight of a file is stored as integers, which would be read as if they were the values.
 
@@ -62,11 +80,11 @@ def require_floats(file: Path) -> None:
     with safe_open(file, "pt") as opened:
         for name in list(opened.keys()):
             kind = opened.get_slice(name).get_dtype()
-            if name.endswith((".weight", ".bias")) and not kind.startswith(("F", "BF")):
+            if name.endswith(("weight", "bias")) and not kind.startswith(("F", "BF")):
                 raise ArtifactError(
                     f"the weights are quantized: {name!r} is of type {kind}",
                     where=file,
-                    fix="give the model in floats (fp32, fp16, bf16 or fp8): its original, before it was quantized",
+                    fix=_UNQUANTIZED,
                 )
 
 

@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from PIL import Image
 from safetensors.torch import save
 
 from benchmarks.recipe import read_benchmark
-from tadp_da.backbones.sd.exchange import read_embedding
+from tadp_da.backbones.sd.exchange import read_embedding, read_lora
 from tadp_da.captions.files import CaptionFile
 from tadp_da.captions.flags import flags
 from tadp_da.concept import Concept
@@ -140,6 +141,21 @@ CONCEPT = Concept(
 EMBEDDING = save({"<x>": torch.zeros(2, 4), "y": torch.ones(3)}, metadata={"format": "pt"})
 
 
+UNET = torch.nn.ModuleDict({"attn2": torch.nn.ModuleDict({"to_k": torch.nn.Linear(4, 6)})})
+UNET.config = SimpleNamespace(cross_attention_dim=4)  # type: ignore[assignment]
+LORA = save(
+    {
+        "unet.attn2.to_k.lora_A.weight": torch.ones(2, 4),
+        "unet.attn2.to_k.lora_B.weight": torch.ones(6, 2),
+        "unet.attn2.to_k.alpha": torch.tensor(4.0),
+    },
+    metadata={
+        "lora_adapter_metadata": json.dumps({"unet.r": 2, "unet.lora_alpha": 4, "unet.alpha_pattern": {}})
+    },
+)
+TABLE = b'file_name,label,text\nx.png,3,"a car, red"\n./y.png,,a bus\n'
+
+
 def _boxes(path: Path) -> None:
     domain = coco_domain("mine", images=path.parent, annotations=path)
     images = domain.unlabeled(path.parent, "train")
@@ -180,8 +196,10 @@ READERS: dict[str, tuple[str, bytes, Callable[[Path], object]]] = {
     "yolo": ("p.txt", YOLO, lambda path: read_yolo(path, path.parent / "x.png", ("dog", "cat"))),
     "labelme": ("p.json", LABELME, lambda path: read_labelme(path, path.parent / "x.png", ("dog", "cat"))),
     "caption json": ("p.json", CAPTIONS, _captions),
+    "caption table": ("metadata.csv", TABLE, _captions),
     "recipe yaml": ("p.yaml", YAML, lambda path: read_benchmark(str(path))),
     "embedding": ("p.safetensors", EMBEDDING, lambda path: read_embedding(path, "<x>")),
+    "lora": ("p.safetensors", LORA, lambda path: read_lora(path, UNET)),
     "concept": ("p.json", _concept_file(), _concept),
 }
 

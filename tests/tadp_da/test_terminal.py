@@ -14,6 +14,7 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
+from tadp_da.cli.options import out
 from tadp_da.run import Run
 from tadp_da.terminal import TextConsole, prepare_streams, print_json, printable, progress
 from tests.tadp_da.domains import trees
@@ -50,6 +51,13 @@ def test_tables_are_text_too() -> None:
     TextConsole(file=(file := io.StringIO()), width=300).print(table)
     assert file.getvalue().count(SHOWN) == 4
     assert len({len(line) for line in file.getvalue().splitlines() if "┃" in line or "│" in line}) == 1
+
+
+def test_names_of_classes_in_a_table_of_a_command_are_text(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("class")
+    table.add_row("car [left]")
+    out.print(table)
+    assert "car [left]" in capsys.readouterr().out
 
 
 def test_only_one_module_prints_with_rich() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,11 +27,19 @@ from tadp_da.errors import DataError, TadpError
 from tadp_da.images import open_image, opened
 from tadp_da.storage.files import file_digest
 from tadp_da.storage.listing import Remark, remarks
-from tadp_da.tasks.labels.boxes import SMALLEST
-from tadp_da.tasks.labels.label import Size
-from tadp_da.types import Boxes, LabelSpace
+from tadp_da.types import SMALLEST_BOX, Boxes, LabelSpace
 
 Tracked = Callable[[Iterable[Any], int, str], Iterable[Any]]
+
+
+class Working(NamedTuple):
+    """From an image's height and width to those at which a model reads it, and what to call these."""
+
+    size: Callable[[int, int], tuple[int, int]]
+    name: str
+
+
+AS_STORED = Working(lambda height, width: (height, width), "its own size")
 
 
 def check_data(
@@ -42,8 +50,7 @@ def check_data(
     partial: bool = False,
     skip_bad: bool = False,
     allow_overlap: bool = False,
-    working_size: Callable[[int, int], Size] | None = None,
-    sized: str = "its own size",
+    working: Working = AS_STORED,
     threads: int = 4,
     tracked: Tracked = lambda items, _total, _what: items,
 ) -> CheckReport:
@@ -58,9 +65,7 @@ def check_data(
         partial: accept fewer images than the data set has.
         skip_bad: images that cannot be used will be left out: report them as warnings.
         allow_overlap: report test images among the others as warnings.
-        working_size: from an image's height and width to those at which a model will read it, where objects under a
-            pixel are not learned from; its own if None.
-        sized: what size that is, for messages.
+        working: the size at which a model will read the images: objects under a pixel there are not learned from.
         threads: images decoded in parallel.
         tracked: wraps the iteration, for a progress bar: ``(items, total, what) -> items``.
 
@@ -79,9 +84,7 @@ def check_data(
                 reports.append(SplitReport(name, findings=(_finding(error),)))
             continue
         with ThreadPoolExecutor(threads) as pool:
-            look = functools.partial(
-                _check_image, chosen, chosen.has_labels(name), working_size or (lambda *size: size), sized
-            )
+            look = functools.partial(_check_image, chosen, chosen.has_labels(name), working)
             results = pool.map(look, paths)
             checked = list(tracked(results, len(paths), f"{chosen.name} {name}"))
         report = _split_report(chosen, name, checked, root, partial, skip_bad)
@@ -112,9 +115,7 @@ class _CheckedImage:
     corrections: Sequence[Remark] = ()
 
 
-def _check_image(
-    domain: Domain, labelled: bool, working_size: Callable[[int, int], Size], sized: str, path: Path
-) -> _CheckedImage:
+def _check_image(domain: Domain, labelled: bool, working: Working, path: Path) -> _CheckedImage:
     one = _CheckedImage(path)
     with stored_masks.recording() as one.stored, remarks.recording() as one.corrections:
         try:
@@ -129,8 +130,10 @@ def _check_image(
             one.digest = digest
             if labelled and domain.label and domain.labels:
                 target = domain.label(path)
-                if isinstance(target, Boxes) and (lost := _lost(target, (height, width), working_size)):
-                    what = f"objects are under a pixel wide or high at {sized}: training leaves them out"
+                if isinstance(target, Boxes) and (lost := _lost(target, (height, width), working)):
+                    what = (
+                        f"objects are under a pixel wide or high at {working.name}: training leaves them out"
+                    )
                     remarks.add(Remark(what, path, "train at a larger size, or remove them", lost))
                 one.amounts, one.ignored = _amounts(target, domain.labels)
                 one.labelled = True
@@ -142,11 +145,11 @@ def _check_image(
     return one
 
 
-def _lost(target: Boxes, size: Size, working_size: Callable[[int, int], Size]) -> int:
+def _lost(target: Boxes, size: tuple[int, int], working: Working) -> int:
     """How many boxes are too small to be learned from at the working size."""
-    height, width = np.array(working_size(*size)) / size
+    height, width = np.array(working.size(*size)) / size
     sides = (target.xyxy[:, 2:] - target.xyxy[:, :2]) * [width, height]
-    return int((sides < SMALLEST).any(axis=1).sum())
+    return int((sides < SMALLEST_BOX).any(axis=1).sum())
 
 
 def _amounts(target: Any, labels: LabelSpace) -> tuple[dict[int, int], int]:

@@ -12,10 +12,7 @@ from torch import Tensor
 from tadp_da.errors import DataError
 from tadp_da.images import geometry
 from tadp_da.tasks.labels.label import Label, Size
-from tadp_da.types import Boxes, Detections, LabelSpace
-
-SMALLEST = 1.0
-"""Pixels of the shorter side below which nothing can be learned from a box at its working size."""
+from tadp_da.types import SMALLEST_BOX, Boxes, Detections, LabelSpace
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -56,7 +53,7 @@ class BoxLabel(Label):
 
     def _large(self) -> Tensor:
         boxes = self.value.as_subclass(Tensor)
-        return ((boxes[:, 2:] - boxes[:, :2]) >= SMALLEST).all(dim=1)
+        return ((boxes[:, 2:] - boxes[:, :2]) >= SMALLEST_BOX).all(dim=1)
 
     @property
     def lost(self) -> int:

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from tadp_da.captions.captioner import Captioner, CaptionerSettings, caption_images
-from tadp_da.errors import EnvironmentSetupError, UsageError
+from tadp_da.errors import ArtifactError, EnvironmentSetupError, UsageError
 from tadp_da.run import Run
 from tadp_da.types import Unlabeled
 from tests.tadp_da.captions.conftest import write_blip2
@@ -28,6 +28,24 @@ def settings(quantization: str = "none") -> CaptionerSettings:
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Wide enough for the blocks of bitsandbytes' kernels."""
     return write_blip2(tmp_path_factory.mktemp("wide"), width=64)
+
+
+def test_a_captioner_that_was_stored_quantized_is_refused(wide: Path, tmp_path: Path) -> None:
+    """It would be read as if the integers were the weights, or break off where bitsandbytes is missing."""
+    folder = Path(shutil.copytree(wide, tmp_path / "model"))
+    (file,) = folder.glob("*.safetensors")
+    tensors = load_file(file)
+    name = next(name for name in tensors if name.endswith("fc1.weight"))
+    integers = (tensors[name] * 50).to(torch.int8)
+    save_file(tensors | {name: integers}, file, metadata={"format": "pt"})
+    with pytest.raises(ArtifactError, match=f"quantized: '{name}' is of type I8") as caught:
+        Captioner.from_pretrained(folder, settings())
+    assert "before it was quantized" in caught.value.fix
+    save_file(tensors, file, metadata={"format": "pt"})
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace("{", '{"quantization_config": {"quant_method": "gptq"},', 1))
+    with pytest.raises(ArtifactError, match="quantized: it has a quantization_config"):
+        Captioner.from_pretrained(folder, settings())
 
 
 @pytest.mark.parametrize("quantization", BITS)

@@ -45,13 +45,20 @@ def test_a_folder_with_half_precision_alone_is_read(folder, backbone, variant):
     assert StableDiffusion.from_pretrained(str(folder)).fingerprint != backbone.fingerprint
 
 
-def test_a_quantized_network_is_refused_when_it_is_read(folder):
-    tensors = load_file(folder / UNET)
-    save_file(tensors | {"conv_in.weight": (tensors["conv_in.weight"] * 50).to(torch.int8)}, folder / UNET)
-    with pytest.raises(ArtifactError, match=r"quantized: 'conv_in\.weight' is of type I8") as caught:
+@pytest.mark.parametrize("file", [UNET, "text_encoder/model.safetensors"])
+def test_a_quantized_network_is_refused_when_it_is_read(folder, file):
+    tensors = load_file(folder / file)
+    name = next(name for name in tensors if name.endswith(".weight"))
+    save_file(tensors | {name: (tensors[name] * 50).to(torch.int8)}, folder / file)
+    with pytest.raises(ArtifactError, match=f"quantized: '{name}' is of type I8") as caught:
         StableDiffusion.from_pretrained(str(folder))
     assert "before it was quantized" in caught.value.fix
-    assert str(caught.value.where).endswith(UNET)
+    assert str(caught.value.where).endswith(file)
+    config = (folder / file).with_name("config.json")  # as bitsandbytes and GPTQ mark a folder
+    save_file(tensors, folder / file)
+    config.write_text(config.read_text().replace("{", '{"quantization_config": {"load_in_8bit": true},', 1))
+    with pytest.raises(ArtifactError, match="quantized: it has a quantization_config"):
+        StableDiffusion.from_pretrained(str(folder))
 
 
 def test_a_network_of_eight_bit_floats_is_read(folder):

@@ -213,6 +213,24 @@ def reads_target(chosen: Sequence[Choice], source_style: Choice) -> bool:
     return any("target" in each for each in streams) or bool(_built(sources, source_style).reads_target)
 
 
+def require_task(chosen: Sequence[Choice], head: Choice) -> None:
+    """Refuse objectives that are for another task than the head's.
+
+    Raises:
+        UsageError: with those that would do.
+    """
+    task = heads[head.name].task
+    for index, each in enumerate(chosen):
+        tasks = objectives[each.name].tasks
+        if tasks and task not in tasks:
+            others = [name for name in objectives if task in (objectives[name].tasks or {task})]
+            raise UsageError(
+                f"objective {each.name!r} is for {' and '.join(sorted(tasks))}, the head {head.name!r} for {task}",
+                where=f"objectives.{index}",
+                fix=f"choose from: {', '.join(others)}",
+            )
+
+
 def _built(registry: Registry[Any], choice: Choice) -> Any:
     entry = registry[choice.name]
     return entry(build(entry.Settings, choice.settings, f"{choice.name}.settings"))

@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass as settings
 from adapt import FineTuning
 from adapt.objectives import objectives
 from adapt.sources import sources
+from adapt.stage import require_task
 from benchmarks.evaluate import EvaluationSettings
 from personalize import personalizers
 from tadp_da.backbones import backbones
@@ -107,6 +108,7 @@ class Recipe:
             raise UsageError(
                 "train_on: target needs a target", where="train_on", fix="name one, or omit train_on"
             )
+        require_task(self.objectives, self.head)
         nameless = not self.personalize.settings.get("word") or self.concept == "weights"
         if find(self.strategy).needs_concept and nameless:
             raise UsageError(

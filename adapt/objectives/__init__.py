@@ -13,11 +13,11 @@ class Objective(AnyObjective):
 
     Attributes:
         pixels: whether it must have pixels, so that latents are not cached in their place.
-        task: name of the only task that it works with; None for all.
+        tasks: names of the tasks that it works with; empty for all.
     """
 
     pixels: bool = False
-    task: str | None = None
+    tasks: frozenset[str] = frozenset()
 
 
 objectives: Registry[Any] = Registry("objective", "adapt.objectives")

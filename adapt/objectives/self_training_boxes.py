@@ -37,7 +37,7 @@ class SelfTrainingBoxes(Objective):
 
     streams = frozenset({"target"})
     pixels = True
-    task = "detection"
+    tasks = frozenset({"detection"})
 
     @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
     class Settings:

@@ -81,6 +81,7 @@ def test_ablations_differ_from_dreambooth_only_in_what_they_use() -> None:
             "personalize.settings.stepps",
             "did you mean 'steps'",
         ),
+        ({"objectives": ["self-training-boxes"]}, "objectives.0", "choose from: "),
         ({"adapt": {"batch": 2, "augment": {"scale": [0.5, 2]}}}, "recipe.adapt", "images scaled by"),
     ],
 )

@@ -50,7 +50,7 @@ def test_losses_are_finite_scalars_with_a_gradient_and_a_function_of_the_generat
     unlabeled: CaptionedImages,
     quiet: Run,
 ) -> None:
-    model = {None: fresh_model, "segmentation": fresh_model, "detection": detector}[objectives[name].task]()
+    model = (detector if objectives[name].tasks == {"detection"} else fresh_model)()
     model.backbone.eval()
     model.head.train()
     first = losses(objectives[name](), model, labeled, unlabeled, quiet)

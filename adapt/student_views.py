@@ -46,6 +46,10 @@ class StudentViews:
 
     def __call__(self, pixels: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """Change images ``(b, 3, h, w)`` in [-1, 1], each by its own generator."""
+        with torch.autocast(pixels.device.type, enabled=False):  # colours need the precision
+            return self._changed(pixels, generators)
+
+    def _changed(self, pixels: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         draws = torch.stack([torch.rand(6, generator=g) for g in generators]).to(pixels.device)
         colours = (self.brightness, self.contrast, self.saturation, self.hue)
         if any(colours):

@@ -18,13 +18,12 @@ from adapt.objectives import Objective, objectives
 from adapt.student_views import StudentViews
 from adapt.teacher import Teacher
 from tadp_da.errors import UsageError
-from tadp_da.heads.detection.regions import Proposals, RegionHead, Regions, Sampling
+from tadp_da.heads.detection.regions import Anchors, RegionHead, Regions, Sampling
 from tadp_da.run import Run
 from tadp_da.training.objective import Generators, seeded
 
 Share = Annotated[float, Field(ge=0, le=1)]
 BETA = 1 / 9  # of the smooth L1 loss, torchvision's
-SOFT = ("anchors", "anchors_box_reg", "regions", "regions_box_reg")
 
 
 @objectives.add("self-training-boxes")
@@ -123,24 +122,23 @@ class SelfTrainingBoxes(Objective):
 
     def _soft(self, model: Any, raw: Any, batch: Any, noise: Any) -> dict[str, Tensor]:
         head: RegionHead = model.head
-        proposals = head.proposals(raw)
-        boxes = [some[: head.region_sampling.count] for some in proposals.boxes]
+        own = head.anchors(raw)
+        boxes = [some[: head.region_sampling.count] for some in head.proposals(raw, own)]
 
-        def taught(own: Any) -> tuple[Proposals, Regions]:
-            outputs = raw_outputs(own, batch, noise)
-            return own.head.proposals(outputs), own.head.classify(outputs, boxes)
+        def taught(teacher: Any) -> tuple[Anchors, Regions]:
+            outputs = raw_outputs(teacher, batch, noise)
+            return teacher.head.anchors(outputs), teacher.head.classify(outputs, boxes)
 
         anchors, regions = self.teacher.apply(model, taught)
-        low, high = self.settings.low, self.settings.high
-        losses = anchor_losses(proposals, anchors, head.anchor_sampling, low, high)
+        trust = self.settings.low, self.settings.high
+        losses = anchor_losses(own, anchors, head.anchor_sampling, *trust)
         counts = [len(some) for some in boxes]
-        return losses | region_losses(
-            head.classify(raw, boxes), regions, counts, head.region_sampling, low, high
-        )
+        found = head.classify(raw, boxes)
+        return losses | region_losses(found, regions, counts, head.region_sampling, *trust)
 
 
 def anchor_losses(
-    student: Proposals, teacher: Proposals, sampling: Sampling, low: float, high: float
+    student: Anchors, teacher: Anchors, sampling: Sampling, low: float, high: float
 ) -> dict[str, Tensor]:
     """Divergence of objectness, and distance of boxes where the teacher sees an object."""
     probability = teacher.objectness.sigmoid()

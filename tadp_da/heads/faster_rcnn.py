@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tadp_da.errors import UsageError
 from tadp_da.heads import heads
-from tadp_da.heads.detection.regions import Proposals, Regions, Sampling
+from tadp_da.heads.detection.regions import Anchors, Regions, Sampling
 from tadp_da.types import Detections, FeaturePyramid, FeatureSpec, LabelSpace
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
@@ -178,20 +178,26 @@ class FasterRCNN(nn.Module):
             _, regions = self.regions(raw.levels, proposals, images.image_sizes, counted)
         return {**rpn, **regions}
 
-    def proposals(self, raw: NeckOutputs) -> Proposals:
-        """What the first stage says of every anchor, and the regions that it proposes for a prediction."""
+    def anchors(self, raw: NeckOutputs) -> Anchors:
+        """What the first stage says of every anchor."""
         from torchvision.models.detection.rpn import concat_box_prediction_layers
 
-        rpn: Any = self.rpn
         with self._mode(raw, training=False) as images:
-            levels = list(raw.levels.values())
-            by_level = rpn.head(levels)
-            counts = [scores[0].numel() for scores in by_level[0]]
-            scores, moves = concat_box_prediction_layers(*by_level)
-            anchors = rpn.anchor_generator(images, levels)
-            boxes = rpn.box_coder.decode(moves.detach(), anchors).view(len(anchors), -1, 4)
-            found, _ = rpn.filter_proposals(boxes, scores, images.image_sizes, counts)
-        return Proposals(scores.view(len(anchors), -1), moves.view(len(anchors), -1, 4), found)
+            scores, moves = concat_box_prediction_layers(*self.rpn.head([*raw.levels.values()]))
+        count = len(images.image_sizes)
+        return Anchors(scores.view(count, -1), moves.view(count, -1, 4))
+
+    def proposals(self, raw: NeckOutputs, anchors: Anchors) -> list[Tensor]:
+        """The boxes ``(m, 4)`` in pixels that a prediction would classify in each image, best first."""
+        rpn: Any = self.rpn
+        levels = [*raw.levels.values()]
+        counts = [x[0, 0].numel() * len(self.settings.ratios) for x in levels]
+        with self._mode(raw, training=False) as images, torch.no_grad():
+            places = rpn.anchor_generator(images, levels)
+            boxes = rpn.box_coder.decode(anchors.moves.detach().flatten(0, 1), places)
+            boxes = boxes.view(anchors.moves.shape)
+            found, _ = rpn.filter_proposals(boxes, anchors.objectness, images.image_sizes, counts)
+        return list(found)
 
     def classify(self, raw: NeckOutputs, boxes: Sequence[Tensor]) -> Regions:
         """What the second stage says of boxes ``(m, 4)`` of each image, one image behind another."""

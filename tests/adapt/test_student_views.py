@@ -28,6 +28,8 @@ def test_each_image_is_a_function_of_its_generator(pixels: torch.Tensor) -> None
     alone = views(pixels[1:2], generators(1, seed=1))
     torch.testing.assert_close(together[1:2], alone)
     assert not torch.equal(together, views(pixels, generators(3, seed=5)))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(together, views(pixels, generators(3)))
 
 
 def test_nothing_to_change_changes_nothing(pixels: torch.Tensor) -> None:

@@ -26,18 +26,16 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Proposals:
+class Anchors:
     """Outputs of the first stage for ``b`` images with ``n`` anchors each.
 
     Attributes:
         objectness: logits ``(b, n)``.
         moves: ``(b, n, 4)``, from anchor to box, as they are regressed.
-        boxes: of each image ``(m, 4)`` in pixels, best first; without gradient.
     """
 
     objectness: Tensor
     moves: Tensor
-    boxes: list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,11 @@ class RegionHead(Protocol):
     def losses(self, raw: Any, targets: Any) -> dict[str, Tensor]:
         """Summands of ``loss`` by name; those of box regression contain ``box_reg``."""
 
-    def proposals(self, raw: Any) -> Proposals:
+    def anchors(self, raw: Any) -> Anchors:
         """Outputs of the first stage."""
+
+    def proposals(self, raw: Any, anchors: Anchors) -> list[Tensor]:
+        """The boxes ``(m, 4)`` in pixels that it proposes in each image, best first; without gradient."""
 
     def classify(self, raw: Any, boxes: Sequence[Tensor]) -> Regions:
         """Outputs of the second stage for boxes ``(m, 4)`` of each image."""

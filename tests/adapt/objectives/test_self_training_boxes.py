@@ -19,7 +19,7 @@ from adapt.objectives.self_training_boxes import SelfTrainingBoxes, anchor_losse
 from adapt.student_views import StudentViews
 from adapt.training_data import CaptionedImages, TargetDataset
 from tadp_da.errors import InterruptedRunError, UsageError
-from tadp_da.heads.detection.regions import Proposals, Regions, Sampling
+from tadp_da.heads.detection.regions import Anchors, Regions, Sampling
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
 from tadp_da.training.signals import attended
@@ -122,8 +122,8 @@ def test_a_perfect_teacher_gives_the_supervised_gradient_on_anchors() -> None:
     student = torch.randn(1, 4, requires_grad=True)
     moves = torch.zeros(1, 4, 4)
     losses = anchor_losses(
-        Proposals(student, moves, []),
-        Proposals(120 * truth - 60, moves + 1, []),
+        Anchors(student, moves),
+        Anchors(120 * truth - 60, moves + 1),
         Sampling(4, 1.0),
         0.1,
         0.5,
@@ -146,8 +146,8 @@ def test_what_the_teacher_doubts_has_no_gradient() -> None:
     assert moves.grad.flatten(1).any(1).tolist() == [False, False, True]
     assert student.grad[1, 0] < 0, "background is taught where the teacher is sure of it"
     objectness = torch.zeros(1, 3, requires_grad=True)
-    lean = Proposals(torch.tensor([[-0.5, -4.0, 3.0]]), torch.ones(1, 3, 4), [])
-    losses = anchor_losses(Proposals(objectness, torch.zeros(1, 3, 4), []), lean, SAMPLING, 0.1, 0.7)
+    lean = Anchors(torch.tensor([[-0.5, -4.0, 3.0]]), torch.ones(1, 3, 4))
+    losses = anchor_losses(Anchors(objectness, torch.zeros(1, 3, 4)), lean, SAMPLING, 0.1, 0.7)
     losses["anchors"].backward()
     assert objectness.grad is not None
     assert (objectness.grad != 0).tolist() == [[False, True, True]]

@@ -30,14 +30,15 @@ def test_only_heads_that_propose_regions_are_region_heads(made: Any) -> None:
 
 def test_stages_together_are_the_prediction(made: Any) -> None:
     raw = made(pyramid(SIZE, batch=2), SIZE)
-    proposals = made.proposals(raw)
-    regions = made.classify(raw, proposals.boxes)
-    assert proposals.moves.shape == (*proposals.objectness.shape, 4)
-    assert len(proposals.objectness) == 2
+    anchors = made.anchors(raw)
+    proposals = made.proposals(raw, anchors)
+    regions = made.classify(raw, proposals)
+    assert anchors.moves.shape == (*anchors.objectness.shape, 4)
+    assert len(anchors.objectness) == 2
     assert regions.moves.shape == (*regions.logits.shape, 4)
-    assert not proposals.boxes[0].requires_grad
+    assert not proposals[0].requires_grad
     found = made.regions.postprocess_detections(
-        regions.logits, regions.moves.flatten(1), proposals.boxes, [SIZE] * 2
+        regions.logits, regions.moves.flatten(1), proposals, [SIZE] * 2
     )
     for boxes_, scores, prediction in zip(*found[:2], made.predict(raw), strict=True):
         order = scores.argsort(descending=True, stable=True)
@@ -47,7 +48,7 @@ def test_stages_together_are_the_prediction(made: Any) -> None:
 def test_reading_the_stages_leaves_modes_and_random_numbers_alone(made: Any) -> None:
     made.train()
     raw, before = made(pyramid(SIZE), SIZE), torch.random.get_rng_state()
-    made.classify(raw, made.proposals(raw).boxes)
+    made.classify(raw, made.proposals(raw, made.anchors(raw)))
     assert all(part.training for part in made.modules())
     assert torch.equal(before, torch.random.get_rng_state())
 

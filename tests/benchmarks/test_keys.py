@@ -12,18 +12,22 @@ import shutil
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from adapt.fine_tuning import FineTuning
+from benchmarks.evaluate import EvaluationSettings
 from benchmarks.recipe import _CHOICES, Recipe
+from tadp_da.captions.captioner import CaptionerSettings
 from tadp_da.datasets import CustomDataset
 from tadp_da.errors import TadpError
+from tadp_da.inference import InferenceSettings
 from tadp_da.run import Run
-from tadp_da.settings import Choice, Effect, effects, settings_class
+from tadp_da.settings import Choice, Effect, effects, keyed, settings_class
 from tests.benchmarks.pretended import Pretended
 from tests.tadp_da.domains import trees
 
@@ -306,6 +310,17 @@ def paint(file: Path, colour: tuple[int, int, int]) -> None:
     values = np.zeros((30, 40, 3), np.uint8)
     values[:9] = colour
     Image.fromarray(values).save(file)
+
+
+def test_a_setting_that_is_added_is_in_the_key_unless_it_declares_an_effect(root: Path) -> None:
+    plain = [Recipe, FineTuning, EvaluationSettings, InferenceSettings, CaptionerSettings]
+    plug_ins = [settings_class(registry[name]) for registry in _CHOICES.values() for name in registry]
+    for cls in {*plain, *filter(None, plug_ins)}:
+        added = [("added", int, 1), ("idle", Annotated[int, Effect.SPEED], 1)]
+        wider = dataclasses.make_dataclass("Wider", added, bases=(cls,), frozen=True, kw_only=True)
+        record = {field.name: 0 for field in dataclasses.fields(wider)}
+        assert keyed(wider, record).keys() >= {"added"}, cls
+        assert "idle" not in keyed(wider, record), cls
 
 
 def test_every_field_of_a_data_set_is_tried() -> None:

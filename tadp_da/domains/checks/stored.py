@@ -33,7 +33,7 @@ def correction_findings(corrections: Iterable[Remark]) -> list[DataFinding]:
         kinds[remark.what, remark.fix].append(remark)
     return [
         DataFinding(
-            "warning",
+            "warning" if fix else "note",
             f"{sum(r.count for r in those)} {what}, in {len(those)} images",
             1,
             tuple(str(r.path) for r in those[:EXAMPLES]),

@@ -89,6 +89,8 @@ def to_boxes(
     """
     used = kept([thing.name for thing in objects], drop)
     stated = [thing for thing in objects if thing.name in used]
+    if dropped := len(objects) - len(stated):
+        remarks.add(Remark("objects of classes with a minus are left out", image, count=dropped))
     xyxy = np.array([thing.xyxy for thing in stated], np.float64).reshape(-1, 4)
     _check(stated, xyxy, size)
     ids: dict[str, int] = {}

@@ -78,8 +78,8 @@ def read(root: Path, labels: Path, classes: tuple[str, ...] = ("car", "person"))
     return boxes
 
 
-def check(root: Path, labels: Path) -> CheckReport:
-    found = source(root, labels)
+def check(root: Path, labels: Path, classes: tuple[str, ...] = ("car", "person")) -> CheckReport:
+    found = source(root, labels, classes)
     return check_data(found.domain, found.root)
 
 
@@ -252,6 +252,10 @@ def test_objects_of_a_class_with_a_minus_are_left_out(root: Path, write: Callabl
         assert space is not None
         assert space.classes == ("person",)
         assert read(root, labels, classes).labels.tolist() == [0]
+    findings = {
+        finding.what: finding.level for finding in check(root, labels, ("-car", "person")).all_findings
+    }
+    assert findings["1 objects of classes with a minus are left out, in 1 images"] == "note"
     with pytest.raises(UsageError, match="-car leaves out objects") as refused:
         CustomDataset(name="x", images=root, masks=root, classes=("road", "-car"))
     assert "legend" in refused.value.fix

@@ -153,6 +153,15 @@ def test_another_precision_or_base_is_another_setting(folders: Path, run: Run, t
         run_suite(own(folders, ["null"], f"model={tiny_pipeline}"), (1,), run, folders)
 
 
+def test_without_a_terminal_every_row_says_which_it_is(
+    folders: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_suite(own(folders, ["null"]), (0, 1), dataclasses.replace(run, quiet=False), folders)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("own, ")]
+    assert [line.split(": ")[0] for line in lines] == ["own, 1 of 2", "own, 2 of 2"]
+    assert all(": done, null, seed " in line for line in lines)
+
+
 def test_rows_that_are_run_one_by_one_make_one_table(folders: Path, run: Run) -> None:
     """Also those that differ in more than words by design, as a network without pretraining does in its rate."""
     whole = own(folders, ["scratch", "null", "dreambooth"])

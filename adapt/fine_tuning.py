@@ -23,14 +23,17 @@ from adapt.training_data import (
     TargetDataset,
 )
 from tadp_da.concept import digest_tensors
+from tadp_da.distributed.processes import is_main
 from tadp_da.errors import UsageError
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
 from tadp_da.settings import Effect, as_json, keyed
-from tadp_da.training.loop import Count, LoopSettings, OptimizerName, Positive, fit, recorded
+from tadp_da.training.curves import plot_facts
+from tadp_da.training.loop import METRICS, Count, LoopSettings, OptimizerName, Positive, fit, recorded
 from tadp_da.training.monitor import check_embeddings
 from tadp_da.types import Labeled
 
+HEALTH = "health.png"
 Rate = Annotated[float, Field(gt=0)]
 
 
@@ -104,7 +107,8 @@ class FineTuning(LoopSettings):
     ) -> PerceptionModel:
         """Train ``model`` in place and return it, ready to predict.
 
-        The run's folder gets ``metrics.jsonl`` and, in ``unfinished/``, checkpoints from which the same call resumes.
+        The run's folder gets ``metrics.jsonl``, ``health.png`` if an objective reports facts, and, in ``unfinished/``,
+        checkpoints from which the same call resumes.
 
         Args:
             model: its inference settings give the size of images, its ``rewrite`` the prompts of target images.
@@ -149,6 +153,8 @@ class FineTuning(LoopSettings):
             model.head.train()
             for _ in recorded(steps, self.steps, run, "fine-tuning"):
                 pass
+        if is_main() and (run.folder / METRICS).exists():
+            plot_facts(run.folder / METRICS, run.folder / HEALTH)
         return model.eval()
 
     def _streams(
@@ -177,7 +183,7 @@ class FineTuning(LoopSettings):
             streams["target"] = TargetDataset(unlabeled.images, text, size, self.augment, even=even)
         for name, dataset in streams.items():
             dataset.cache_images(self.cache_images, run)
-            if self.cache_latents and not any(o.pixels for o in objectives if name in o.streams):
+            if self.cache_latents and not any(o.needs_pixels(name) for o in objectives if name in o.streams):
                 dataset.cache_latents(model, self.cache_images, run)
         return streams
 

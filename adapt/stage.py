@@ -187,18 +187,22 @@ class Adaptation:
         if self.unlabeled is not None:
             target = CaptionedImages(*self._target_images())
             known |= digests(target.images)
+        chosen = [_built(objectives, each) for each in self.objectives]
         trained = self.tuning(
             model,
             data,
             self._write,
             self.run.inside(folder),
             unlabeled=target,
-            objectives=[_built(objectives, each) for each in self.objectives],
+            objectives=chosen,
             source=_built(sources, self.source_style),
         )
         if is_main():
             trained.save(folder)
-            write_provenance(folder, origin, known)
+            facts = {
+                each.name: dict(built.facts()) for each, built in zip(self.objectives, chosen, strict=True)
+            }
+            write_provenance(folder, origin, known, facts)
 
     def _seen_by_concept(self) -> dict[str, str]:
         used = self.concept

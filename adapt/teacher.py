@@ -14,8 +14,6 @@ from adapt.batches import raw_outputs
 from tadp_da.distributed.sharding import whole
 from tadp_da.errors import UsageError
 
-_PREFIX = "teacher."
-
 
 class Teacher:
     """Exponential moving average of a model's trainable parameters; everything else is shared with the model.
@@ -24,6 +22,7 @@ class Teacher:
         model: whose parameters are averaged, with ``requires_grad`` as in training, and not sharded.
         decay: of the average, reached slowly: it is the mean of the first ``1 / (1 - decay)`` states.
         start: first step at which it is used. It starts as a copy of the model half way to it.
+        name: of its tensors in checkpoints.
 
     Attributes:
         average: averaged parameters by name.
@@ -32,7 +31,7 @@ class Teacher:
         UsageError: when the training is sharded.
     """
 
-    def __init__(self, model: nn.Module, decay: float, start: int = 0) -> None:
+    def __init__(self, model: nn.Module, decay: float, start: int = 0, name: str = "teacher") -> None:
         for kind in ("FSDP", "DeepSpeed"):
             if parse_flag_from_env(f"ACCELERATE_USE_{kind.upper()}"):
                 raise UsageError(
@@ -41,7 +40,7 @@ class Teacher:
                     fix="start without it; --processes shares the work without sharding, and backbone: lora, "
                     "gradient_checkpointing: true and optimizer: adamw8bit save memory",
                 )
-        self.decay, self.start = decay, start
+        self.decay, self.start, self.name = decay, start, name
         trained = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
         self.average = {name: p.detach().clone() for name, p in trained}
 
@@ -72,6 +71,12 @@ class Teacher:
         return self.apply(model, lambda own: raw_outputs(own, batch, generators))
 
     @torch.no_grad()
+    def copy_from(self, other: Teacher) -> None:
+        """Become a copy of another teacher of the same model."""
+        for name, value in self.average.items():
+            value.copy_(other.average[name])
+
+    @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
         """Give the model the teacher's parameters."""
         own = dict(model.named_parameters())
@@ -79,14 +84,14 @@ class Teacher:
             own[name].copy_(value)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The average, under names that start with ``teacher.``."""
-        return {_PREFIX + name: value for name, value in self.average.items()}
+        """The average, under names that start with its own."""
+        return {f"{self.name}.{name}": value for name, value in self.average.items()}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore it from a state that may hold more."""
         for name, value in self.average.items():
-            value.copy_(state[_PREFIX + name])
+            value.copy_(state[f"{self.name}.{name}"])
 
 
 class _Apply(nn.Module):

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tadp_da.errors import ArtifactError, DataError
 from tadp_da.storage.files import file_digest, write_json
@@ -25,15 +26,20 @@ def _digest(images: Unlabeled, path: Path) -> str:
     return images.digests.get(path) or file_digest(path)
 
 
-def write_provenance(folder: Path, origin: str | None, images: Mapping[str, str]) -> None:
+def write_provenance(
+    folder: Path, origin: str | None, images: Mapping[str, str], objectives: Mapping[str, Any] | None = None
+) -> None:
     """Write :data:`PROVENANCE` into an artifact. It is not an input: a model that moved is the same model.
 
     Args:
         folder: the artifact.
         origin: where the base model was loaded from.
         images: what was learned from, as :func:`digests` gives it.
+        objectives: what each reported about its last step, if anything.
     """
-    write_json(folder / PROVENANCE, {"base": origin, "images": dict(images)})
+    facts = {"base": origin, "images": dict(images)}
+    told = {name: each for name, each in (objectives or {}).items() if each}
+    write_json(folder / PROVENANCE, facts | ({"objectives": told} if told else {}))
 
 
 def learned_from(folder: Path) -> dict[str, str]:

@@ -19,6 +19,10 @@ class Objective(AnyObjective):
     pixels: bool = False
     tasks: frozenset[str] = frozenset()
 
+    def needs_pixels(self, stream: str) -> bool:
+        """:attr:`pixels` of a stream, by its settings."""
+        return self.pixels
+
 
 objectives: Registry[Any] = Registry("objective", "adapt.objectives")
 """Built by ``objectives[name](settings: Settings)``, where ``Settings`` is the class's attribute of that name, a frozen
@@ -30,6 +34,7 @@ A member derives from :class:`Objective`, and one instance trains one model:
   ``pixels (b, 3, h, w)`` or cached ``latents (b, c, u, v)``, their ``size`` and the ``target`` of ``head.loss``. A
   target batch holds ``valid``, ``bool (b, h, w)``, in place of the label: True on the image, False on padding.
 - ``pixels`` is True if cached latents are not enough.
+- ``reads(step)`` may leave out streams at some steps; ``facts`` are written to ``metrics.jsonl``.
 - ``adapt.batches.raw_outputs`` returns the model's outputs for a batch of either kind.
 - all of its randomness comes from the generators: the same step twice gives the same losses.
 - the losses are finite scalars, and at least one has a gradient for the model's trainable parameters.

@@ -1,4 +1,4 @@
-"""Entropy minimization on unlabelled target images (Grandvalet and Bengio, 2004), beside the supervised loss."""
+"""Maximum squares on unlabelled target images (Chen et al., 2019), beside the supervised loss."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -12,9 +12,9 @@ from adapt.objectives import Objective, objectives
 from tadp_da.training.objective import Generators, seeded
 
 
-@objectives.add("entropy")
-class Entropy(Objective):
-    """Mean entropy of the class probabilities of target pixels, for heads whose raw outputs are logits."""
+@objectives.add("maximum-squares")
+class MaximumSquares(Objective):
+    """The more a target pixel's class probabilities differ, the better; for heads whose raw outputs are logits."""
 
     @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
     class Settings:
@@ -26,6 +26,7 @@ class Entropy(Objective):
         weight: Annotated[float, Field(gt=0)] = 0.01
 
     streams = frozenset({"target"})
+    tasks = frozenset({"segmentation"})
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or self.Settings()
@@ -36,6 +37,6 @@ class Entropy(Objective):
         batch, noise = batches["target"], generators["target"]
         with seeded(noise[0], batch["text"].device):
             logits = raw_outputs(model, batch, noise).float()
-        entropy = -(logits.softmax(1) * logits.log_softmax(1)).sum(1)
+        loss = -logits.softmax(1).square().sum(1) / 2
         inside = batch["valid"]  # False on padding
-        return {"entropy": self.settings.weight * (entropy * inside).sum() / inside.sum().clamp(min=1)}
+        return {"maximum-squares": self.settings.weight * (loss * inside).sum() / inside.sum().clamp(min=1)}

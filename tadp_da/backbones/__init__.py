@@ -192,12 +192,15 @@ class Backbone(nn.Module, ABC):
             attention: whether maps are recorded. The features are the same either way.
             generator: see :meth:`encode_image`.
         """
+        latents = self.encode_padded(pixels, generator)
+        return self.pyramid_of(latents, text, (pixels.shape[-2], pixels.shape[-1]), attention=attention)
+
+    def encode_padded(self, pixels: Tensor, generator: Generators | None = None) -> Tensor:
+        """:meth:`encode_image` of pixels of any size, padded as :meth:`pyramid` pads them."""
         height, width = pixels.shape[-2:]
         grid = max(self.spec.channels)
         padded = nn.functional.pad(pixels, (0, -width % grid, 0, -height % grid), mode="replicate")
-        return self.pyramid_of(
-            self.encode_image(padded, generator), text, (height, width), attention=attention
-        )
+        return self.encode_image(padded, generator)
 
     @abstractmethod
     def pyramid_of(

@@ -70,6 +70,7 @@ class DeterministicSampler(Sampler[list[tuple[int, int]]]):
         seed: of order and noise.
         start: steps that are done already.
         rank, world: number of this process, and of all.
+        read: steps at which the data set is read; None for all. Others' samples are passed over.
     """
 
     size: int
@@ -81,13 +82,18 @@ class DeterministicSampler(Sampler[list[tuple[int, int]]]):
     start: int = 0
     rank: int = 0
     world: int = 1
+    read: frozenset[int] | None = None
 
     def __post_init__(self) -> None:
         self.share = share(self.batch, self.accumulate, self.world)
         self._orders: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
-        return (self.steps - self.start) * self.accumulate
+        return sum(map(self.reads, range(self.start, self.steps))) * self.accumulate
+
+    def reads(self, step: int) -> bool:
+        """Whether the data set is read at a step."""
+        return self.read is None or step in self.read
 
     def at(self, position: int) -> tuple[int, int]:
         """(epoch, index) of the sample at this position of the whole run."""
@@ -108,8 +114,9 @@ class DeterministicSampler(Sampler[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for micro in range(self.start * self.accumulate, self.steps * self.accumulate):
-            first = micro * self.batch + self.rank * self.share
-            yield [self.at(first + i) for i in range(self.share)]
+            if self.reads(micro // self.accumulate):
+                first = micro * self.batch + self.rank * self.share
+                yield [self.at(first + i) for i in range(self.share)]
 
 
 class Stream(TorchDataset[Any]):
@@ -136,4 +143,5 @@ class Stream(TorchDataset[Any]):
 
     def names(self, step: int) -> str:
         """Names of the samples of a step."""
-        return ", ".join(self.dataset.key(index) for index in self.sampler.of_step(step))
+        read = self.sampler.of_step(step) if self.sampler.reads(step) else ()
+        return ", ".join(self.dataset.key(index) for index in read)

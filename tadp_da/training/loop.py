@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -75,6 +75,7 @@ class Step:
         losses: its summands by the names that the objectives give them.
         grad_norm: before clipping.
         lrs: learning rate of each parameter group.
+        facts: what the objectives report.
     """
 
     index: int
@@ -82,13 +83,15 @@ class Step:
     losses: Mapping[str, float]
     grad_norm: float
     lrs: tuple[float, ...]
+    facts: Mapping[str, float] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
-        """The step as a line of ``metrics.jsonl``; single losses where there are several."""
+        """The step as a line of ``metrics.jsonl``; single losses where there are several, facts where there are any."""
         record: dict[str, Any] = {"step": self.index, "loss": self.loss}
         if len(self.losses) > 1:
             record["losses"] = dict(self.losses)
-        return record | {"grad_norm": self.grad_norm, "lrs": self.lrs}
+        record |= {"grad_norm": self.grad_norm, "lrs": self.lrs}
+        return record | ({"facts": dict(self.facts)} if self.facts else {})
 
 
 def _optimizer(name: OptimizerName, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -114,6 +117,12 @@ def _check(
     for name, dataset in streams.items():
         if len(dataset) == 0:
             raise UsageError(f"the training set {name!r} is empty", fix="check the data root and the split")
+    if not any(objective.reads(0) for objective in objectives):
+        raise UsageError(
+            "no objective has a loss at the first step",
+            where="objectives",
+            fix="train with the objective supervised beside those that start later",
+        )
     for objective in objectives:
         if missing := sorted(objective.streams - streams.keys()):
             raise UsageError(
@@ -157,6 +166,8 @@ def fit(
     """
     objectives = [ModelLoss()] if objectives is None else objectives
     given = [p for group in groups for p in group["params"]]
+    for objective in objectives:
+        objective.steps = settings.steps
     _check(given, streams, objectives)
     own = share(settings.batch, settings.accumulate, count())
     accelerator = make_accelerator(run, share=own, clip=settings.clip)
@@ -170,7 +181,7 @@ def fit(
     losses, state = accelerator.unwrap_model(module), whole_state(accelerator, optim.optimizer, trained)
     keeper = Checkpoints(checkpoints, losses.model, trained, state, average, accelerator.scaler, objectives)
     start = _resume(keeper, settings.steps)
-    feeds = _feeds(streams, settings, run.seed, start, batches or {})
+    feeds = _feeds(streams, settings, run.seed, start, batches or {}, objectives)
     yield from _Training(
         accelerator, module, losses, optim, trained, average, keeper, feeds, settings, base_lrs, schedule
     ).run(start)
@@ -198,9 +209,15 @@ def _resume(keeper: Checkpoints, steps: int) -> int:
 
 
 def _feeds(
-    streams: Mapping[str, Dataset], settings: LoopSettings, seed: int, start: int, batches: Mapping[str, int]
+    streams: Mapping[str, Dataset],
+    settings: LoopSettings,
+    seed: int,
+    start: int,
+    batches: Mapping[str, int],
+    objectives: Sequence[Objective],
 ) -> dict[str, Stream]:
     first = next(iter(streams))
+    read = [frozenset[str]().union(*(o.reads(step) for o in objectives)) for step in range(settings.steps)]
     return {
         name: Stream(
             dataset,
@@ -213,6 +230,7 @@ def _feeds(
                 start=start,
                 rank=rank(),
                 world=count(),
+                read=frozenset(step for step, names in enumerate(read) if name in names),
             ),
             settings.workers,
         )
@@ -265,7 +283,7 @@ class _Training:
     def __post_init__(self) -> None:
         feeds = self.feeds.values()
         self.monitor = TrainingMonitor(
-            self.trained, lambda index: "; ".join(feed.names(index) for feed in feeds)
+            self.trained, lambda index: "; ".join(filter(None, (feed.names(index) for feed in feeds)))
         )
 
     def run(self, start: int) -> Iterator[Step]:
@@ -281,7 +299,8 @@ class _Training:
                     self.average.step(self.trained)
                 for objective in self.losses.objectives:
                     objective.after_step(self.losses.model, index)
-                yield step
+                facts = [objective.facts() for objective in self.losses.objectives]
+                yield replace(step, facts={name: value for each in facts for name, value in each.items()})
                 # after the caller has recorded the step
                 if stop or settings.due(step.index):
                     self.keeper.save(step.index)
@@ -294,9 +313,10 @@ class _Training:
         for group, lr in zip(self.optim.param_groups, lrs, strict=True):
             group["lr"] = lr
         total, single = torch.zeros((), device=accelerator.device), dict[str, torch.Tensor]()
+        feeds = {name: feed for name, feed in self.feeds.items() if feed.sampler.reads(index)}
         for micro in range(settings.accumulate):
-            batches = {name: feed.next_batch(accelerator.device) for name, feed in self.feeds.items()}
-            generators = {name: feed.sampler.generators(index, micro) for name, feed in self.feeds.items()}
+            batches = {name: feed.next_batch(accelerator.device) for name, feed in feeds.items()}
+            generators = {name: feed.sampler.generators(index, micro) for name, feed in feeds.items()}
             last = micro + 1 == settings.accumulate
             with passing(accelerator, self.module, last=last), accelerator.autocast():
                 losses = self.module(batches, index, generators)

@@ -24,9 +24,16 @@ class Objective(ABC):
 
     Attributes:
         streams: names of the streams whose batches it reads.
+        steps: optimizer steps of the whole training, set before :meth:`setup`.
     """
 
     streams: frozenset[str] = frozenset({"source"})
+    steps: int = 0
+
+    def reads(self, step: int) -> frozenset[str]:
+        """Those of :attr:`streams` that it reads at a step, a function of the step alone: the others' samples are not
+        loaded, unless another objective reads them."""
+        return self.streams
 
     def setup(self, model: Any, run: Run) -> None:  # noqa: B027 - an optional hook
         """Called once before the first step, with the model unsharded and on the run's device: an EMA teacher starts as
@@ -43,7 +50,7 @@ class Objective(ABC):
 
         Args:
             model: what is trained.
-            batches: a micro-batch of every stream, as its data set collates it.
+            batches: a micro-batch of every stream that is read at this step, as its data set collates it.
             step: counts from 0.
             generators: the only source of randomness.
         """
@@ -51,6 +58,11 @@ class Objective(ABC):
     def after_step(self, model: Any, step: int) -> None:  # noqa: B027 - an optional hook
         """Called after the optimizer's step ``step``, counted from 0, and before its checkpoint. Parameters may be
         sharded: read them through :func:`tadp_da.distributed.sharding.whole`, in every process."""
+
+    def facts(self) -> Mapping[str, float]:
+        """Facts about the last step by name, for ``metrics.jsonl``; asked for after :meth:`after_step`, and the same in
+        every process."""
+        return {}
 
     def state_dict(self) -> Mapping[str, Tensor]:
         """Everything that changes from step to step, the same in every process."""

@@ -23,7 +23,7 @@ STARTED = 1_000_000
 def losses(
     objective: Any, model: Any, labeled: Labeled, unlabeled: CaptionedImages, run: Run
 ) -> Mapping[str, Tensor]:
-    """Of one batch of the streams that the objective reads."""
+    """Of a step after another one with the same batch of the streams that the objective reads."""
     augment = Augmentation()
     size = model.inference.size
     text = PromptEmbeddings(model, labeled, str, run)
@@ -32,13 +32,19 @@ def losses(
         "source": SourceDataset(labeled, model.head, text, size, augment),
         "target": TargetDataset(unlabeled.images, target_text, size, augment),
     }
-    batches, generators = {}, {}
+    batches = {}
     for stream in objective.streams:
         dataset = streams[stream]
         batches[stream] = dataset.collate([dataset.fetch(i, np.random.default_rng(i)) for i in range(2)])
-        generators[stream] = [torch.Generator().manual_seed(i) for i in range(2)]
     objective.setup(model, run)
-    return dict(objective(model, batches, STARTED, generators))
+    found: Mapping[str, Tensor] = {}
+    for step in (STARTED - 1, STARTED):
+        assert objective.reads(step) <= objective.streams
+        generators = {name: [torch.Generator().manual_seed(i) for i in range(2)] for name in batches}
+        found = objective(model, batches, step, generators)
+        assert all(isinstance(value, float) for value in objective.facts().values())
+        objective.after_step(model, step)
+    return dict(found)
 
 
 @pytest.mark.parametrize("name", objectives)
@@ -66,7 +72,7 @@ def test_losses_are_finite_scalars_with_a_gradient_and_a_function_of_the_generat
         assert torch.equal(loss, again[key])
     model.zero_grad()
     sum(first.values(), torch.zeros(())).backward()
-    assert any(p.grad is not None and bool(p.grad.any()) for p in model.head.parameters())
+    assert any(p.grad is not None and bool(p.grad.any()) for p in model.parameters())
 
 
 @pytest.mark.parametrize("name", objectives)

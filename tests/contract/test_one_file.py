@@ -60,7 +60,8 @@ ADDITIONS = {
     "domain": Addition("{source: harbour}", {"domain": domains}, HARBOUR),
     "source": Addition("{source_style: {name: grey, settings: {probability: 1.0}}}", {"source": sources}),
     "objective": Addition(
-        "{objectives: [supervised, {name: maximum-squares, settings: {weight: 0.1}}]}", {"objective": objectives}
+        "{objectives: [supervised, {name: maximum-squares, settings: {weight: 0.1}}]}",
+        {"objective": objectives},
     ),
     "head": Addition("{head: {name: linear-probe, settings: {}}}", {"head": heads}),
     "task": Addition(

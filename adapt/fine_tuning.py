@@ -23,17 +23,14 @@ from adapt.training_data import (
     TargetDataset,
 )
 from tadp_da.concept import digest_tensors
-from tadp_da.distributed.processes import is_main
 from tadp_da.errors import UsageError
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
 from tadp_da.settings import Effect, as_json, keyed
-from tadp_da.training.curves import plot_facts
-from tadp_da.training.loop import METRICS, Count, LoopSettings, OptimizerName, Positive, fit, recorded
+from tadp_da.training.loop import Count, LoopSettings, OptimizerName, Positive, fit, recorded
 from tadp_da.training.monitor import check_embeddings
 from tadp_da.types import Labeled
 
-HEALTH = "health.png"
 Rate = Annotated[float, Field(gt=0)]
 
 
@@ -153,8 +150,6 @@ class FineTuning(LoopSettings):
             model.head.train()
             for _ in recorded(steps, self.steps, run, "fine-tuning"):
                 pass
-        if is_main() and (run.folder / METRICS).exists():
-            plot_facts(run.folder / METRICS, run.folder / HEALTH)
         return model.eval()
 
     def _streams(

@@ -25,6 +25,7 @@ from tadp_da.run import Run
 from tadp_da.settings import Effect
 from tadp_da.storage.files import write_text
 from tadp_da.training.checkpoint import Checkpoints
+from tadp_da.training.curves import plot_facts
 from tadp_da.training.data import Dataset, DeterministicSampler, Stream, mix, share
 from tadp_da.training.monitor import TrainingMonitor, enough_memory
 from tadp_da.training.objective import Losses, ModelLoss, Objective
@@ -33,7 +34,7 @@ from tadp_da.training.signals import asked, held, interrupted
 OptimizerName = Literal["adamw", "adamw8bit"]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
-METRICS = "metrics.jsonl"
+METRICS, HEALTH = "metrics.jsonl", "health.png"
 
 
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -239,7 +240,8 @@ def _feeds(
 
 
 def recorded(steps: Iterator[Step], total: int, run: Run, what: str) -> Iterator[Step]:
-    """Show each step, and append it to ``metrics.jsonl`` in the run's folder; yields the steps.
+    """Show each step, and append it to ``metrics.jsonl`` in the run's folder; yields the steps. At the end facts, if there
+    are any, are drawn into ``health.png``.
 
     A resumed training first removes the lines after its checkpoint. Only the main process writes.
     """
@@ -262,6 +264,7 @@ def recorded(steps: Iterator[Step], total: int, run: Run, what: str) -> Iterator
             file.write(json.dumps(step.record()) + "\n")
             advance(f"loss {step.loss:.4f}")
             yield step
+    plot_facts(path, run.folder / HEALTH)
 
 
 @dataclass

@@ -240,8 +240,8 @@ def _feeds(
 
 
 def recorded(steps: Iterator[Step], total: int, run: Run, what: str) -> Iterator[Step]:
-    """Show each step, and append it to ``metrics.jsonl`` in the run's folder; yields the steps. At the end facts, if there
-    are any, are drawn into ``health.png``.
+    """Show each step, and append it to ``metrics.jsonl`` in the run's folder; yields the steps. At the end
+    facts, if there are any, are drawn into ``health.png``.
 
     A resumed training first removes the lines after its checkpoint. Only the main process writes.
     """

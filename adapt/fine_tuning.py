@@ -104,8 +104,7 @@ class FineTuning(LoopSettings):
     ) -> PerceptionModel:
         """Train ``model`` in place and return it, ready to predict.
 
-        The run's folder gets ``metrics.jsonl``, ``health.png`` if an objective reports facts, and, in ``unfinished/``,
-        checkpoints from which the same call resumes.
+        The run's folder gets ``metrics.jsonl`` and, in ``unfinished/``, checkpoints from which the same call resumes.
 
         Args:
             model: its inference settings give the size of images, its ``rewrite`` the prompts of target images.

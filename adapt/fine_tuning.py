@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from adapt.augmentation import Augmentation
+from adapt.labelled_target import JoinedDataset, LabelledTarget
 from adapt.objectives import Objective
 from adapt.objectives import objectives as known_objectives
 from adapt.parameters import Mode, parameter_groups, polynomial, trainable
@@ -99,6 +100,7 @@ class FineTuning(LoopSettings):
         run: Run,
         *,
         unlabeled: CaptionedImages | None = None,
+        labelled_target: LabelledTarget | None = None,
         objectives: Sequence[Objective] | None = None,
         source: Source | None = None,
     ) -> PerceptionModel:
@@ -108,10 +110,9 @@ class FineTuning(LoopSettings):
 
         Args:
             model: its inference settings give the size of images, its ``rewrite`` the prompts of target images.
-            data: source images with labels and captions.
-            rewrite: from caption to prompt of source images.
-            run: seed, device, precision, folder.
+            data, rewrite, run: source images with labels and captions; from their captions to prompts; seed, folder.
             unlabeled: target images with captions, for objectives and source styles that read them.
+            labelled_target: labelled target images, which join ``data`` as they are.
             objectives: what to minimize, each instance in one training only; the head's loss on ``data`` if None.
             source: style of source images; unchanged if None.
 
@@ -123,9 +124,9 @@ class FineTuning(LoopSettings):
         """
         objectives = [known_objectives["supervised"]()] if objectives is None else objectives
         source = source or sources["original"]()
-        _refuse_missing(objectives, source, unlabeled)
+        _refuse_missing(objectives, source, unlabeled, labelled_target)
         model.to(run.torch_device)
-        streams = self._streams(model, data, rewrite, run, unlabeled, objectives, source)
+        streams = self._streams(model, data, rewrite, run, unlabeled, objectives, source, labelled_target)
         with (
             trainable(
                 model.backbone, model.head, self.backbone, rank=self.lora_rank, seed=run.seed
@@ -160,17 +161,24 @@ class FineTuning(LoopSettings):
         unlabeled: CaptionedImages | None,
         objectives: Sequence[Objective],
         source: Source,
-    ) -> dict[str, ImageDataset]:
+        labelled_target: LabelledTarget | None,
+    ) -> dict[str, ImageDataset | JoinedDataset]:
         """Data sets of the streams that the objectives read, the source first."""
         size = model.inference.size
-        streams: dict[str, ImageDataset] = {}
+        streams: dict[str, ImageDataset | JoinedDataset] = {}
         read = frozenset[str]().union(*(objective.streams for objective in objectives))
         if "source" in read:
             target = unlabeled.images if unlabeled else None
             source.setup(model, data.images, target, run)
             text = self._text(model, data, rewrite, run)
-            style: dict[str, Any] = {"style": source, "target": target, "even": self.batch > 1}
-            streams["source"] = SourceDataset(data, model.head, text, size, self.augment, **style)
+            even = self.batch > 1
+            style: dict[str, Any] = {"style": source, "target": target, "even": even and not labelled_target}
+            labelled = SourceDataset(data, model.head, text, size, self.augment, **style)
+            streams["source"] = labelled
+            if labelled_target:
+                text = self._text(model, labelled_target.data, model.rewrite.target, run)
+                more = SourceDataset(labelled_target.data, model.head, text, size, self.augment, even=False)
+                streams["source"] = JoinedDataset((labelled, more), labelled_target.share, even=even)
         if "target" in read and unlabeled:
             text = self._text(model, unlabeled, model.rewrite.target, run)
             even = (self.target_batch or self.batch) > 1
@@ -192,21 +200,22 @@ class FineTuning(LoopSettings):
     def _checkpoints(
         self,
         model: PerceptionModel,
-        streams: Mapping[str, ImageDataset],
+        streams: Mapping[str, ImageDataset | JoinedDataset],
         objectives: Sequence[Objective],
         source: Source,
         run: Run,
     ) -> Path:
         """A folder for everything that the training depends on except its length, so that none resumes another one."""
         digest = hashlib.blake2b(digest_size=16)
-        texts = {f"text {name}": dataset.text.embeddings for name, dataset in streams.items()}
+        text = {name: dataset.text for name, dataset in streams.items()}
+        texts = {f"text {name}": each.embeddings for name, each in text.items()}
         digest_tensors(digest, model.state_dict() | texts)
         inputs = keyed(FineTuning, self)
         del inputs["steps"]
         inputs |= {"seed": run.seed, "precision": run.precision, "start": digest.hexdigest()}
         inputs |= {"objectives": [_facts(o) for o in objectives], "source": _facts(source)}
         inputs["images"] = {n: [d.key(i) for i in range(len(d))] for n, d in streams.items()}
-        inputs["text"] = {name: dataset.text.rows for name, dataset in streams.items()}
+        inputs["text"] = {name: each.rows for name, each in text.items()}
         inputs["inference"] = keyed(type(model.inference), model.inference)
         return run.inside(run.unfinished).artifact_path("fine-tuning", inputs)
 
@@ -218,10 +227,18 @@ def _facts(plug_in: Any) -> dict[str, Any]:
 
 
 def _refuse_missing(
-    objectives: Sequence[Objective], source: Source, unlabeled: CaptionedImages | None
+    objectives: Sequence[Objective],
+    source: Source,
+    unlabeled: CaptionedImages | None,
+    labelled_target: LabelledTarget | None,
 ) -> None:
     if not objectives:
         raise UsageError("there is no objective", fix="give at least one, such as supervised")
+    if labelled_target and not any("source" in o.streams for o in objectives):
+        raise UsageError(
+            "no objective reads labelled images, and labelled target images are given",
+            fix="add the objective supervised, or omit them",
+        )
     readers = [o for o in objectives if "target" in o.streams] + [source] * source.reads_target
     if readers and unlabeled is None:
         raise UsageError(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adapt.fine_tuning import FineTuning
+from adapt.labelled_target import LabelledTarget
 from adapt.objectives import objectives
 from adapt.sources import sources
 from adapt.training_data import CaptionedImages
@@ -54,6 +55,8 @@ class Adaptation:
         tuning: the training.
         run: seed, device, precision, and the folder for artifacts.
         unlabeled: target images without labels, for objectives and source styles that read them.
+        labelled_target: labelled target images (``train``) that join the source's.
+        labelled_share: their share of the labelled images that the training sees; half of them if None.
         pretrained: False draws the trainable weights anew: the same network without pretraining.
         folder: where the model is to be, instead of a name in the run's folder.
     """
@@ -69,6 +72,8 @@ class Adaptation:
     objectives: Sequence[Choice]
     source_style: Choice
     unlabeled: DataSource | None = None
+    labelled_target: DataSource | None = None
+    labelled_share: float | None = None
     concept: Concept | None = None
     split: str = "train"
     side: Side = "source"
@@ -89,7 +94,10 @@ class Adaptation:
                 f"the images of {self.data.domain.name!r} ({self.split}) have no labels to learn from",
                 fix="give masks or boxes",
             )
-        return self.data.domain.labels
+        found = self.data.domain.labels
+        if self.labelled_target:
+            refuse_other_labels(found, self.labelled_target.domain.labels)
+        return found
 
     @property
     def _write(self) -> Callable[[str], str]:
@@ -131,6 +139,7 @@ class Adaptation:
                 "adapt": keyed(FineTuning, self.tuning),
             }
             | self._target_inputs()
+            | self._labelled_inputs()
         )
 
     def _target_inputs(self) -> dict[str, Any]:
@@ -142,6 +151,27 @@ class Adaptation:
             "unlabeled": self.unlabeled.digest("unlabeled", labels=False),
             "target_prompts": digest(json.dumps(prompts).encode()),
         }
+
+    def _labelled_inputs(self) -> dict[str, Any]:
+        if self.labelled_target is None or self._labelled is None:
+            return {}
+        data = self._labelled.data
+        prompts = [self.rewrite.target(data.captions[data.images.key(i)]) for i in range(len(data))]
+        return {
+            "labelled_target": self.labelled_target.digest("train"),
+            "labelled_share": self._labelled.share,
+            "labelled_prompts": digest(json.dumps(prompts).encode()),
+        }
+
+    @cached_property
+    def _labelled(self) -> LabelledTarget | None:
+        if (found := self.labelled_target) is None:
+            return None
+        images = found.images("train")
+        captions = self.captions(images, "train", self.run)
+        return LabelledTarget(
+            found.domain.labeled(found.root, "train", captions, images), self.labelled_share or 0.5
+        )
 
     def _target_images(self) -> tuple[Unlabeled, Mapping[str, str]]:
         if self.unlabeled is None:
@@ -188,12 +218,15 @@ class Adaptation:
             target = CaptionedImages(*self._target_images())
             known |= digests(target.images)
         chosen = [_built(objectives, each) for each in self.objectives]
+        if self._labelled is not None:
+            known |= digests(self._labelled.data.images)
         trained = self.tuning(
             model,
             data,
             self._write,
             self.run.inside(folder),
             unlabeled=target,
+            labelled_target=self._labelled,
             objectives=chosen,
             source=_built(sources, self.source_style),
         )
@@ -233,6 +266,20 @@ def require_task(chosen: Sequence[Choice], head: Choice) -> None:
                 where=f"objectives.{index}",
                 fix=f"choose from: {', '.join(others)}",
             )
+
+
+def refuse_other_labels(source: LabelSpace, target: LabelSpace | None) -> None:
+    """Refuse labels of target images that do not mean the same as those of the source."""
+    meaning = [space and (space.task, space.classes, space.ignore) for space in (source, target)]
+    if meaning[0] != meaning[1]:
+        told = [
+            f"{space.task} of {', '.join(space.classes)}" if space else "nothing"
+            for space in (target, source)
+        ]
+        raise UsageError(
+            f"the labelled target images are labelled with {told[0]}; the source with {told[1]}",
+            fix="give both the same classes in the same order, with --classes or a legend, and one --ignore-index",
+        )
 
 
 def _built(registry: Registry[Any], choice: Choice) -> Any:

@@ -74,6 +74,25 @@ class PromptEmbeddings:
         return self.embeddings[self.rows[index]]
 
 
+def sizes_of(images: Unlabeled, size: Callable[[int, int], Size]) -> set[Size]:
+    """Working sizes of images."""
+    return {size(*displayed_size(path)) for path in images.paths}
+
+
+def common_size(sizes: set[Size]) -> Size | None:
+    """Largest height and width of several sizes, with a warning; None if there is only one."""
+    if len(sizes) == 1:
+        return None
+    common = max(height for height, _ in sizes), max(width for _, width in sizes)
+    _log.warning(
+        "images come in %d sizes; they are padded to %dx%d to be trained on together: adapt.augment.crop takes "
+        "crops instead",
+        len(sizes),
+        *common,
+    )
+    return common
+
+
 class ImageDataset(ABC):
     """Images with text and labels, for :func:`tadp_da.training.loop.fit`.
 
@@ -104,7 +123,7 @@ class ImageDataset(ABC):
                 f"no {self.stream} image to train on", fix=f"check the {self.stream}'s root and split"
             )
         self.images, self.text, self.size, self.augment = images, text, size, augment
-        self.common = self._common() if even and augment.crop is None else None
+        self.common = common_size(sizes_of(images, size)) if even and augment.crop is None else None
         self.order = list(range(len(images)))  # indices of the images that are trained on
         self.cached: dict[int, Pair] = {}
         self.contents: dict[int, str] = {}  # hashes of cached images' files, from before they were read
@@ -120,20 +139,6 @@ class ImageDataset(ABC):
     def key(self, index: int) -> str:
         """Name of sample ``index``: its image's key."""
         return self.images.key(self.order[index])
-
-    def _common(self) -> Size | None:
-        """Largest height and width of images at their working size; None if all have one size."""
-        sizes = {self.size(*displayed_size(path)) for path in self.images.paths}
-        if len(sizes) == 1:
-            return None
-        common = max(height for height, _ in sizes), max(width for _, width in sizes)
-        _log.warning(
-            "images come in %d sizes; they are padded to %dx%d to be trained on together: adapt.augment.crop takes "
-            "crops instead",
-            len(sizes),
-            *common,
-        )
-        return common
 
     def read(self, index: int) -> Pair:
         """Image ``uint8 (h, w, 3)`` and its label, at the working size if that never varies.

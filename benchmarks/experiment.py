@@ -42,10 +42,19 @@ class Experiment:
         target = source if recipe.target is None else resolve(recipe.target, data, recipe.limit)
         needed: dict[Side, list[str]] = {"source": ["test"], "target": ["test"]}
         needed[recipe.train_on].append("train")
+        few = recipe.target_labelled.images if recipe.target_labelled else None
+        if isinstance(few, int):
+            needed["target"].append("train")
         if self.reads_unlabeled:
             needed["target"].append("unlabeled")
         self.source = source.checked(needed["source"], run)
         self.target = self.source if recipe.target is None else target.checked(needed["target"], run)
+        self.labelled_target: DataSource | None = None
+        if isinstance(few, int):
+            fewer = min(few, recipe.limit or few)
+            self.labelled_target = self.target.subsample(fewer, run.seed, "train", "target_labelled")
+        elif few is not None:
+            self.labelled_target = resolve(few, data, recipe.limit).checked(["train"], run)
         self.training_data = self.target if recipe.train_on == "target" else self.source
         self.base = BaseModel(backbone=recipe.backbone, model=recipe.model)
 
@@ -77,7 +86,8 @@ class Experiment:
         Raises:
             UsageError: when the recipe names the file of a split that no domain has.
         """
-        used = [f"{s.domain.name}/{split}" for s in (self.source, self.target) for split in s.domain.splits]
+        known = [self.source, self.target, *([self.labelled_target] if self.labelled_target else [])]
+        used = [f"{s.domain.name}/{split}" for s in known for split in s.domain.splits]
         for name, path in self.recipe.caption_files.items():
             if name not in used:
                 raise UsageError(
@@ -141,6 +151,8 @@ class Experiment:
             source_style=self.recipe.source_style,
             tuning=self.recipe.adapt,
             unlabeled=self.target if self._adaptation_reads_target else None,
+            labelled_target=self.labelled_target,
+            labelled_share=self.recipe.target_labelled.share if self.recipe.target_labelled else None,
             run=self.run,
         )
 
@@ -163,6 +175,9 @@ class Experiment:
     def facts(self) -> dict[str, Any]:
         """What the numbers depend on that the recipe does not hold: precision, and digests of files."""
         data = {f"{self.recipe.train_on}/train": self.training_data.digest("train")}
+        if (few := self.recipe.target_labelled) and self.labelled_target:
+            whole = self.target if isinstance(few.images, int) else self.labelled_target
+            data["target/train" if whole is self.target else "target_labelled/train"] = whole.digest("train")
         for side, found in self._sides.items():
             # also where a row reads none of them: every row of a table has the same target
             if side == "target" and "unlabeled" in found.domain.splits:

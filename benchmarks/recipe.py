@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from importlib import resources
 from pathlib import Path
 from reprlib import repr as shorten
@@ -15,6 +14,7 @@ from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass as settings
 
 from adapt import FineTuning
+from adapt.labelled_target import TargetLabelled
 from adapt.objectives import objectives
 from adapt.sources import sources
 from adapt.stage import require_task
@@ -60,6 +60,8 @@ class Recipe:
         clean_target: remove bullets and style phrases from the target's captions (``captions/clean.py``), as TADP does
             for works of art, so that they read like the source's.
         personalize: how the concept is learned.
+        target_labelled: labelled target images that join the source's, for people who can afford to label some: their
+            number, drawn by the seed from the target's labelled split, or your own folder.
         target_images: how many of the target's unlabelled images it is learned from, drawn by the seed; None for all.
         concept: which part of the concept is used: all of it, its word only, or its weights only (ablations).
         strategy: caption strategy or template.
@@ -83,6 +85,7 @@ class Recipe:
     captions: CaptionerSettings = dataclasses.field(default_factory=CaptionerSettings)
     caption_files: Annotated[dict[str, Path], Effect.PLACE] = dataclasses.field(default_factory=dict)
     clean_target: bool = False
+    target_labelled: Annotated[TargetLabelled | None, BeforeValidator(TargetLabelled.parse)] = None
     personalize: Chosen = Choice(name="none")
     target_images: Annotated[int, Field(ge=1)] | None = None
     concept: Literal["all", "word", "weights"] = "all"
@@ -108,6 +111,12 @@ class Recipe:
             raise UsageError(
                 "train_on: target needs a target", where="train_on", fix="name one, or omit train_on"
             )
+        if self.target_labelled and (self.target is None or self.train_on == "target"):
+            raise UsageError(
+                "labelled target images join those of a source, and this recipe trains on one domain",
+                where="target_labelled",
+                fix="name a target and train on the source, or omit target_labelled",
+            )
         require_task(self.objectives, self.head)
         nameless = not self.personalize.settings.get("word") or self.concept == "weights"
         if find(self.strategy).needs_concept and nameless:
@@ -122,6 +131,11 @@ class Recipe:
                 where="concept",
                 fix="personalize with dreambooth, or use concept: all",
             )
+
+    @property
+    def uses_target_labels(self) -> bool:
+        """Whether the row is no adaptation without labels."""
+        return self.train_on == "target" or self.target_labelled is not None
 
     @classmethod
     def from_mapping(cls, fields: Mapping[str, Any]) -> Recipe:
@@ -207,9 +221,9 @@ def read_benchmark(
     Raises:
         UsageError: for an unknown name, a key that does not exist, or a value that makes no sense.
     """
-    text = _text(name, kind)
+    text = read_text(name, kind)
     table = parse_yaml(text, where=name)
-    unknown = set(table) - {"claim", "base", "rows", "models", "task"}
+    unknown = set(table) - {"claim", "base", "rows", "models", "task", "method"}
     if unknown or not isinstance(table.get("rows"), Mapping):
         raise UsageError(
             f"expected the keys claim, base and rows, found {', '.join(map(str, table))}",
@@ -233,63 +247,8 @@ def read_benchmark(
     return Benchmark(name=Path(name).stem, claim=str(table.get("claim", "")), rows=rows)
 
 
-def preset_for(model: str, task: str | None = None) -> str:
-    """The shipped preset that suits a model and the kind of its labels: each preset says which models it is for.
-
-    Args:
-        model: weights, as a recipe names them.
-        task: of the labels; that of any preset when None.
-    """
-    suited = {}
-    for name in shipped("presets"):
-        table = parse_yaml(_text(name, "presets"), where=name)
-        patterns = [pattern for pattern in table["models"] if fnmatch(model, pattern)]
-        if patterns and task in (None, table["task"]):
-            suited[name] = max(map(len, patterns))  # the longest pattern is the most specific one
-    if not suited:
-        raise UsageError(
-            f"no preset is for {task} with the model {model!r}", fix="give one: --preset FILE.yaml"
-        )
-    return max(suited, key=suited.__getitem__)
-
-
-def read_preset(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
-    """The settings that a preset's row ``null`` has; its domains are placeholders.
-
-    Raises:
-        UsageError: when the preset has no such row.
-    """
-    rows = read_benchmark(name, overrides, base={"source": "", "target": None}, kind="presets").rows
-    if "null" not in rows:
-        raise UsageError(
-            f"the preset has no row 'null' to take the settings from, only {', '.join(rows)}",
-            where=name,
-            fix="add the row: null: {strategy: null}",
-        )
-    return rows["null"]
-
-
-def custom_benchmark(
-    *,
-    strategies: tuple[str, ...],
-    source: Mapping[str, Any],
-    target: Mapping[str, Any],
-    model: str,
-    captioner: str = "",
-    preset: str,
-    sets: tuple[str, ...] = (),
-) -> Benchmark:
-    """The table of ``tadp-da run``: the named rows of a preset, on the user's folders."""
-    base = {
-        "source": {k: v for k, v in source.items() if v is not None},
-        "target": {k: v for k, v in target.items() if v is not None},
-        "model": model,
-    } | ({"captioner": captioner} if captioner else {})
-    table = read_benchmark(preset, sets, base=base, kind="presets")
-    return Benchmark(name="own", claim="Your own data.", rows=table.only(strategies).rows, order=strategies)
-
-
-def _text(name: str, kind: str) -> str:
+def read_text(name: str, kind: str) -> str:
+    """The YAML of a shipped table, or of a file."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():

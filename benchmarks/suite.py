@@ -32,7 +32,18 @@ Reports = Mapping[str, Mapping[int, Report]]
 Note = Mapping[str, Any]
 SHOWN = 24
 """Target images whose predictions a whole figure shows."""
-_OF_A_ROW = ("strategy", "sides", "personalize", "concept", "target_images", "pretrained", "train_on")
+_OF_A_ROW = frozenset(
+    [
+        "strategy",
+        "sides",
+        "personalize",
+        "concept",
+        "target_images",
+        "target_labelled",
+        "pretrained",
+        "train_on",
+    ]
+)
 """Settings in which rows differ; in all others they do only where the benchmark's own rows do."""
 
 
@@ -168,11 +179,15 @@ def sees_target(record: Mapping[str, Any]) -> bool | None:
         reads = personalizer.needs_images or reads_target(chosen, style)
     except UsageError:
         return None
-    return bool(reads) or record.get("train_on") == "target"
+    return bool(reads or record.get("target_labelled")) or record.get("train_on") == "target"
 
 
 def _same_config(told: Mapping[str, Any], recipe: Recipe | None) -> bool:
-    return recipe is not None and _deciding(told) == _deciding(recipe.as_json())
+    if recipe is None:
+        return False
+    # records of earlier versions lack settings that are None unless they are used
+    one, other = ({k: v for k, v in _deciding(r).items() if v is not None} for r in (told, recipe.as_json()))
+    return one == other
 
 
 def _deciding(recipe: Mapping[str, Any]) -> dict[str, Any]:

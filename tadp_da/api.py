@@ -112,7 +112,7 @@ def _captions(options: Mapping[str, Any], captioner: str, classes: Sequence[str]
 
 def base_model(model: str) -> BaseModel:
     """The base model of some weights, with the backbone of the preset that suits them."""
-    from benchmarks.recipe import preset_for, read_preset
+    from benchmarks.custom import preset_for, read_preset
     from tadp_da.base_model import BaseModel
 
     return BaseModel(backbone=read_preset(preset_for(model)).backbone, model=model)
@@ -165,11 +165,22 @@ def personalize(
     )()
 
 
+def _few(images: AnyPath | None, labels: AnyPath | None, run: Run, options: Any) -> DataSource | None:
+    """Labelled target images, which join the source's."""
+    from adapt.labelled_target import with_labels
+
+    if images is None and labels is None:
+        return None
+    return _data(with_labels(images, labels), labels, "train", run, options | {"split": ""})[0]
+
+
 def adapt(
     images: AnyPath,
     labels: AnyPath | None = None,
     *,
     out: AnyPath,
+    target_labelled: AnyPath | None = None,
+    target_labels: AnyPath | None = None,
     concept: AnyPath | None = None,
     strategy: str = "null",
     style: str = "",
@@ -184,14 +195,14 @@ def adapt(
     Args:
         images: folder of images, or the name of a registered data set.
         labels: folder of masks, VOC XML, YOLO or labelme files, or a COCO file; for a folder of images.
-        out: the model's folder.
+        out, target_labelled, target_labels: the model's folder, and a few labelled images of the target.
         concept, strategy: folder from :func:`personalize`, and the caption strategy or template.
         style, medium, model: how captions describe the target, and the weights of the base model.
         preset, sets: settings to start from (empty: what suits model and labels), and ``adapt.steps=100`` overrides.
         options: see :class:`RunOptions`, :class:`CaptionOptions`, :class:`DataOptions`.
     """
     from adapt.stage import Adaptation
-    from benchmarks.recipe import preset_for, read_preset
+    from benchmarks.custom import preset_for, read_preset
     from tadp_da.base_model import BaseModel
     from tadp_da.captions.rewrite import Rewrite
     from tadp_da.concept import Concept
@@ -200,8 +211,8 @@ def adapt(
     run = open_run(Path(out).parent, options)
     data, split = _data(images, labels, "train", run, options)
     space = data.domain.labels
-    classes = space.classes if space else ()
-    recipe = read_preset(preset or preset_for(model, space.task if space else None), tuple(sets))
+    classes, task = (space.classes, space.task) if space else ((), None)
+    recipe = read_preset(preset or preset_for(model, task), tuple(sets))
     learned = Concept.load(Path(concept)) if concept else None
     return Adaptation(
         base=BaseModel(backbone=recipe.backbone, model=model),
@@ -216,10 +227,8 @@ def adapt(
             word=learned.prompt_word if learned else None,
             classes=classes,
         ),
-        head=recipe.head,
-        inference=recipe.inference,
-        objectives=recipe.objectives,
-        source_style=recipe.source_style,
+        **{name: getattr(recipe, name) for name in ("head", "inference", "objectives", "source_style")},
+        labelled_target=_few(target_labelled, target_labels, run, {"classes": classes} | options),
         tuning=recipe.adapt,
         run=run,
         folder=Path(out),

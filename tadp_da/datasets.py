@@ -206,9 +206,11 @@ class DataSource:
         images = lambda root, split: listed(root, split)[:limit]  # noqa: E731
         return replace(self, domain=replace(self.domain, images=images))
 
-    def subsample(self, count: int | None, seed: int, split: str = "unlabeled") -> DataSource:
+    def subsample(
+        self, count: int | None, seed: int, split: str = "unlabeled", setting: str = "target_images"
+    ) -> DataSource:
         """The same with this many images of a split, a function of their names and the seed alone: a larger sample
-        holds the smaller.
+        holds the smaller. ``setting`` is where the count is from.
 
         Raises:
             DataError: when there are not as many.
@@ -225,7 +227,7 @@ class DataSource:
                 raise DataError(
                     f"{count} images of {domain.name!r} are to be learned from, and there are {len(paths)}",
                     where=root,
-                    fix=f"complete the data, or use --set target_images={len(paths)}; {domain.fetch}",
+                    fix=f"complete the data, or use --set {setting}={len(paths)}; {domain.fetch}",
                 )
             ranks = {
                 path: digest(os.fsencode(f"{seed}:{path.relative_to(root).as_posix()}")) for path in paths

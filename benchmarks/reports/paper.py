@@ -144,7 +144,8 @@ def beside_ours(table: PaperTable, variant: Variant, folder: Path | None) -> Tab
     recipes = [read_benchmark(benchmark_name(column, variant)).rows for column in table.columns]
     rows = list(table.rows)
     for name in dict.fromkeys(name for found in recipes for name in found if name not in known):
-        seen = "images and labels" if name == "oracle" else "-"
+        labels = any(found[name].uses_target_labels for found in recipes if name in found)
+        seen = "images and labels" if labels else "-"
         rows.append(PaperRow(f"ours: {name}", seen, (None,) * len(table.columns), name))
     lines = [[row.method, row.seen] for row in rows]
     for i, column in enumerate(table.columns):

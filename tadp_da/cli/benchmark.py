@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import typer
@@ -26,6 +27,8 @@ from tadp_da.cli.options import (
     Seeds,
     Sets,
     SkipBad,
+    TargetLabelled,
+    TargetLabels,
     names_of,
     out,
     seeds_of,
@@ -37,6 +40,12 @@ Boxes = Annotated[
     Path | None,
     typer.Option(help="Or their boxes: folder of VOC XML, YOLO or labelme files, or a COCO file."),
 ]
+
+
+_METHOD = (
+    "Combination of personalization, source style and objectives, tried beside null and strong: null, strong, fourier, "
+    "dreambooth, dreambooth-strong, self-training, best, or another row of the preset."
+)
 
 
 def demo(
@@ -52,6 +61,7 @@ def demo(
 
 
 def run(
+    context: typer.Context,
     source_images: Annotated[Path, typer.Option(help="Folder of labelled source images.")],
     target_images: Annotated[Path, typer.Option(help="Folder of unlabelled target images.")],
     target_style: Annotated[str, typer.Option(help="Simple words of the target, e.g. 'dark dusk'.")],
@@ -67,10 +77,15 @@ def run(
     target_test_boxes: Boxes = None,
     target_classes: Annotated[str, typer.Option(help="Classes of the test labels, where they differ.")] = "",
     target_legend: Legend = None,
+    target_labelled: TargetLabelled = None,
+    target_labels: TargetLabels = None,
     target_medium: Annotated[str, typer.Option(help="What kind of image the target has.")] = "photo",
-    strategies: Annotated[
-        str, typer.Option(help="Rows of the table.")
-    ] = "no-text,null,simple,textual-inversion,dreambooth",
+    method: Annotated[
+        str, typer.Option(help=_METHOD, show_default="the one that development targets favour")
+    ] = "",
+    rows: Annotated[
+        str, typer.Option("--rows", "--strategies", help="Rows of the preset, instead of a method.")
+    ] = "",
     out_folder: Out = Path("runs/own"),
     model: Model = "mini",
     captioner: NewCaptioner = "",
@@ -88,49 +103,60 @@ def run(
     Example: `tadp-da run --source-images day/images --source-masks day/masks --classes sky,road,car
     --target-images dusk/images --target-style "dark dusk"`
     """
-    source: dict[str, Any] = {"name": "source", "images": source_images, "masks": source_masks}
-    source |= {"boxes": source_boxes, "classes": names_of(classes), "legend": legend, "ignore": ignore_index}
-    target: dict[str, Any] = {"name": "target", "images": target_images, "ignore": ignore_index}
-    target |= {"style": target_style, "medium": target_medium}
-    tests = {"images": target_test_images, "masks": target_test_masks, "boxes": target_test_boxes}
-    if any(tests.values()):
-        target |= {f"test_{what}": path for what, path in tests.items()}
-        target |= {"classes": names_of(target_classes or classes), "legend": target_legend or legend}
-    options = {"device": device, "precision": precision, "skip_bad": skip_bad, "allow_overlap": allow_overlap}
-    _run_own(
-        api.open_run(out_folder, options),
-        source,
-        target,
-        {"strategies": names_of(strategies), "model": model, "captioner": captioner, "preset": preset},
-        tuple(sets or ()),
-        seeds_of(seeds),
-        jobs,
-    )
+    _run_own(SimpleNamespace(**context.params))
 
 
-def _run_own(
-    run: Any,
-    source: dict[str, Any],
-    target: dict[str, Any],
-    options: dict[str, Any],
-    sets: tuple[str, ...],
-    seeds: tuple[int, ...],
-    jobs: int,
-) -> None:
-    from benchmarks.recipe import custom_benchmark, preset_for
+def _run_own(given: Any) -> None:
+    from benchmarks.custom import custom_benchmark, method_rows, preset_for
     from benchmarks.suite import SHOWN, run_suite, show_predictions, shown_images
 
-    if source["masks"] is None and source["boxes"] is None:
+    if given.source_masks is None and given.source_boxes is None:
         raise UsageError("the source has no labels", fix="give --source-masks FOLDER, or --source-boxes PATH")
-    task = "segmentation" if source["boxes"] is None else "detection"
-    options["preset"] = options["preset"] or preset_for(options["model"], task)
-    table = custom_benchmark(source=source, target=target, sets=sets, **options)
+    task = "segmentation" if given.source_boxes is None else "detection"
+    preset, facts = given.preset or preset_for(given.model, task), ("model", "captioner")
+    table = custom_benchmark(
+        rows=names_of(given.rows) or method_rows(preset, given.method),
+        preset=preset,
+        sets=tuple(given.sets or ()),
+        **{name: getattr(given, name) for name in facts},
+        **_own_data(given),
+    )
+    options = ("device", "precision", "skip_bad", "allow_overlap")
+    run = api.open_run(given.out_folder, {name: getattr(given, name) for name in options})
     shown_images(next(iter(table.rows.values())), run)
-    reports = run_suite(table, seeds, run, Path("data"), jobs)
-    if target.get("test_images") is not None:
+    reports = run_suite(table, (seeds := seeds_of(given.seeds)), run, Path("data"), given.jobs)
+    if given.target_test_images is not None:
         _publish(table.name, reports, run.folder)
     shown = show_predictions(table, seeds[0], run)
     out.print(f"Predictions on the first {SHOWN} target images: {shown}")
+
+
+def _own_data(given: Any) -> dict[str, Any]:
+    """Source and target of :func:`run`, and labelled target images."""
+    from adapt.labelled_target import with_labels
+    from tadp_da.datasets import CustomDataset
+
+    classes, ignore = names_of(given.classes), given.ignore_index
+    source: dict[str, Any] = {"name": "source", "images": given.source_images, "masks": given.source_masks}
+    source |= {"boxes": given.source_boxes, "classes": classes, "legend": given.legend, "ignore": ignore}
+    target: dict[str, Any] = {"name": "target", "images": given.target_images, "ignore": ignore}
+    target |= {"style": given.target_style, "medium": given.target_medium}
+    tests = {f"test_{what}": getattr(given, f"target_test_{what}") for what in ("images", "masks", "boxes")}
+    legend = given.target_legend or given.legend
+    if any(tests.values()):
+        target |= tests | {"classes": names_of(given.target_classes) or classes, "legend": legend}
+    found: dict[str, Any] = {"source": source, "target": target}
+    if given.target_labelled or given.target_labels:
+        folder = with_labels(given.target_labelled, given.target_labels)
+        few = CustomDataset.of(
+            folder,
+            given.target_labels,
+            classes=classes,
+            legend=legend,
+            ignore=255 if ignore is None else ignore,
+        )
+        found["target_labelled"] = dataclasses.replace(few, name="target-labelled")
+    return found
 
 
 def benchmark_list() -> None:

@@ -76,7 +76,7 @@ def data_check(
     Example: `tadp-da data check day/images day/masks --classes sky,road,car`, or `tadp-da data check cityscapes --data
     data`
     """
-    from benchmarks.recipe import preset_for, read_preset
+    from benchmarks.custom import preset_for, read_preset
     from tadp_da.datasets import find
     from tadp_da.domains.checks.validate import AS_STORED, Working, check_data
 

@@ -35,6 +35,12 @@ Labels = Annotated[
     Path | None,
     typer.Argument(help="Folder of masks, VOC XML, YOLO or labelme files, or a COCO JSON file."),
 ]
+TargetLabelled = Annotated[
+    Path | None, typer.Option(help="Folder of a few labelled target images that join the source's.")
+]
+TargetLabels = Annotated[
+    Path | None, typer.Option(help="Their masks, VOC XML, YOLO or labelme files, or a COCO file.")
+]
 Classes = Annotated[
     str,
     typer.Option(help="Class names by id: sky,road,car; -NAME leaves out boxes of NAME."),

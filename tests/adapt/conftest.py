@@ -23,7 +23,8 @@ def quiet(tmp_path: Path) -> Run:
     return Run(folder=tmp_path / "quiet", quiet=True, device="cpu")
 
 
-def _noise(root: Path, count: int, size: tuple[int, int], seed: int) -> Unlabeled:
+def noise(root: Path, count: int, size: tuple[int, int], seed: int) -> Unlabeled:
+    """Images of noise."""
     root.mkdir()
     rng = np.random.default_rng(seed)
     paths = tuple(root / f"{i}.png" for i in range(count))
@@ -35,7 +36,7 @@ def _noise(root: Path, count: int, size: tuple[int, int], seed: int) -> Unlabele
 @pytest.fixture
 def labeled(tmp_path: Path) -> Labeled:
     """Three images of noise, half one class and half the other."""
-    images = _noise(tmp_path / "labeled", 3, (64, 64), 1)
+    images = noise(tmp_path / "labeled", 3, (64, 64), 1)
     mask = np.repeat([[0] * 32 + [1] * 32], 64, 0).astype(np.uint8)
     captions = {images.key(i): "a car" for i in range(3)}
     return Labeled("labeled", BOXES, images, lambda _: mask, captions)
@@ -44,7 +45,7 @@ def labeled(tmp_path: Path) -> Labeled:
 @pytest.fixture
 def unlabeled(tmp_path: Path) -> CaptionedImages:
     """Two images of the target, captioned."""
-    images = _noise(tmp_path / "unlabeled", 2, (64, 64), 2)
+    images = noise(tmp_path / "unlabeled", 2, (64, 64), 2)
     return CaptionedImages(images, {images.key(i): "a dark street" for i in range(2)})
 
 

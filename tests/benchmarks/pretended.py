@@ -91,6 +91,8 @@ class Pretended:
         if target := more["unlabeled"]:
             prompts = [model.rewrite.target(c) for c in target.captions.values()]
             model.known["target"] = [prompts, contents(target.images)]
+        if few := more["labelled_target"]:
+            model.known["labelled target"] = [examples(few.data, model.rewrite.target), few.share]
         plugins = [*more["objectives"], more["source"]]
         model.known["plug-ins"] = [[type(p).__name__, keyed(p.Settings, p.settings)] for p in plugins]
         note(run.folder / "notes", model.known)

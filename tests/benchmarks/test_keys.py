@@ -111,6 +111,8 @@ def others(root: Path) -> dict[str, Any]:
     for side, own in (("source", "day"), ("target", "night")):
         known |= {f"{side}.{name}": root / form.format(own) for name, form in sides.items()}
         known |= {f"{side}.test_{name}": root / form.format("test") for name, form in sides.items()}
+    few = {"name": "few", "images": root / "night2", "masks": root / "night2-masks", "classes": ("a", "b")}
+    known["target_labelled"] = {"images": few}
     known |= {"model": str(root / "model"), "captioner": str(root / "captioner"), "train_on": "source"}
     known |= {"head.settings.samples": 4, "personalize.settings.crop": "center"}
     known |= {"caption_files": {"t/unlabeled": root / "captions.json"}, "target_images": 2, "limit": 2}
@@ -211,7 +213,7 @@ def changes(root: Path, name: str) -> Iterator[tuple[str, Any, set[Effect]]]:
 
 TRIED = {
     "word": ("",),
-    "weights": ("personalize", "concept", "strategy"),
+    "weights": ("personalize", "concept", "strategy", "target_labelled"),
     "boxes": ("source", "head"),
     "labelled": ("source", "target", "train_on", "sides", "clean", "limit"),
 }

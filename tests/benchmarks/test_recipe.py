@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.custom import method_rows, preset_for
 from benchmarks.experiment import Experiment
-from benchmarks.recipe import Recipe, preset_for, read_benchmark, shipped
+from benchmarks.recipe import Recipe, read_benchmark, shipped
 from tadp_da.captions.rewrite import Rewrite
 from tadp_da.datasets import CustomDataset, resolve
 from tadp_da.domains import domains
@@ -16,6 +17,7 @@ from tadp_da.plain_yaml import parse_yaml
 from tadp_da.run import Run
 from tests.toy import NAMES, draw_pair
 
+DOMAINS = {"source": "mini-day", "target": "mini-night"}
 PAIR = {
     "source": "mini-day",
     "target": "mini-night",
@@ -50,8 +52,37 @@ def test_every_shipped_benchmark_is_valid_and_has_its_reference_rows(name: str) 
 
 
 @pytest.mark.parametrize("name", shipped("presets"))
+def test_a_method_is_tried_beside_the_baselines_that_see_no_target_image(name: str) -> None:
+    rows = read_benchmark(name, base=DOMAINS, kind="presets").rows
+    assert method_rows(name, "best") == ("null", "strong", "best")
+    assert method_rows(name, "strong") == ("null", "strong")
+    default = method_rows(name)
+    assert default[:2] == ("null", "strong")
+    assert {*default, "dreambooth", "dreambooth-strong"} <= set(rows)
+    assert not any(rows[row].uses_target_labels for row in rows)
+    with pytest.raises(UsageError, match="did you mean 'best'") as refused:
+        method_rows(name, "bets")
+    assert refused.value.where == "--method"
+
+
+def test_all_rows_of_a_preset_that_names_no_method_are_run(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("rows: {'null': {strategy: 'null'}, mine: {strategy: simple}}")
+    assert method_rows(str(tmp_path / "mine.yaml")) == ("null", "mine")
+
+
+def test_tables_to_tune_on_say_so_and_are_about_other_targets() -> None:
+    tuning = [name for name in shipped() if name.startswith("mini-dev-")]
+    assert len(tuning) == 3
+    for name in shipped():
+        table = read_benchmark(name)
+        targets = {str(recipe.target) for recipe in table.rows.values()}
+        assert ("for tuning only, never a result" in " ".join(table.claim.split())) == (name in tuning)
+        assert all(target.startswith("mini-dev-") == (name in tuning) for target in targets)
+
+
+@pytest.mark.parametrize("name", shipped("presets"))
 def test_presets_hold_every_row_of_the_own_table(name: str) -> None:
-    table = read_benchmark(name, base=PAIR, kind="presets")
+    table = read_benchmark(name, base=DOMAINS, kind="presets")
     assert {"no-text", "null", "simple", "textual-inversion", "dreambooth"} <= set(table.rows)
 
 

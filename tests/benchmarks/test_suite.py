@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from benchmarks import suite as tables
+from benchmarks.custom import custom_benchmark
 from benchmarks.experiment import Experiment
-from benchmarks.recipe import Benchmark, custom_benchmark, read_benchmark
+from benchmarks.recipe import Benchmark, read_benchmark
 from benchmarks.reports.paper import TABLE_4, measured
 from benchmarks.results import Report
 from benchmarks.suite import load_results, run_suite
@@ -69,7 +70,7 @@ def own(
 ) -> Benchmark:
     source = {"name": "source", "images": folders / "day", "masks": folders / "masks", "classes": ("a", "b")}
     return custom_benchmark(
-        strategies=tuple(rows),
+        rows=tuple(rows),
         source=source,
         target={"name": "target", "images": folders / target},
         model="mini",
@@ -262,6 +263,7 @@ def test_a_process_with_some_rows_shows_those_of_the_others(
         ({"strategy": "simple", "personalize": {"name": "none", "settings": {}}}, False),
         ({"personalize": {"name": "dreambooth", "settings": {}}}, True),
         ({"train_on": "target"}, True),
+        ({"target_labelled": {"images": 5, "share": 0.5}}, True),
         ({"objectives": [{"name": "of-another-installation"}]}, None),
     ],
 )

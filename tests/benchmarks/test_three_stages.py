@@ -14,7 +14,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from adapt.stage import require_said
+from adapt.stage import refuse_other_labels, require_said
 from benchmarks.experiment import Experiment
 from benchmarks.recipe import Recipe
 from tadp_da import api
@@ -27,6 +27,7 @@ from tadp_da.provenance import PROVENANCE, learned_from
 from tadp_da.run import Run
 from tadp_da.settings import Choice
 from tadp_da.storage.artifacts import MANIFEST
+from tadp_da.types import LabelSpace
 from tests.toy import NAMES, draw_pair
 
 COMMIT = "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
@@ -249,3 +250,20 @@ def test_a_model_of_another_concept_is_not_taken_for_this_one(
     adapted(toys, tiny_pipeline, concept=tmp_path / "one", **chosen)
     with pytest.raises(UsageError, match="created with different settings \\(concept: "):
         adapted(toys, tiny_pipeline, concept=tmp_path / "other", **chosen)
+
+
+def test_a_few_labelled_target_images_join_the_source(
+    command: Callable[..., int], toys: Path, tiny_pipeline: Path, tmp_path: Path, capsys: Any
+) -> None:
+    few = {"target_labelled": toys / "night/images", "target_labels": toys / "night/masks"}
+    model = adapted(toys, tiny_pipeline, tmp_path / "model", **few)
+    sources = {str(p) for side in ("day", "night") for p in (toys / side / "images").iterdir()}
+    assert set(learned_from(model).values()) == sources
+    inputs = json.loads((model / MANIFEST).read_text())["inputs"]
+    assert {"labelled_target", "labelled_share", "labelled_prompts"} < inputs.keys()
+    alone = ["adapt", toys / "day/images", toys / "day/masks", "--classes", NAMES, "--out", tmp_path / "no"]
+    assert command(*alone, "--target-labelled", toys / "night/images") == 2
+    assert "--target-labelled FOLDER --target-labels PATH" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="images are labelled with segmentation of b, a") as refused:
+        refuse_other_labels(*(LabelSpace("segmentation", classes) for classes in (("a", "b"), ("b", "a"))))
+    assert "same order" in refused.value.fix

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.recipe import read_benchmark, read_preset, shipped
+from benchmarks.custom import read_preset
+from benchmarks.recipe import read_benchmark, shipped
 from tadp_da import cli
 from tadp_da.datasets import CustomDataset, resolve
 from tadp_da.domains.formats.legend import read_legend

@@ -60,7 +60,7 @@ def method_rows(preset: str, method: str = "") -> tuple[str, ...]:
     """
     table = parse_yaml(read_text(preset, "presets"), where=preset)
     known = list(table["rows"])
-    method = method or table.get("method")
+    method = method or str(table.get("method", ""))
     if not method:
         return tuple(known)
     if method not in known:

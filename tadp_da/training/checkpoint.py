@@ -18,6 +18,7 @@ from tadp_da.distributed.sharding import like, whole
 from tadp_da.errors import ArtifactError
 from tadp_da.storage.artifacts import MANIFEST, verify
 from tadp_da.storage.files import file_digest, flush, flush_one, storing, write_json
+from tadp_da.training.average import MovingAverage
 from tadp_da.training.objective import Objective
 
 STATE = "state.safetensors"
@@ -31,7 +32,7 @@ class Checkpoints:
         model: names the parameters.
         trained: the parameters that change.
         optimizer, objectives: their state is saved.
-        average: diffusers' ``EMAModel`` over ``trained``, if there is one.
+        average: over ``trained``, if there is one.
         scaler: of gradients, if there is one.
     """
 
@@ -41,7 +42,7 @@ class Checkpoints:
         model: nn.Module,
         trained: Sequence[nn.Parameter],
         optimizer: torch.optim.Optimizer,
-        average: Any = None,
+        average: MovingAverage | None = None,
         scaler: Any = None,
         objectives: Sequence[Objective] = (),
     ) -> None:
@@ -56,7 +57,7 @@ class Checkpoints:
     def _weights(self) -> dict[str, Mapping[str, Tensor]]:
         if self.average is None:
             return {"parameters": self.parameters}
-        average = dict(zip(self.parameters, self.average.shadow_params, strict=True))
+        average = dict(zip(self.parameters, self.average.values, strict=True))
         return {"parameters": self.parameters, "average": average}
 
     def save(self, step: int) -> None:
@@ -126,7 +127,7 @@ class Checkpoints:
         saved = {name: value.clone() for name, value in load_file(place / STATE).items()} | facts["plain"]
         self._load(place, saved)
         if self.average is not None:
-            self.average.optimization_step = facts["step"]
+            self.average.steps = facts["step"]
         if self.scaler is not None and facts["scaler"]:
             self.scaler.load_state_dict(facts["scaler"])
         return int(facts["step"])

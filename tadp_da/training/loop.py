@@ -24,6 +24,7 @@ from tadp_da.errors import EnvironmentSetupError, UsageError
 from tadp_da.run import Run
 from tadp_da.settings import Effect
 from tadp_da.storage.files import write_text
+from tadp_da.training.average import MovingAverage
 from tadp_da.training.checkpoint import Checkpoints
 from tadp_da.training.curves import plot_facts
 from tadp_da.training.data import Dataset, DeterministicSampler, Stream, mix, share
@@ -178,7 +179,7 @@ def fit(
     # an objective's own models are neither trained nor sharded: only the model is copied where it must be
     wrap = partial(Losses, objectives=objectives)
     module, optim, trained = prepare(accelerator, model, wrap, groups, partial(_optimizer, optimizer))
-    average = _average(trained, settings.ema) if settings.ema else None
+    average = MovingAverage(trained, settings.ema) if settings.ema else None
     losses, state = accelerator.unwrap_model(module), whole_state(accelerator, optim.optimizer, trained)
     keeper = Checkpoints(checkpoints, losses.model, trained, state, average, accelerator.scaler, objectives)
     start = _resume(keeper, settings.steps)
@@ -190,12 +191,6 @@ def fit(
         average.copy_to(trained)
     model.to(accelerator.device)
     give_back(trained, given)
-
-
-def _average(trained: Sequence[nn.Parameter], decay: float) -> Any:
-    from diffusers.training_utils import EMAModel  # takes seconds to import
-
-    return EMAModel(trained, decay=decay)
 
 
 def _resume(keeper: Checkpoints, steps: int) -> int:
@@ -276,7 +271,7 @@ class _Training:
     losses: Losses
     optim: Any
     trained: Sequence[nn.Parameter]
-    average: Any
+    average: MovingAverage | None
     keeper: Checkpoints
     feeds: Mapping[str, Stream]
     settings: LoopSettings

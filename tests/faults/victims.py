@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo  # the first optimizer imports it: here once, not in every victim
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 

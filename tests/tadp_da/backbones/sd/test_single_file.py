@@ -16,6 +16,17 @@ from tests.conftest import save_tiny_pipeline
 from tests.tadp_da.backbones.sd.original_layout import write_original
 
 
+@pytest.fixture(scope="module")
+def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two layers per block, as the original layout numbers them."""
+    return save_tiny_pipeline(tmp_path_factory.mktemp("models") / "tiny", layers=2)
+
+
+@pytest.fixture
+def backbone(tiny_pipeline: Path) -> StableDiffusion:
+    return StableDiffusion.from_pretrained(str(tiny_pipeline))
+
+
 def configure(pipeline: Path, folder: Path) -> Path:
     """A folder of the configuration only."""
     return Path(shutil.copytree(pipeline, folder, ignore=shutil.ignore_patterns("*.safetensors")))
@@ -67,7 +78,7 @@ def test_a_quantized_checkpoint_is_refused_when_it_is_read(file):
 
 def test_without_a_configuration_the_advice_says_what_and_where(backbone, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    wide = StableDiffusion.from_pretrained(str(save_tiny_pipeline(tmp_path / "wide", width=768)))
+    wide = StableDiffusion.from_pretrained(str(save_tiny_pipeline(tmp_path / "wide", width=768, layers=2)))
     file = write_original(wide, tmp_path / "v1-5.safetensors")
     with pytest.raises(
         EnvironmentSetupError, match=r"configuration of v1-5\.safetensors is missing"

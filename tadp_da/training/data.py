@@ -141,6 +141,10 @@ class Stream(TorchDataset[Any]):
         """The next micro-batch, on the device."""
         return send_to_device(next(self._batches), device, non_blocking=True)
 
+    def close(self) -> None:
+        """End the processes that prepare samples. They ignore signals: an exit of Python would wait for them for ever."""
+        self._batches = iter(())
+
     def names(self, step: int) -> str:
         """Names of the samples of a step."""
         read = self.sampler.of_step(step) if self.sampler.reads(step) else ()

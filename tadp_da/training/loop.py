@@ -184,9 +184,13 @@ def fit(
     keeper = Checkpoints(checkpoints, losses.model, trained, state, average, accelerator.scaler, objectives)
     start = _resume(keeper, settings.steps)
     feeds = _feeds(streams, settings, run.seed, start, batches or {}, objectives)
-    yield from _Training(
-        accelerator, module, losses, optim, trained, average, keeper, feeds, settings, base_lrs, schedule
-    ).run(start)
+    try:
+        yield from _Training(
+            accelerator, module, losses, optim, trained, average, keeper, feeds, settings, base_lrs, schedule
+        ).run(start)
+    finally:
+        for feed in feeds.values():
+            feed.close()
     if average:
         average.copy_to(trained)
     model.to(accelerator.device)

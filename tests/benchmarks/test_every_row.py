@@ -23,6 +23,7 @@ from benchmarks.pipeline import reproduce
 from benchmarks.recipe import Recipe, read_benchmark, shipped
 from tadp_da.base_model import BaseModel
 from tadp_da.domains import mini
+from tadp_da.heads import heads
 from tadp_da.run import Run
 from tadp_da.settings import Choice
 from tests.tadp_da.backbones.tiny_dinov2 import save_tiny_dinov2
@@ -70,6 +71,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 SMALL: dict[str, str] = {"stable-diffusion": "mini"}
 """A small model of every backbone."""
+NARROW = {"width": 16, "hidden": 32, "rpn_candidates": (50, 20), "rpn_proposals": (50, 20), "roi_batch": 32}
+"""What makes a head small, where it has such a setting."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -115,8 +118,11 @@ def small(recipe: Recipe) -> Recipe:
     learn |= {name: value for name, value in changes.items() if name in learn}
     augment = dataclasses.replace(adapt.augment, crop=shrunk(adapt.augment.crop))
     viewed = {k: shrunk(getattr(view, k)) for k in ("short", "long", "squash", "window", "stride")}
+    known = {field.name for field in dataclasses.fields(heads[recipe.head.name].Settings)}
+    narrow = {name: value for name, value in NARROW.items() if name in known}
     return dataclasses.replace(
         recipe,
+        head=Choice(name=recipe.head.name, settings={**recipe.head.settings, **narrow}),
         model=SMALL[recipe.backbone.name],
         captioner="mini",
         captions=dataclasses.replace(recipe.captions, max_new_tokens=4),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,10 @@ def test_resumed_twice_within_one_epoch(tmp_path: Path) -> None:
 
 def test_number_of_workers_changes_nothing(tmp_path: Path) -> None:
     alone, _ = train(tmp_path / "a")
+    before = set(active_children())
     helped, _ = train(tmp_path / "b", workers=2)
     assert torch.equal(alone.layer.weight, helped.layer.weight)
+    assert set(active_children()) == before, "Python's exit would wait for them, and they ignore signals"
 
 
 def test_only_the_groups_move_and_the_loss_falls(tmp_path: Path) -> None:

@@ -13,15 +13,17 @@ from benchmarks.workers import run_parallel
 from tadp_da.errors import DataError, EnvironmentSetupError
 from tadp_da.run import Run
 from tadp_da.training.signals import Stop, attended
-from tests.faults.victims import until
 
 
 def note(name: str, run: Run) -> str:
     notes = run.folder / "notes"
     with notes.open("a") as file:
         file.write(f"{name} {os.getpid()}\n")
-    until(lambda: len({line.split()[1] for line in notes.read_text().splitlines()}) == 2)
-    return name
+    for _ in range(24_000):
+        if len({line.split()[1] for line in notes.read_text().splitlines()}) == 2:
+            return name
+        time.sleep(0.005)
+    raise AssertionError("waited in vain for the other process")
 
 
 def refuse(name: str, run: Run) -> str:

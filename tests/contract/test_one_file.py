@@ -80,7 +80,7 @@ ADDITIONS = {
 def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from torchvision.models import resnet18
 
-    root = draw_pair(tmp_path_factory.mktemp("toys"))
+    root = draw_pair(tmp_path_factory.mktemp("toys"), count=2)
     write_blip2(root / "blip2")
     torch.manual_seed(0)
     (root / "resnet").mkdir()

@@ -33,8 +33,10 @@ METHODS = {
         accumulate=1,
         previews=Previews(images=2, steps=1),
     ),
-    "full": DreamBooth(steps=5, learning_rate=1e-3, batch=2, previews=SILENT),
-    "lora": DreamBooth(steps=5, learning_rate=1e-2, batch=2, mode="lora", rank=2, previews=SILENT),
+    "full": DreamBooth(steps=5, learning_rate=1e-3, batch=2, resolution=32, previews=SILENT),
+    "lora": DreamBooth(
+        steps=5, learning_rate=1e-2, batch=2, mode="lora", rank=2, resolution=32, previews=SILENT
+    ),
 }
 
 

@@ -22,11 +22,12 @@ from tests.tadp_da.captions.conftest import write_blip2
 from tests.toy import NAMES, SIZE, draw_pair
 
 Command = Callable[..., int]
+COUNT = 2  # images in each folder
 
 
 @pytest.fixture(scope="module")
 def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = draw_pair(tmp_path_factory.mktemp("toys"))
+    root = draw_pair(tmp_path_factory.mktemp("toys"), count=COUNT)
     write_blip2(root / "blip2")
     return root
 
@@ -63,7 +64,7 @@ def test_the_whole_figure_on_own_folders(
     assert (out / "tables/own/scores.png").stat().st_size > 1000
     assert (out / "tables/own/panels.png").stat().st_size > 1000
     overlays = sorted((out / "predictions/seed-1/dreambooth").glob("*.png"))
-    assert [Image.open(p).size for p in overlays] == [(SIZE[1], SIZE[0])] * 4
+    assert [Image.open(p).size for p in overlays] == [(SIZE[1], SIZE[0])] * COUNT
     assert image_files(out) == ()
     # one concept serves DreamBooth and its ablation; a second call makes nothing anew
     assert len(list(out.glob("concept-*"))) == 2
@@ -82,7 +83,7 @@ def test_without_target_labels_there_are_predictions_and_no_table(
     command: Command, toys: Path, tiny_pipeline: Path, tmp_path: Path
 ) -> None:
     assert command(*own(toys, tmp_path, "null"), *models(toys, tiny_pipeline)) == 0
-    assert len(list((tmp_path / "predictions/seed-0/null").glob("*.png"))) == 4
+    assert len(list((tmp_path / "predictions/seed-0/null").glob("*.png"))) == COUNT
     assert not (tmp_path / "tables/own/table.json").exists()
 
 
@@ -108,7 +109,7 @@ def test_stage_by_stage(command: Command, toys: Path, tiny_pipeline: Path, tmp_p
     assert (
         command("caption", night, "--out", captions, "--captioner", toys / "blip2", "--clean", *common) == 0
     )
-    assert len(json.loads(captions.read_text())) == 4
+    assert len(json.loads(captions.read_text())) == COUNT
     assert captions.with_suffix(".clean.json").exists()
     adapt = ["adapt", toys / "day/images", toys / "day/masks", "--classes", NAMES, "--out", model]
     adapt += ["--concept", concept, "--strategy", "textual-inversion", "--preset", toys / "preset.yaml"]
@@ -116,14 +117,14 @@ def test_stage_by_stage(command: Command, toys: Path, tiny_pipeline: Path, tmp_p
     score = tmp_path / "score"
     test = ["evaluate", model, toys / "test/images", toys / "test/masks", "--out", score]
     assert command(*test, "--captioner", toys / "blip2", *common) == 0
-    assert json.loads((score / "report.json").read_text())["evaluations"]["test"]["images"] == 4
+    assert json.loads((score / "report.json").read_text())["evaluations"]["test"]["images"] == COUNT
     seen = tmp_path / "seen"
     predict = ["predict", model, night, "--out", seen, "--captions", captions, "--attention", "photo,nowhere"]
     assert command(*predict, *common) == 0
     mask = np.asarray(Image.open(seen / "masks/0.png"))
     assert mask.shape == SIZE
     assert mask.max() < len(NAMES.split(","))
-    assert sorted(p.name for p in (seen / "attention").glob("*.png")) == [f"{i}-photo.png" for i in range(4)]
+    assert sorted(p.name for p in (seen / "attention").glob("*.png")) == [f"{i}-photo.png" for i in range(COUNT)]
     assert "<night>" in json.loads((seen / "prompts.json").read_text())["0.png"]
     one = tmp_path / "one"
     assert command("predict", model, night / "0.png", "--out", one, "--caption", "a street", *common) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,8 @@ from PIL import Image
 from adapt.training_data import CaptionedImages
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
-from tadp_da.types import Labeled, LabelSpace, Unlabeled
-
-BOXES = LabelSpace("segmentation", ("dark", "bright"))
+from tadp_da.types import Labeled, Unlabeled
+from tests.adapt.boxes import LABELS, scene
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def labeled(tmp_path: Path) -> Labeled:
     images = noise(tmp_path / "labeled", 3, (64, 64), 1)
     mask = np.repeat([[0] * 32 + [1] * 32], 64, 0).astype(np.uint8)
     captions = {images.key(i): "a car" for i in range(3)}
-    return Labeled("labeled", BOXES, images, lambda _: mask, captions)
+    return Labeled("labeled", LABELS, images, lambda _: mask, captions)
 
 
 @pytest.fixture
@@ -66,6 +66,44 @@ def detector(backbone: Any) -> Callable[[], PerceptionModel]:
 
 @pytest.fixture
 def fresh_model(backbone: Any) -> Callable[[], PerceptionModel]:
-    import copy
+    return lambda: PerceptionModel.assemble(copy.deepcopy(backbone), "semantic-fpn", LABELS, width=16)
 
-    return lambda: PerceptionModel.assemble(copy.deepcopy(backbone), "semantic-fpn", BOXES, width=16)
+
+@pytest.fixture
+def data_of(tmp_path: Path) -> Callable[..., Labeled]:
+    """Makes a labelled set of ``count`` images on disk."""
+
+    def make(count: int = 4, size: tuple[int, int] = (64, 64), sizes: Any = None, **changes: Any) -> Labeled:
+        root = tmp_path / "images"
+        root.mkdir(exist_ok=True)
+        scenes = [scene(i, sizes[i] if sizes else size) for i in range(count)]
+        paths = tuple(root / f"{i}.png" for i in range(count))
+        for path, (image, _) in zip(paths, scenes, strict=True):
+            Image.fromarray(image).save(path)
+        fields = {
+            "domain": "boxes",
+            "labels": LABELS,
+            "images": Unlabeled("boxes", root, paths),
+            "label": lambda i: scenes[i][1],
+            "captions": {f"{i}.png": "a dark street" if i % 2 else "a car" for i in range(count)},
+        }
+        return Labeled(**(fields | changes))
+
+    return make
+
+
+@pytest.fixture
+def model_of(_loaded_backbone: Any) -> Callable[..., PerceptionModel]:
+    """Makes a fresh model; every one starts from the same weights."""
+
+    def make(**settings: Any) -> PerceptionModel:
+        return PerceptionModel.assemble(
+            copy.deepcopy(_loaded_backbone), "semantic-fpn", LABELS, **({"width": 16} | settings)
+        )
+
+    return make
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(folder=tmp_path / "run", quiet=True, device="cpu")

@@ -131,7 +131,7 @@ class Stream(TorchDataset[Any]):
             num_workers=workers,
             worker_init_fn=data_worker,
         )
-        self._batches = iter(loader)
+        self._batches: Iterator[Any] = iter(loader)
 
     def __getitem__(self, where: tuple[int, int]) -> Any:
         epoch, index = where
@@ -142,7 +142,7 @@ class Stream(TorchDataset[Any]):
         return send_to_device(next(self._batches), device, non_blocking=True)
 
     def close(self) -> None:
-        """End the processes that prepare samples. They ignore signals: an exit of Python would wait for them for ever."""
+        """End the processes that prepare samples. They ignore signals, and Python's exit would wait for them."""
         self._batches = iter(())
 
     def names(self, step: int) -> str:

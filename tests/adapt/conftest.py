@@ -14,7 +14,7 @@ from PIL import Image
 from adapt.training_data import CaptionedImages
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
-from tadp_da.types import Labeled, Unlabeled
+from tadp_da.types import Labeled, LabelSpace, Unlabeled
 from tests.adapt.boxes import LABELS, scene
 
 

@@ -124,7 +124,9 @@ def test_stage_by_stage(command: Command, toys: Path, tiny_pipeline: Path, tmp_p
     mask = np.asarray(Image.open(seen / "masks/0.png"))
     assert mask.shape == SIZE
     assert mask.max() < len(NAMES.split(","))
-    assert sorted(p.name for p in (seen / "attention").glob("*.png")) == [f"{i}-photo.png" for i in range(COUNT)]
+    assert sorted(p.name for p in (seen / "attention").glob("*.png")) == [
+        f"{i}-photo.png" for i in range(COUNT)
+    ]
     assert "<night>" in json.loads((seen / "prompts.json").read_text())["0.png"]
     one = tmp_path / "one"
     assert command("predict", model, night / "0.png", "--out", one, "--caption", "a street", *common) == 0

@@ -14,37 +14,34 @@ from benchmarks.cost import counting
 from benchmarks.cost.estimate import PEAKS, Planner, Work, throughput, whole
 from benchmarks.recipe import Benchmark, Recipe, read_benchmark
 from tadp_da.backbones import meta_backbone
-from tadp_da.backbones.stable_diffusion import StableDiffusion
 from tadp_da.errors import UsageError
 from tadp_da.heads import heads
-from tests.conftest import save_tiny_pipeline
+from tadp_da.settings import Choice
+from tests.tadp_da.backbones.tiny_dinov2 import save_tiny_dinov2
 from tests.tadp_da.domains import trees
 
 Make = Callable[..., Recipe]
 
 
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with half of the tiny model's layers: every layer is traced in Python, and takes its time."""
-    return save_tiny_pipeline(tmp_path_factory.mktemp("models") / "tiny", layers=1)
-
-
-@pytest.fixture
-def backbone(pipeline: Path) -> StableDiffusion:
-    return StableDiffusion.from_pretrained(str(pipeline))
-
-
-@pytest.fixture(scope="module")
-def recipe(pipeline: Path) -> Make:
+def recipe(tiny_pipeline: Path) -> Make:
     """A recipe of a shipped benchmark on that model, with changes."""
 
     def make(name: str = "nighttime-driving-paper", row: str = "null", **adapt: Any) -> Recipe:
-        found = read_benchmark(name, (f"model={pipeline}",)).rows[row]
+        found = read_benchmark(name, (f"model={tiny_pipeline}",)).rows[row]
         small = found.adapt.augment.crop and dataclasses.replace(found.adapt.augment, crop=(64, 64))
         adapt = ({"augment": small} if small else {}) | adapt
         return dataclasses.replace(found, adapt=dataclasses.replace(found.adapt, **adapt))
 
     return make
+
+
+@pytest.fixture(scope="module")
+def peer(recipe: Make, tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """The same on a DINOv2, which is traced in a fraction of the time."""
+    model = str(save_tiny_dinov2(tmp_path_factory.mktemp("models") / "dinov2"))
+    other = {"backbone": Choice(name="dinov2"), "model": model, "strategy": "no-text"}
+    return lambda **adapt: dataclasses.replace(recipe(**adapt), **other)
 
 
 @pytest.fixture(scope="module")
@@ -116,13 +113,14 @@ def test_operations_grow_with_the_batch(recipe: Make, planner: Planner, name: st
         assert planner.cost(recipe(name, batch=2, accumulate=4), memory=False).training == 8 * each
 
 
-def test_operations_grow_with_what_is_trained(recipe: Make, planner: Planner) -> None:
-    def training(**adapt: Any) -> int:
-        return planner.cost(recipe(**adapt), memory=False).training
+def test_operations_grow_with_what_is_trained(recipe: Make, peer: Make, planner: Planner) -> None:
+    def training(make: Make = peer, **adapt: Any) -> int:
+        return planner.cost(make(**adapt), memory=False).training
 
     frozen, low, full = (training(backbone=mode) for mode in ("frozen", "lora", "full"))
     assert frozen < low < full
-    assert full < training(gradient_checkpointing=True) < 1.5 * full
+    for make in (peer, recipe):
+        assert training(make) < training(make, gradient_checkpointing=True) < 1.5 * training(make)
 
 
 def test_counted_operations_are_those_of_a_real_step(recipe: Make, backbone: Any) -> None:
@@ -146,12 +144,12 @@ def test_a_backbone_without_text_is_priced(tmp_path: Path) -> None:
     assert spent == pytest.approx(2 * 85.6e6 * 1025 + 4 * 12 * 1025**2 * 768, rel=0.02)
 
 
-def test_memory_follows_from_what_is_trained_and_how(recipe: Make, planner: Planner) -> None:
+def test_memory_follows_from_what_is_trained_and_how(peer: Make, planner: Planner) -> None:
     def memory(**adapt: Any) -> Any:
-        return planner.cost(recipe(**adapt)).memory
+        return planner.cost(peer(**adapt)).memory
 
     full, low = memory(), memory(backbone="lora")
-    trained = planner.cost(recipe(), memory=False).trained
+    trained = planner.cost(peer(), memory=False).trained
     assert (full["gradients"], full["optimizer"], full["average"]) == (4 * trained, 8 * trained, 0)
     assert memory(ema=0.99)["average"] == 4 * trained
     assert memory(optimizer="adamw8bit")["optimizer"] == 2 * trained
@@ -213,12 +211,12 @@ def test_unknown_gpus_and_models_are_refused_with_advice(recipe: Make) -> None:
 def test_the_command_shows_a_step_and_the_hours(
     command: Callable[..., int],
     planner: Planner,
-    pipeline: Path,
+    tiny_pipeline: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("benchmarks.cost.estimate.Planner", lambda image: planner)  # it knows the networks
-    words = ["plan", "nighttime-driving-paper", "--rows", "null,simple", "--set", f"model={pipeline}"]
+    words = ["plan", "nighttime-driving-paper", "--rows", "null,simple", "--set", f"model={tiny_pipeline}"]
     words += ["--set", "adapt.augment.crop=[64, 64]"]
     assert command(*words, "--gpu", "H100", "--seeds", 3) == 0
     shown = capsys.readouterr().out

@@ -184,13 +184,9 @@ def fit(
     keeper = Checkpoints(checkpoints, losses.model, trained, state, average, accelerator.scaler, objectives)
     start = _resume(keeper, settings.steps)
     feeds = _feeds(streams, settings, run.seed, start, batches or {}, objectives)
-    try:
-        yield from _Training(
-            accelerator, module, losses, optim, trained, average, keeper, feeds, settings, base_lrs, schedule
-        ).run(start)
-    finally:
-        for feed in feeds.values():
-            feed.close()
+    yield from _Training(
+        accelerator, module, losses, optim, trained, average, keeper, feeds, settings, base_lrs, schedule
+    ).run(start)
     if average:
         average.copy_to(trained)
     model.to(accelerator.device)
@@ -291,7 +287,10 @@ class _Training:
     def run(self, start: int) -> Iterator[Step]:
         """Steps from ``start`` on, with their checkpoints."""
         settings, accelerator = self.settings, self.accelerator
-        with held(), enough_memory(settings.batch, settings.accumulate, accelerator.device):
+        memory = enough_memory(settings.batch, settings.accumulate, accelerator.device)
+        with ExitStack() as ended, held(), memory:
+            for feed in self.feeds.values():
+                ended.callback(feed.close)
             for index in range(start, settings.steps):
                 factor = self.schedule(index)
                 step, stop = self._advance(index, [lr * factor for lr in self.base_lrs])

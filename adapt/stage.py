@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from adapt.fine_tuning import FineTuning
 from adapt.labelled_target import LabelledTarget
 from adapt.objectives import objectives
-from adapt.sources import sources
+from adapt.sources import Material, sources
 from adapt.training_data import CaptionedImages
 from tadp_da.base_model import BaseModel
 from tadp_da.captions.loading import identity
@@ -30,7 +30,7 @@ from tadp_da.registry import Registry
 from tadp_da.run import Run
 from tadp_da.settings import Choice, as_json, build, keyed
 from tadp_da.storage.files import digest
-from tadp_da.types import LabelSpace, Side, Unlabeled
+from tadp_da.types import Labeled, LabelSpace, Side, Unlabeled
 
 _PROBES = ("a probe", "- a probe", "an oil painting of a probe in the style of a painter", "")
 """Captions that show how a rewrite differs from another."""
@@ -220,6 +220,8 @@ class Adaptation:
         chosen = [_built(objectives, each) for each in self.objectives]
         if self._labelled is not None:
             known |= digests(self._labelled.data.images)
+        style = _built(sources, self.source_style)
+        style.prepare(partial(self._material, model, data, target))
         trained = self.tuning(
             model,
             data,
@@ -228,7 +230,7 @@ class Adaptation:
             unlabeled=target,
             labelled_target=self._labelled,
             objectives=chosen,
-            source=_built(sources, self.source_style),
+            source=style,
         )
         if is_main():
             trained.save(folder)
@@ -236,6 +238,29 @@ class Adaptation:
                 each.name: dict(built.facts()) for each, built in zip(self.objectives, chosen, strict=True)
             }
             write_provenance(folder, origin, known, facts)
+
+    def _material(self, model: PerceptionModel, data: Labeled, target: CaptionedImages | None) -> Material:
+        """What the source style may make images from."""
+        plain = replace(
+            self,
+            source_style=Choice(name="original").resolved(sources, "source_style"),
+            objectives=(Choice(name="supervised").resolved(objectives, "objectives"),),
+            tuning=replace(self.tuning, target_batch=None),
+            unlabeled=None,
+            labelled_target=None,
+            folder=None,
+        )
+        prompts = {key: model.prompt(caption) for key, caption in data.captions.items()}
+        inputs = plain.inputs() | self._target_inputs()
+        return Material(
+            model=model,
+            data=data,
+            prompts=prompts,
+            target=target.images if target else None,
+            judge=plain,
+            inputs={"judge": inputs, "prompts": digest(json.dumps(prompts, sort_keys=True).encode())},
+            run=self.run,
+        )
 
     def _seen_by_concept(self) -> dict[str, str]:
         used = self.concept

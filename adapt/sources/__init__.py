@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from tadp_da.registry import Registry
 if TYPE_CHECKING:
     from tadp_da.perception_model import PerceptionModel
     from tadp_da.run import Run
-    from tadp_da.types import Unlabeled
+    from tadp_da.types import Labeled, Unlabeled
 
 sources: Registry[Any] = Registry("source style", "adapt.sources")
 """Built by ``sources[name](settings: Settings)``, where ``Settings`` is the class's attribute of that name, a frozen
@@ -26,6 +28,29 @@ A member derives from :class:`Source`:
 - ``identity`` is True only if images are never changed: their latents may then be cached.
 - ``reads_target`` is True if it needs target images; otherwise it works with ``target=None``.
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What a style may make images from, before the training.
+
+    Attributes:
+        model: that is to be trained: an untrained head on the backbone with its concept.
+        data: labelled images with captions.
+        prompts: of the images by key, as a target image with their caption would be prompted.
+        target: the target's unlabelled images, if any are given.
+        judge: the same model trained on unchanged images, without the target.
+        inputs: everything that these depend on, as JSON values.
+        run: where artifacts go, seed and device.
+    """
+
+    model: PerceptionModel
+    data: Labeled
+    prompts: Mapping[str, str]
+    target: Unlabeled | None
+    judge: Callable[[], PerceptionModel]
+    inputs: Mapping[str, Any]
+    run: Run
 
 
 class Source(ABC):
@@ -43,6 +68,9 @@ class Source(ABC):
         self, model: PerceptionModel, images: Unlabeled, target: Unlabeled | None, run: Run
     ) -> None:
         """Called once before training, to prepare statistics of the target or images."""
+
+    def prepare(self, material: Callable[[], Material]) -> None:  # noqa: B027 - an optional hook
+        """Called once before :meth:`setup` by the stage, for images that take long to make and are kept."""
 
     @abstractmethod
     def __call__(
@@ -62,4 +90,4 @@ class Source(ABC):
         """
 
 
-__all__ = ["Source", "sources"]
+__all__ = ["Material", "Source", "sources"]

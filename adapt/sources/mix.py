@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from adapt.sources import Source, sources
+from adapt.sources import Material, Source, sources
 from tadp_da.settings import Choice, build
 
 if TYPE_CHECKING:
@@ -64,6 +65,10 @@ class Mix(Source):
         ]
         self.reads_target = any(style.reads_target for style in self.styles)
         self.identity = all(style.identity for style in self.styles)
+
+    def prepare(self, material: Callable[[], Material]) -> None:
+        for style in self.styles:
+            style.prepare(material)
 
     def setup(self, model: PerceptionModel, images: Unlabeled, target: Unlabeled | None, run: Run) -> None:
         for style in self.styles:

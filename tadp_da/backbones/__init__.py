@@ -292,6 +292,8 @@ class Backbone(nn.Module, ABC):
         steps: int = 30,
         guidance: float = 3.0,
         size: tuple[int, int] | None = None,
+        start: Tensor | None = None,
+        strength: float = 1.0,
     ) -> list[Any]:
         """One PIL image per prompt.
 
@@ -299,6 +301,8 @@ class Backbone(nn.Module, ABC):
             seed: image i is a function of (seed, i) and its prompt, not of the other prompts.
             guidance: classifier-free guidance scale; 1 for none.
             size: (h, w) in pixels, multiples of the coarsest stride; None for :attr:`default_resolution`.
+            start: latents, as of :meth:`posterior`, to start from instead of from noise (SDEdit, Meng et al., 2022).
+            strength: share of the schedule, its noise and its steps, that these go through.
         """
         self._refuse("draws no images")
 

@@ -330,7 +330,12 @@ class StableDiffusion(Backbone):
         steps: int = 30,
         guidance: float = 3.0,
         size: tuple[int, int] | None = None,
+        start: Tensor | None = None,
+        strength: float = 1.0,
     ) -> list[Any]:
-        """Through diffusers' pipeline with this model's scheduler."""
+        """Through diffusers' pipelines with this model's scheduler."""
         self._kernel.settle(self.device)
-        return sample(self, prompts, seed=seed, steps=steps, guidance=guidance, size=size)
+        how: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance}
+        if start is not None:
+            return sample(self, prompts, seed=seed, start=start, strength=strength, **how)
+        return sample(self, prompts, seed=seed, size=size, **how)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tadp_da.errors import UsageError
 from tadp_da.storage.pretrained import quiet
@@ -16,13 +17,13 @@ from tadp_da.storage.pretrained import quiet
 _AT_ONCE = 8
 
 
-def pipeline(model: Any, **parts: Any) -> Any:
-    """A ``StableDiffusionPipeline`` of the five parts of ``model``, but for those given."""
-    from diffusers import StableDiffusionPipeline
+def pipeline(model: Any, kind: str = "StableDiffusionPipeline", **parts: Any) -> Any:
+    """A pipeline of the five parts of ``model``, but for those given."""
+    import diffusers
 
     names = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
     nothing = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    return StableDiffusionPipeline(**{n: getattr(model, n) for n in names} | parts | nothing)
+    return getattr(diffusers, kind)(**{n: getattr(model, n) for n in names} | parts | nothing)
 
 
 def save_parts(model: Any, folder: Path, dtype: torch.dtype) -> None:
@@ -38,9 +39,9 @@ def sample(
     prompts: Sequence[str],
     *,
     seed: int,
-    steps: int,
-    guidance: float,
-    size: tuple[int, int] | None,
+    size: tuple[int, int] | None = None,
+    start: Tensor | None = None,
+    **how: Any,
 ) -> list[Any]:
     """One PIL image per prompt; see :meth:`tadp_da.backbones.Backbone.sample`.
 
@@ -54,22 +55,26 @@ def sample(
             where="size",
             fix=f"choose height and width as multiples of {model.grid}",
         )
-    draw = pipeline(model, scheduler=type(model.scheduler).from_config(model.scheduler.config))
+    kind = "StableDiffusionPipeline" if start is None else "StableDiffusionImg2ImgPipeline"
+    draw = pipeline(model, kind, scheduler=type(model.scheduler).from_config(model.scheduler.config))
     draw.set_progress_bar_config(disable=True)
     images: list[Any] = []
-    for start in range(0, len(prompts), _AT_ONCE):
-        part = prompts[start : start + _AT_ONCE]
+    for first in range(0, len(prompts), _AT_ONCE):
+        part = prompts[first : first + _AT_ONCE]
         with torch.no_grad():
             # Encoded here, because the pipeline would cut long prompts with a warning only.
             text, empty = model.encode_text(part), model.encode_text([""] * len(part))
+        begin = (
+            {"height": height, "width": width}
+            if start is None
+            else {"image": start[first : first + len(part)]}
+        )
         images += draw(
             prompt_embeds=text,
             negative_prompt_embeds=empty,
-            height=height,
-            width=width,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            generator=[_generator(seed, start + i) for i in range(len(part))],
+            generator=[_generator(seed, first + i) for i in range(len(part))],
+            **begin,
+            **how,
         ).images
     return images
 

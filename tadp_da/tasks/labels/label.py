@@ -70,6 +70,10 @@ class Label:
         """For the mirror image."""
         return self._moved(geometry().horizontal_flip(self.value))
 
+    def without(self, area: Tensor) -> Self:
+        """Nothing is learned from this part ``bool (h, w)`` of the image."""
+        raise NotImplementedError
+
     def dominance(self) -> float:
         """Share of the most frequent class, 1 where nothing is labelled, 0 for labels without shares."""
         return 0.0

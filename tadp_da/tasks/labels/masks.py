@@ -42,6 +42,12 @@ class MaskLabel(Label):
         """Whether no pixel is labelled."""
         return bool((self.value == self.fill).all())
 
+    def without(self, area: Tensor) -> MaskLabel:
+        """Its pixels are ignored."""
+        from torchvision import tv_tensors
+
+        return self._moved(tv_tensors.Mask(self.value.as_subclass(Tensor).masked_fill(area, int(self.fill))))
+
     def dominance(self) -> float:
         """Share of the most frequent class among the labelled pixels; 1 when there is none."""
         ids = self.value.numpy()

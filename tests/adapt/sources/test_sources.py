@@ -7,11 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapt.sources import sources
+from adapt.sources import Material, sources
 from adapt.training_data import CaptionedImages
 from tadp_da.run import Run
 from tadp_da.tasks import tasks
 from tadp_da.types import Labeled
+
+
+def material(model: Any, labeled: Labeled, target: Any, run: Run, **changes: Any) -> Material:
+    """For a style that makes images; the judge is an untrained model."""
+    inputs = {"target": len(target or ())}
+    given = {"prompts": labeled.captions, "judge": lambda: model, "inputs": inputs} | changes
+    return Material(model=model, data=labeled, target=target, run=run, **given)
 
 
 @pytest.mark.parametrize("name", sources)
@@ -22,6 +29,7 @@ def test_a_style_is_a_function_of_its_arguments_and_changes_nothing_in_place(
     assert style.settings == sources[name].Settings()
     example = labeled[0]
     for target in [unlabeled.images] if style.reads_target else [unlabeled.images, None]:
+        style.prepare(lambda target=target: material(model, labeled, target, quiet))
         style.setup(model, labeled.images, target, quiet)
         image = np.array(example.image)
         size = image.shape[0], image.shape[1]

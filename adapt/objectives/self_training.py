@@ -4,28 +4,26 @@ consistency (MIC, Hoyer et al., 2023)."""
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from adapt.batches import raw_outputs
-from adapt.health import Health, Running, count_classes
-from adapt.objectives import Objective, objectives
+from adapt.health import Running, count_classes
+from adapt.mean_teacher import MeanTeacher, MeanTeacherSettings
+from adapt.objectives import objectives
 from adapt.student_views import StudentViews
-from adapt.teacher import Teacher
 from tadp_da.run import Run
 from tadp_da.training.objective import Generators, seeded
 
 Share = Annotated[float, Field(ge=0, le=1)]
 NAME, MASKED = "self-training", "self-training-masked"
-_log = logging.getLogger(__name__)
 
 
 class Taught(NamedTuple):
@@ -38,20 +36,17 @@ class Taught(NamedTuple):
 
 
 @objectives.add(NAME)
-class SelfTraining(Objective):
+class SelfTraining(MeanTeacher):
     """Cross-entropy of the student, on changed target images, against the labels of its teacher on the same images
     unchanged; the mean over all pixels, so that those without trust count as 0."""
 
     tasks = frozenset({"segmentation"})
-    streams = frozenset({"source", "target"})
 
     @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
-    class Settings:
-        """
+    class Settings(MeanTeacherSettings):
+        """Those of every teacher, and:
+
         Attributes:
-            weight: of the loss.
-            start: when it starts: a share of the steps if under 1, or else a number of steps.
-            decay: of the teacher.
             trust: which of the teacher's labels have weight 1: ``class-wise`` those above a quantile of their class's
                 confidence or above the threshold, ``fixed`` those above the threshold; ``image-wide`` weighs all
                 pixels of an image by the share of those above the threshold (DACS, MIC).
@@ -59,64 +54,36 @@ class SelfTraining(Objective):
             threshold: of confidence.
             soft: teach the teacher's probabilities, not its likeliest class.
             align: correct the teacher's probabilities by the source's shares of classes over its own.
-            student: how the student sees an image.
             classmix: paste half of the classes of a source image onto the target image.
             masked: a second student's view with a loss of its own, such as ``{mask: 0.7}`` (MIC); None for none.
-            guard: when the teacher's labels collapse or a class vanishes, go back to the source-only model and leave
-                this loss out.
         """
 
-        weight: Annotated[float, Field(gt=0)] = 1.0
-        start: Annotated[float, Field(ge=0)] = 0.25
-        decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
         trust: Literal["class-wise", "fixed", "image-wide"] = "class-wise"
         quantile: Share = 0.5
         threshold: Share = 0.95
         soft: bool = False
         align: bool = False
-        student: StudentViews = StudentViews()
         classmix: bool = False
         masked: StudentViews | None = None
-        guard: bool = False
-
-        @model_validator(mode="after")
-        def _whole(self) -> Any:
-            if self.start >= 1 and self.start != int(self.start):
-                raise ValueError(f"start {self.start} is neither a share under 1 nor a whole number of steps")
-            return self
 
     def __init__(self, settings: Settings | None = None) -> None:
+        super().__init__()
         self.settings = settings or self.Settings()
-        self.teacher: Any = None
-        self.found: dict[str, float] = {}
-        self.warned: set[str] = set()
-
-    @property
-    def start(self) -> int:
-        """The first step, counted from 0, with this loss."""
-        start = self.settings.start
-        return int(start * self.steps) if start < 1 else int(start)
-
-    def reads(self, step: int) -> frozenset[str]:
-        return self.streams if step >= self.start else frozenset()
 
     def needs_pixels(self, stream: str) -> bool:
         return stream == "target" or self.settings.classmix
 
     def setup(self, model: Any, run: Run) -> None:
-        classes, device = model.labels.classes, model.device
-        self.teacher = Teacher(model, self.settings.decay, self.start)
-        self.kept = Teacher(model, 0, name="source_only") if self.settings.guard else None
-        self.health = Health(classes, device)
-        self.soft = Running(len(classes), device=device, dtype=torch.float32)
-        self.fallback = torch.zeros((), dtype=torch.int64)
+        super().setup(model, run)
+        count = len(model.labels.classes)
+        self.soft = self.counts["soft"] = Running(count, device=model.device, dtype=torch.float32)
 
     def __call__(
         self, model: Any, batches: Mapping[str, Any], step: int, generators: Generators
     ) -> Mapping[str, Tensor]:
         zero = torch.zeros((), device=model.device)
         losses = {NAME: zero} | ({MASKED: zero} if self.settings.masked else {})
-        if step < self.start or self.fallback:
+        if self.rests(step):
             return losses
         batch, noise = batches["target"], generators["target"]
         source = batches["source"]
@@ -168,42 +135,6 @@ class SelfTraining(Objective):
         if self.settings.trust != "image-wide":
             return sure
         return valid * (sure.sum((1, 2)) / valid.sum((1, 2)).clamp(min=1))[:, None, None]
-
-    def after_step(self, model: Any, step: int) -> None:
-        if self.fallback:
-            return
-        self.teacher.update(model, step)
-        if step == self.start - 1 and self.kept:
-            self.kept.copy_from(self.teacher)
-        if step < self.start:
-            return
-        self.soft.step()
-        self.found, wrong = self.health.step()
-        advice = (
-            "compare with a model without self-training; trust fewer pixels, start later or lower the weight"
-        )
-        if wrong and self.kept:
-            self.kept.copy_to(model)
-            self.fallback += step + 1
-            advice = "training goes back to the source-only model and goes on without self-training"
-        for kind in wrong.keys() - self.warned:
-            _log.warning("step %d of self-training: %s; %s", step + 1, wrong[kind], advice)
-        self.warned |= wrong.keys()
-
-    def facts(self) -> Mapping[str, float]:
-        return self.found | ({"fallback": float(self.fallback)} if self.fallback else {})
-
-    def state_dict(self) -> Mapping[str, Tensor]:
-        if not self.teacher:
-            return {}
-        parts = [self.teacher, self.health, *([self.kept] if self.kept else [])]
-        state = {name: value for part in parts for name, value in part.state_dict().items()}
-        return state | {"soft": self.soft.value, "fallback": self.fallback}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        super().load_state_dict(state)
-        for name, value in self.state_dict().items():
-            value.copy_(state[name])
 
 
 def classmix(

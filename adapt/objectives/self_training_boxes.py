@@ -14,55 +14,47 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from adapt.batches import raw_outputs
-from adapt.objectives import Objective, objectives
-from adapt.student_views import StudentViews
-from adapt.teacher import Teacher
+from adapt.health import count_classes
+from adapt.mean_teacher import MeanTeacher, MeanTeacherSettings
+from adapt.objectives import objectives
 from tadp_da.errors import UsageError
 from tadp_da.heads.detection.regions import Anchors, RegionHead, Regions, Sampling
 from tadp_da.run import Run
 from tadp_da.training.objective import Generators, seeded
 
 Share = Annotated[float, Field(ge=0, le=1)]
+NAME = "self-training-boxes"
 BETA = 1 / 9  # of the smooth L1 loss, torchvision's
 
 
-@objectives.add("self-training-boxes")
-class SelfTrainingBoxes(Objective):
+@objectives.add(NAME)
+class SelfTrainingBoxes(MeanTeacher):
     """The student, on changed target images, is drawn to its teacher on the same images unchanged.
 
     Its loss is 0, with no gradient, where both say the same. Anchors and regions are weighted by the probability with
     which the head's own loss would draw them, if what the teacher trusts were labels.
     """
 
-    streams = frozenset({"target"})
-    pixels = True
     tasks = frozenset({"detection"})
 
     @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
-    class Settings:
-        """
+    class Settings(MeanTeacherSettings):
+        """Those of every teacher, and:
+
         Attributes:
             form: ``soft`` distils scores on the student's proposals; ``hard`` trains on boxes that the teacher finds,
                 and everything else is background.
-            weight: of the loss.
-            start: steps before the first one with this loss; the teacher starts half way to it.
-            decay: of the teacher.
             low: an anchor or region is background where the teacher's foreground probability is at most this.
             high: and an object where it is at least this; between, it has no influence.
             score: least score of a pseudo-box of the hard form.
             regression: whether boxes are regressed to those of the teacher.
-            student: how the student sees an image.
         """
 
         form: Literal["soft", "hard"] = "soft"
-        weight: Annotated[float, Field(gt=0)] = 1.0
-        start: Annotated[int, Field(ge=0)] = 100
-        decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
         low: Share = 0.1
         high: Share = 0.5
         score: Share = 0.8
         regression: bool = True
-        student: StudentViews = StudentViews()
 
         @model_validator(mode="after")
         def _ordered(self) -> Any:
@@ -71,56 +63,58 @@ class SelfTrainingBoxes(Objective):
             return self
 
     def __init__(self, settings: Settings | None = None) -> None:
+        super().__init__()
         self.settings = settings or self.Settings()
-        self.teacher: Any = None
+
+    def needs_pixels(self, stream: str) -> bool:
+        return stream == "target"
 
     def setup(self, model: Any, run: Run) -> None:
         if not isinstance(model.head, RegionHead):
             raise UsageError(
-                f"self-training-boxes needs a head that proposes regions, and {model.head_name} does not",
+                f"self-training-boxes needs a head that proposes regions, and {type(model.head).__name__} does not",
                 where="objectives",
                 fix="choose the head faster-rcnn for boxes, or the objective self-training for masks",
             )
-        self.teacher = Teacher(model, self.settings.decay, self.settings.start)
+        super().setup(model, run)
 
     def __call__(
         self, model: Any, batches: Mapping[str, Any], step: int, generators: Generators
     ) -> Mapping[str, Tensor]:
+        if self.rests(step):
+            return {NAME: torch.zeros((), device=model.device)}
         batch, noise = batches["target"], generators["target"]
-        zero = batch["text"].new_zeros(())
-        if step < self.settings.start:
-            return {"self-training-boxes": zero}
-        with seeded(noise[0], batch["text"].device):
-            student = batch | {"pixels": self.settings.student(batch["pixels"], noise)}
+        for each in batches["source"]["target"]:
+            self.health.source.new += count_classes(each["labels"], len(model.labels.classes))
+        # each image's view first: it must not depend on which image is the first of its process
+        student = {**batch, "pixels": self.settings.student(batch["pixels"], noise)}
+        with seeded(noise[0], model.device):
             raw = raw_outputs(model, student, noise)
             losses = (self._soft if self.settings.form == "soft" else self._hard)(model, raw, batch, noise)
         kept = [loss for name, loss in losses.items() if self.settings.regression or "box_reg" not in name]
-        return {"self-training-boxes": self.settings.weight * torch.stack(kept).sum()}
-
-    def after_step(self, model: Any, step: int) -> None:
-        self.teacher.update(model, step)
-
-    def state_dict(self) -> Mapping[str, Tensor]:
-        return self.teacher.state_dict() if self.teacher else {}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        super().load_state_dict(state)
-        if self.teacher:
-            self.teacher.load_state_dict(state)
+        return {NAME: self.settings.weight * torch.stack(kept).sum()}
 
     def _hard(self, model: Any, raw: Any, batch: Any, noise: Any) -> dict[str, Tensor]:
         """The head's losses against the boxes that the teacher is sure of."""
+        from torchvision.ops import box_iou
+
         found = self.teacher.apply(model, lambda own: own.head.predict(raw_outputs(own, batch, noise)))
-        targets, device = [], batch["text"].device
-        for each in found:
-            sure = each.scores >= self.settings.score
-            boxes, labels = (torch.from_numpy(x[sure]).to(device) for x in (each.xyxy, each.labels))
-            every = torch.ones_like(labels)
-            targets.append({"boxes": boxes, "labels": labels, "difficult": every == 0, "visible": every})
+        targets = []
+        for teacher, student in zip(found, model.head.predict(raw), strict=True):
+            boxes, labels, scores, others, classes = (
+                torch.from_numpy(x).to(model.device)
+                for x in (teacher.xyxy, teacher.labels, teacher.scores, student.xyxy, student.labels)
+            )
+            sure, every = scores >= self.settings.score, torch.ones_like(labels)
+            same = (box_iou(boxes, others) >= 0.5) & (labels[:, None] == classes)
+            self.health.observe(labels, scores, sure, same.any(1), every == 1)
+            target = {"boxes": boxes, "labels": labels, "difficult": every == 0, "visible": every}
+            targets.append({name: value[sure] for name, value in target.items()})
         losses: dict[str, Tensor] = model.head.losses(raw, targets)
         return losses
 
     def _soft(self, model: Any, raw: Any, batch: Any, noise: Any) -> dict[str, Tensor]:
+        """Distances to the teacher's outputs, on anchors and on the student's proposals."""
         head: RegionHead = model.head
         own = head.anchors(raw)
         boxes = [some[: head.region_sampling.count] for some in head.proposals(raw, own)]
@@ -130,11 +124,15 @@ class SelfTrainingBoxes(Objective):
             return teacher.head.anchors(outputs), teacher.head.classify(outputs, boxes)
 
         anchors, regions = self.teacher.apply(model, taught)
-        trust = self.settings.low, self.settings.high
-        losses = anchor_losses(own, anchors, head.anchor_sampling, *trust)
+        found, trust = head.classify(raw, boxes), (self.settings.low, self.settings.high)
+        sure = regions.logits.softmax(-1)
+        objects, likeliest = 1 - sure[:, 0], sure[:, 1:].argmax(-1)
+        agree = found.logits.argmax(-1) == sure.argmax(-1)
+        self.health.observe(likeliest, objects, objects >= trust[1], agree, objects > trust[0])
         counts = [len(some) for some in boxes]
-        found = head.classify(raw, boxes)
-        return losses | region_losses(found, regions, counts, head.region_sampling, *trust)
+        return anchor_losses(own, anchors, head.anchor_sampling, *trust) | region_losses(
+            found, regions, counts, head.region_sampling, *trust
+        )
 
 
 def anchor_losses(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from PIL import Image
 from adapt.training_data import CaptionedImages
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
-from tadp_da.types import Labeled, LabelSpace, Unlabeled
+from tadp_da.types import Boxes, Labeled, LabelSpace, Unlabeled
 from tests.adapt.boxes import LABELS, scene
+from tests.adapt.objectives.boxwise import SMALL, THINGS
 
 
 @pytest.fixture
@@ -49,19 +51,17 @@ def unlabeled(tmp_path: Path) -> CaptionedImages:
     return CaptionedImages(images, {images.key(i): "a dark street" for i in range(2)})
 
 
-THINGS = LabelSpace("detection", ("car", "person"))
-_SMALL: dict[str, Any] = {
-    "width": 16, "hidden": 32, "pool": 3, "rpn_candidates": (60, 40), "rpn_proposals": (40, 20), "rpn_batch": 32,
-    "roi_batch": 16,
-}  # fmt: skip
+@pytest.fixture
+def boxed(labeled: Labeled) -> Labeled:
+    """The labelled images, with a box on each."""
+    box = Boxes(np.array([[8, 8, 40, 40]], np.float32), np.array([1]), np.array([False]))
+    return dataclasses.replace(labeled, labels=THINGS, label=lambda _: box)
 
 
 @pytest.fixture
 def detector(backbone: Any) -> Callable[[], PerceptionModel]:
-    """The same with boxes."""
-    import copy
-
-    return lambda: PerceptionModel.assemble(copy.deepcopy(backbone), "faster-rcnn", THINGS, **_SMALL)
+    """A fresh model that finds boxes."""
+    return lambda: PerceptionModel.assemble(copy.deepcopy(backbone), "faster-rcnn", THINGS, **SMALL)
 
 
 @pytest.fixture

@@ -53,10 +53,13 @@ def test_losses_are_finite_scalars_with_a_gradient_and_a_function_of_the_generat
     fresh_model: Any,
     detector: Any,
     labeled: Labeled,
+    boxed: Labeled,
     unlabeled: CaptionedImages,
     quiet: Run,
 ) -> None:
-    model = (detector if objectives[name].tasks == {"detection"} else fresh_model)()
+    model = fresh_model()
+    if objectives[name].tasks == {"detection"}:
+        model, labeled = detector(), boxed
     model.backbone.eval()
     model.head.train()
     first = losses(objectives[name](), model, labeled, unlabeled, quiet)

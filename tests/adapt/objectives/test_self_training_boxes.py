@@ -2,93 +2,55 @@
 
 from __future__ import annotations
 
-import dataclasses
-import signal
-from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
-from adapt import Augmentation, FineTuning
 from adapt.objectives import objectives
 from adapt.objectives.self_training_boxes import SelfTrainingBoxes, anchor_losses, region_losses
 from adapt.student_views import StudentViews
-from adapt.training_data import CaptionedImages, TargetDataset
-from tadp_da.errors import InterruptedRunError, UsageError
+from tadp_da.errors import UsageError
 from tadp_da.heads.detection.regions import Anchors, Regions, Sampling
-from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
-from tadp_da.training.signals import attended
-from tadp_da.types import Boxes, Labeled
-from tests.adapt.conftest import THINGS
+from tadp_da.training.loop import LoopSettings, Step, fit
+from tests.adapt.objectives.boxwise import Boxwise, batches, streams
+from tests.adapt.objectives.pixelwise import STILL, generators
 
-STILL = StudentViews(brightness=0, contrast=0, saturation=0, hue=0, blur=0)
 SAMPLING = Sampling(8, 0.25)
+RUN: Any = None  # the objective does not ask for it
 
 
-@pytest.fixture
-def boxed(labeled: Labeled) -> Labeled:
-    """The labelled images, with a box on each."""
-    box = Boxes(np.array([[8, 8, 40, 40]], np.float32), np.array([1]), np.array([False]))
-    return dataclasses.replace(labeled, labels=THINGS, label=lambda _: box)
-
-
-def made(model: PerceptionModel, run: Run, **settings: Any) -> SelfTrainingBoxes:
-    model.requires_grad_(False)
-    model.head.requires_grad_(True).train()
+def made(model: Boxwise, **settings: Any) -> SelfTrainingBoxes:
     objective = SelfTrainingBoxes(SelfTrainingBoxes.Settings(**({"start": 0, "student": STILL} | settings)))
-    objective.setup(model, run)
+    objective.setup(model, RUN)
     return objective
 
 
-def loss_of(objective: SelfTrainingBoxes, model: PerceptionModel, step: int = 0) -> torch.Tensor:
-    noise = torch.Generator().manual_seed(1)
-    batch = {
-        "pixels": torch.rand(2, 3, 64, 64, generator=noise) * 2 - 1,
-        "text": model.backbone.encode_text(["a car", "a street"]),
-        "size": (64, 64),
-    }
-    generators = {"target": [torch.Generator().manual_seed(i) for i in range(2)]}
+def loss_of(objective: SelfTrainingBoxes, model: Boxwise, step: int = 0) -> float:
     model.zero_grad()
-    losses: Mapping[str, torch.Tensor] = objective(model, {"target": batch}, step, generators)
-    (loss,) = losses.values()
+    (loss,) = objective(model, batches(), step, generators()).values()
     if loss.requires_grad:
         loss.backward()
-    return loss.detach()
+    return float(loss.detach())
 
 
-def largest(model: PerceptionModel, part: str = "") -> float:
+def largest(model: Boxwise, part: str = "") -> float:
     """The largest gradient of the head's parameters whose name contains ``part``."""
     found = [p.grad.abs().max() for n, p in model.head.named_parameters() if part in n and p.grad is not None]
     return float(torch.stack(found).max()) if found else 0.0
 
 
-def test_a_teacher_that_is_the_student_changes_nothing(detector: Any, quiet: Run) -> None:
-    model = detector()
-    still = made(model, quiet, low=0.5, high=0.5)
-    assert abs(float(loss_of(still, model))) < 1e-6
+def test_a_teacher_that_is_the_student_changes_nothing() -> None:
+    model = Boxwise()
+    assert abs(loss_of(made(model, low=0.5, high=0.5), model)) < 1e-6
     assert largest(model) < 1e-5
-    changed = made(model, quiet, low=0.5, high=0.5, student=StudentViews(brightness=1.0))
-    assert float(loss_of(changed, model)) > 1e-5
-    assert largest(model) > 1e-4
-
-
-def test_it_is_silent_before_its_start_and_the_teacher_follows(detector: Any, quiet: Run) -> None:
-    model = detector()
-    objective = made(model, quiet, start=5, decay=0.5)
-    assert float(loss_of(objective, model, step=4)) == 0
-    before = {k: v.clone() for k, v in objective.state_dict().items()}
-    with torch.no_grad():
-        for parameter in model.head.parameters():
-            parameter.add_(1)
-    objective.after_step(model, 9)
-    for key, value in objective.state_dict().items():
-        torch.testing.assert_close(value, before[key] + 0.5, msg=key)
-    assert float(loss_of(objective, model, step=5)) > 0
+    changed = made(model, low=0.5, high=0.5, student=StudentViews(brightness=1.0))
+    assert loss_of(changed, model) > 1e-3
+    assert largest(model) > 1e-3
 
 
 def sure_of(classes: list[int], k: int = 3) -> torch.Tensor:
@@ -154,77 +116,94 @@ def test_what_the_teacher_doubts_has_no_gradient() -> None:
 
 
 @pytest.mark.parametrize("form", ["soft", "hard"])
-def test_images_where_the_teacher_finds_nothing_or_nothing_surely(
-    detector: Any, quiet: Run, form: str
-) -> None:
-    model = detector()
-    assert torch.isfinite(loss_of(made(model, quiet, form=form, score=1.0, low=0.0, high=1.0), model))
+def test_images_where_the_teacher_finds_nothing_or_nothing_surely(form: str) -> None:
+    model = Boxwise()
+    loss = loss_of(made(model, form=form, score=1.0, low=0.0, high=1.0), model)
     if form == "soft":
-        assert largest(model) == 0
+        assert loss == largest(model) == 0
     else:
+        assert loss > 0
         assert largest(model, "cls") > 0
 
 
-def test_pseudo_boxes_are_those_above_the_score_and_train_no_boxes_if_told_so(
-    detector: Any, quiet: Run, monkeypatch: Any
-) -> None:
-    model, seen = detector(), []
+def test_pseudo_boxes_are_those_above_the_score_and_train_no_boxes_if_told_so(monkeypatch: Any) -> None:
+    model, seen = Boxwise(), []
     losses = model.head.losses
-
-    def spy(raw: Any, targets: Any) -> Any:
-        seen.extend(targets)
-        return losses(raw, targets)
-
-    monkeypatch.setattr(model.head, "losses", spy)
-    loss_of(made(model, quiet, form="hard", score=0.3, regression=False), model)
-    with torch.no_grad():
-        found = model.eval()(
-            torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1,
-            model.backbone.encode_text(["a car", "a street"]),
-        )
-    for target, prediction in zip(seen, model.head.predict(found), strict=True):
-        expected = prediction.xyxy[prediction.scores >= 0.3]
-        torch.testing.assert_close(target["boxes"], torch.from_numpy(expected), atol=1e-3, rtol=0)
+    monkeypatch.setattr(
+        model.head, "losses", lambda raw, targets: seen.extend(targets) or losses(raw, targets)
+    )
+    found = model.head.predict(model(batches()["target"]["pixels"], torch.zeros(0)))
+    score = float(found[0].scores[2])
+    loss_of(made(model, form="hard", score=score, regression=False), model)
+    assert len(seen[0]["boxes"]) >= 3
+    for target, prediction in zip(seen, found, strict=True):
+        expected = torch.from_numpy(prediction.xyxy[prediction.scores >= score])
+        torch.testing.assert_close(target["boxes"], expected)
     assert largest(model, "bbox_pred") == 0
     assert largest(model, "cls") > 0
-    loss_of(made(model, quiet, form="hard", score=0.3), model)
+    loss_of(made(model, form="hard", score=score), model)
     assert largest(model, "bbox_pred") > 0
 
 
-def test_a_resumed_run_ends_at_the_same_bits(
-    detector: Any, boxed: Labeled, unlabeled: CaptionedImages, quiet: Run, monkeypatch: Any
-) -> None:
-    tuning = FineTuning(
-        steps=3, batch=2, backbone="frozen", head_lr=1e-2, warmup=0, augment=Augmentation(flip=0.5)
-    )
-    fetch, at = TargetDataset.fetch, quiet.folder
-
-    def trained(folder: str) -> dict[str, torch.Tensor]:
-        settings = SelfTrainingBoxes.Settings(start=1, decay=0.5)
-        both = [objectives["supervised"](), SelfTrainingBoxes(settings)]
-        model: Any = tuning(
-            detector(), boxed, str, quiet.inside(at / folder), unlabeled=unlabeled, objectives=both
-        )
-        return dict(model.state_dict())
-
-    def told_to_stop(dataset: Any, *arguments: Any) -> Any:
-        signal.raise_signal(signal.SIGTERM)
-        return fetch(dataset, *arguments)
-
-    whole = trained("whole")
-    for _ in range(2):  # before the teacher has a say, and after it had
-        monkeypatch.setattr(TargetDataset, "fetch", told_to_stop)
-        with attended(), pytest.raises(InterruptedRunError):
-            trained("parts")
-        monkeypatch.undo()
-    parts = trained("parts")
-    assert all(torch.equal(whole[key], parts[key]) for key in whole)
-    assert (at / "whole/metrics.jsonl").read_text() == (at / "parts/metrics.jsonl").read_text()
+def train(folder: Path, stop: int = 9, **settings: Any) -> tuple[Any, Any, list[Step]]:
+    """Four steps, or as many as ``stop``."""
+    model, seen = Boxwise(), []
+    objective = SelfTrainingBoxes(SelfTrainingBoxes.Settings(**({"start": 2, "decay": 0.5} | settings)))
+    groups = [{"params": list(model.parameters()), "lr": 0.01}]
+    loop = LoopSettings(steps=4, batch=4, checkpoint_every=1)
+    both = [objectives["supervised"](), objective]
+    run = Run(folder=folder, seed=5, device="cpu", quiet=True)
+    for step in fit(model, groups, streams(), loop, run, objectives=both, checkpoints=folder / "c"):
+        seen.append(step)
+        if step.index == stop + 1:
+            break
+    return model, objective, seen
 
 
-def test_a_head_without_regions_is_refused(fresh_model: Any, quiet: Run) -> None:
+@pytest.mark.parametrize("form", ["soft", "hard"])
+def test_a_resumed_run_ends_at_the_same_bits(tmp_path: Path, form: str) -> None:
+    model, objective, steps = train(tmp_path / "whole", form=form, score=0.4, guard=True)
+    assert [step.losses["self-training-boxes"] > 0 for step in steps] == [False, False, True, True]
+    for stop in (1, 3):  # before the teacher has a say, and after it had
+        train(tmp_path / "cut", stop, form=form, score=0.4, guard=True)
+    resumed, again, rest = train(tmp_path / "cut", form=form, score=0.4, guard=True)
+    assert [(step.loss, step.facts) for step in rest] == [(step.loss, step.facts) for step in steps[3:]]
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), resumed.parameters(), strict=True))
+    states = objective.state_dict(), again.state_dict()
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_a_batch_in_two_parts_teaches_the_same() -> None:
+    model = Boxwise()
+    objective, four = made(model, student=StudentViews(mask=0.3), low=0.4, high=0.6), batches(4)
+    noise = {name: generators(4)[name] for name in four}
+    names = "self-training-boxes", "pixels", "text"
+    whole = objective(model, four, 0, noise)[names[0]]
+    parts = []
+    for at in (slice(0, 2), slice(2, 4)):
+        half = {n: b | {k: b[k][at] for k in (*names[1:], "target") if k in b} for n, b in four.items()}
+        parts.append(objective(model, half, 0, {name: generators(4)[name][at] for name in four})[names[0]])
+    assert whole > 0
+    torch.testing.assert_close(torch.stack(parts).mean(), whole)
+    assert objective.health.source.new.sum() == 8
+
+
+@pytest.mark.parametrize("form", ["soft", "hard"])
+def test_what_the_teacher_sees_is_reported(form: str) -> None:
+    model = Boxwise()
+    objective = made(model, form=form, score=0.5, low=0.3, high=0.6)
+    loss_of(objective, model)
+    objective.after_step(model, 0)
+    facts = dict(objective.facts())
+    assert facts["agreement"] == 1, "the student is its teacher"
+    assert 0 < facts["trusted"] < 1
+    assert facts["teacher/car"] + facts["teacher/person"] == pytest.approx(1, abs=1e-4)
+    assert facts["source/car"] == facts["source/person"] == 0.5
+
+
+def test_a_head_without_regions_is_refused(fresh_model: Any) -> None:
     with pytest.raises(UsageError, match="needs a head that proposes regions") as caught:
-        SelfTrainingBoxes().setup(fresh_model(), quiet)
+        SelfTrainingBoxes().setup(fresh_model(), RUN)
     assert "faster-rcnn" in caught.value.fix
 
 

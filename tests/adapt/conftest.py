@@ -15,7 +15,7 @@ from PIL import Image
 from adapt.training_data import CaptionedImages
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
-from tadp_da.types import Boxes, Labeled, LabelSpace, Unlabeled
+from tadp_da.types import Boxes, Labeled, Unlabeled
 from tests.adapt.boxes import LABELS, scene
 from tests.adapt.objectives.boxwise import SMALL, THINGS
 

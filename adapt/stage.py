@@ -124,7 +124,7 @@ class Adaptation:
                 "pretrained": self.pretrained,
                 "concept": self.concept.fingerprint if self.concept and not self.concept.is_empty else "",
                 # styles are told the names of images
-                "data": self.data.digest(self.split, names=not _built(sources, self.source_style).identity),
+                "data": self.data.digest(self.split, names=not built(sources, self.source_style).identity),
                 "labels": as_json(labels),
                 "prompts": digest(json.dumps(prompts).encode()),
                 # the model keeps the rewrite for images of both sides
@@ -217,10 +217,10 @@ class Adaptation:
         if self.unlabeled is not None:
             target = CaptionedImages(*self._target_images())
             known |= digests(target.images)
-        chosen = [_built(objectives, each) for each in self.objectives]
+        chosen = [built(objectives, each) for each in self.objectives]
         if self._labelled is not None:
             known |= digests(self._labelled.data.images)
-        style = _built(sources, self.source_style)
+        style = built(sources, self.source_style)
         style.prepare(partial(self._material, model, data, target))
         trained = self.tuning(
             model,
@@ -272,7 +272,7 @@ class Adaptation:
 def reads_target(chosen: Sequence[Choice], source_style: Choice) -> bool:
     """Whether one of these objectives, or the source style, reads unlabelled target images."""
     streams = [objectives[each.name].streams for each in chosen]
-    return any("target" in each for each in streams) or bool(_built(sources, source_style).reads_target)
+    return any("target" in each for each in streams) or bool(built(sources, source_style).reads_target)
 
 
 def require_task(chosen: Sequence[Choice], head: Choice) -> None:
@@ -307,7 +307,8 @@ def refuse_other_labels(source: LabelSpace, target: LabelSpace | None) -> None:
         )
 
 
-def _built(registry: Registry[Any], choice: Choice) -> Any:
+def built(registry: Registry[Any], choice: Choice) -> Any:
+    """The plug-in that a choice names, with its settings."""
     entry = registry[choice.name]
     return entry(build(entry.Settings, choice.settings, f"{choice.name}.settings"))
 

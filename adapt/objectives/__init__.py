@@ -19,6 +19,11 @@ class Objective(AnyObjective):
     pixels: bool = False
     tasks: frozenset[str] = frozenset()
 
+    @property
+    def passes(self) -> tuple[int, int]:
+        """Forward passes for each target image, without and with a backward pass, for `tadp-da plan`."""
+        return 0, int("target" in self.streams)
+
     def needs_pixels(self, stream: str) -> bool:
         """:attr:`pixels` of a stream, by its settings."""
         return self.pixels

@@ -70,6 +70,10 @@ class SelfTraining(MeanTeacher):
         super().__init__()
         self.settings = settings or self.Settings()
 
+    @property
+    def passes(self) -> tuple[int, int]:
+        return 1, 2 if self.settings.masked else 1
+
     def needs_pixels(self, stream: str) -> bool:
         return stream == "target" or self.settings.classmix
 

@@ -1,8 +1,8 @@
 """What a recipe costs before it runs: parameters, operations, memory, hours. All of it is estimated.
 
 Operations are counted on tensors without data (:mod:`benchmarks.cost.counting`), of one image; a batch is that
-many times as much. Not counted: captions, previews, class images of prior preservation, reading files, and what a
-detector does by the content of its images. Every training step is taken to encode its images anew.
+many times as much. Not counted: captions, previews, class images of prior preservation, redrawn images, reading files,
+and what a detector does by the content of its images. Every training step is taken to encode its images anew.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeVar
 
+from adapt.objectives import objectives
+from adapt.stage import built
 from benchmarks.cost import counting
 from benchmarks.cost.counting import Networks, Size
 from benchmarks.recipe import Benchmark, Recipe
@@ -145,13 +147,32 @@ class Planner:
                 held["activations"] = adapt.batch * kept
         work = {
             "personalize": self._personalizing(recipe, networks),
-            "adapt": Work(training=adapt.steps * (encoding + passes * each)),
+            "adapt": Work(
+                training=adapt.steps * (encoding + passes * each) + self._on_target(recipe, size, each)
+            ),
             "evaluate": self._evaluating(recipe),
         }
         return Cost(
             size=size, batch=adapt.batch, passes=adapt.accumulate, parameters=parameters, trained=trained,
             encoding=encoding, training=passes * each, memory=held, work=work,
         )  # fmt: skip
+
+    def _on_target(self, recipe: Recipe, size: Size, each: int) -> int:
+        """Operations that a training's objectives spend on target images; ``each`` is those of one, forward and
+        backward."""
+        adapt, total = recipe.adapt, 0
+        for choice in recipe.objectives:
+            objective = built(objectives, choice)
+            objective.steps, (plain, learned) = adapt.steps, objective.passes
+            if not plain + learned:
+                continue
+            steps = sum("target" in objective.reads(step) for step in range(adapt.steps))
+            given = self._networks(recipe), size
+            forward = self._once(counting.inference_pass, given, *self._shape(recipe), size)
+            encoded = (plain + learned) * self._encoding(recipe, size)
+            images = steps * (adapt.target_batch or adapt.batch) * adapt.accumulate
+            total += images * (encoded + plain * forward + learned * each)
+        return total
 
     def training_size(self, recipe: Recipe) -> Size:
         """Height and width of a training image: the crop, or else the working size."""

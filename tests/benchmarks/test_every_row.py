@@ -61,7 +61,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trees.picture(root / "dark_zurich/rgb_anon/train/night/GOPR0351/GOPR0351_frame_000160_rgb_anon.png")
     lists = {"VOCdevkit/VOC2007": {"trainval": ["000001"], "test": ["000002", "000003"]}}
     lists["VOCdevkit/VOC2012"] = {"trainval": ["2008_000001"]}
-    for art in ("watercolor", "comic"):
+    for art in ("watercolor", "comic", "clipart"):
         lists[f"cross-domain-detection/datasets/{art}"] = {"train": ["11", "12"], "test": ["21", "22"]}
     for folder, names in lists.items():
         trees.voc(root / folder, names, things=THINGS)
@@ -110,6 +110,12 @@ def shrunk(size: Any) -> Any:
     return tuple(map(shrunk, size)) if isinstance(size, tuple) else max(32, size // SHRINK)
 
 
+def started(objective: Choice) -> Choice:
+    """The same from the first step."""
+    begins = {"start": 0} if "start" in objective.settings else {}
+    return Choice(name=objective.name, settings={**objective.settings, **begins})
+
+
 def small(recipe: Recipe) -> Recipe:
     """The same row at a size for tests."""
     adapt, view, learn = recipe.adapt, recipe.inference, dict(recipe.personalize.settings)
@@ -128,6 +134,7 @@ def small(recipe: Recipe) -> Recipe:
         captions=dataclasses.replace(recipe.captions, max_new_tokens=4),
         limit=COUNT,
         personalize=Choice(name=recipe.personalize.name, settings=learn),
+        objectives=tuple(started(each) for each in recipe.objectives),
         adapt=dataclasses.replace(
             adapt, steps=1, batch=min(adapt.batch, COUNT), checkpoint_every=0, augment=augment
         ),

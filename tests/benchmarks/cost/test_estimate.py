@@ -242,3 +242,21 @@ def test_the_paper_stands_on_the_terminal(
     assert "paper, repo, ours" in capsys.readouterr().err
     assert command("benchmark", "table", "--out", tmp_path / "nowhere") == 2
     assert "benchmark run" in capsys.readouterr().err
+
+
+def test_what_a_teacher_costs_follows_its_passes_and_the_steps_in_which_it_teaches(
+    peer: Make, planner: Planner
+) -> None:
+    """A student costs what a source image does, a teacher less, and a masked student as much again."""
+
+    def extra(**settings: Any) -> int:
+        own = (Choice(name="supervised"), Choice(name="self-training", settings=settings))
+        found = planner.cost(dataclasses.replace(recipe, objectives=own), memory=False)
+        return found.work["adapt"].training - alone
+
+    recipe = dataclasses.replace(peer(), adapt=dataclasses.replace(peer().adapt, steps=8))
+    alone = planner.cost(recipe, memory=False).work["adapt"].training
+    whole = extra(start=0)
+    assert alone < whole < 2 * alone
+    assert extra(start=0.5) == whole / 2
+    assert extra(start=0, masked={"mask": 0.5}) == whole + alone

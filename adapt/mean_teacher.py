@@ -70,6 +70,10 @@ class MeanTeacher(Objective):
         start = self.settings.start
         return int(start * self.steps) if start < 1 else int(start)
 
+    @property
+    def passes(self) -> tuple[int, int]:
+        return 1, 1
+
     def rests(self, step: int) -> bool:
         """Whether there is no loss at a step."""
         return step < self.start or bool(self.fallback)

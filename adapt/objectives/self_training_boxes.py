@@ -69,10 +69,6 @@ class SelfTrainingBoxes(MeanTeacher):
     def needs_pixels(self, stream: str) -> bool:
         return stream == "target"
 
-    @property
-    def passes(self) -> tuple[int, int]:
-        return 1, 1
-
     def setup(self, model: Any, run: Run) -> None:
         if not isinstance(model.head, RegionHead):
             raise UsageError(

@@ -89,7 +89,7 @@ def run_suite(benchmark: Benchmark, seeds: Sequence[int], run: Run, data: Path, 
         for seed in seeds
         for name, recipe in benchmark.rows.items()
     ]
-    known = _read(run.folder, benchmark.name)
+    known = read_notes(run.folder, benchmark.name)
     for cell in cells[: len(benchmark.rows)] if known else ():
         _refuse_unlike(run.folder, cell.table, [*known, cell.note(Experiment(cell.recipe, run, data))])
     if jobs > 1:
@@ -111,7 +111,7 @@ def _run_cell(cell: _Cell, run: Run) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / ".lock"):  # another command may have filled the table with other settings meanwhile
         note = cell.note(experiment)
-        _refuse_unlike(run.folder, cell.table, [*_read(run.folder, cell.table), note])
+        _refuse_unlike(run.folder, cell.table, [*read_notes(run.folder, cell.table), note])
         write_json(folder / f"{file_name(cell.name)}-{cell.seed}.json", note | {"report": lies})
     main = report.primary.main if report.primary else None
     score = "" if main is None or main.value is None else f": {main.name} {main.value:.1f}"
@@ -131,7 +131,9 @@ def load_results(folder: Path, name: str, *, only: Mapping[str, Recipe] | None =
         DataError: when none does.
         UsageError: when they were made with different settings or of different data, and say nothing side by side.
     """
-    notes = [n for n in _read(folder, name) if only is None or _same_config(n["recipe"], only.get(n["row"]))]
+    notes = [
+        n for n in read_notes(folder, name) if only is None or _same_config(n["recipe"], only.get(n["row"]))
+    ]
     _refuse_unlike(folder, name, notes, _varying(only or {}))
     return _reports(folder, name, notes)
 
@@ -150,7 +152,8 @@ def _refuse_unlike(folder: Path, name: str, notes: Sequence[Note], varying: Sequ
             )
 
 
-def _read(folder: Path, name: str) -> list[Note]:
+def read_notes(folder: Path, name: str) -> list[Note]:
+    """What is noted of every finished row and seed of a benchmark, in the order of its table."""
     notes = [json.loads(n.read_text(encoding="utf-8")) for n in _notes(folder, name).glob("*.json")]
     return sorted(notes, key=lambda note: (note["place"], note["row"], note["seed"]))
 
@@ -158,8 +161,7 @@ def _read(folder: Path, name: str) -> list[Note]:
 def _reports(folder: Path, name: str, notes: Sequence[Note]) -> Reports:
     found: dict[str, dict[int, Report]] = {}
     for told in notes:
-        report = replace(Report.load(folder / told["report"]), sees_target=sees_target(told["recipe"]))
-        found.setdefault(told["row"], {})[int(told["seed"])] = report
+        found.setdefault(told["row"], {})[int(told["seed"])] = read_report(folder, told)
     if not found:
         raise DataError(
             f"no finished run of {name!r}",
@@ -167,6 +169,11 @@ def _reports(folder: Path, name: str, notes: Sequence[Note]) -> Reports:
             fix=f"run it first: tadp-da benchmark run {name} --out {folder}",
         )
     return found
+
+
+def read_report(folder: Path, note: Note) -> Report:
+    """The report of a note in a run folder."""
+    return replace(Report.load(folder / note["report"]), sees_target=sees_target(note["recipe"]))
 
 
 def sees_target(record: Mapping[str, Any]) -> bool | None:
@@ -284,6 +291,11 @@ def show_predictions(table: Benchmark, seed: int, run: Run, most: int = SHOWN) -
         captions = experiment.captions(images, "unlabeled", run)
         predict_overlays(model.to(run.torch_device), images, captions, folder)
     return run.folder / "predictions" / f"seed-{seed}"
+
+
+def tables_in(folder: Path) -> list[str]:
+    """Names of the tables in a run folder, as their folders are called."""
+    return sorted(rows.parent.name for rows in folder.glob("tables/*/rows"))
 
 
 def table_folder(folder: Path, name: str) -> Path:

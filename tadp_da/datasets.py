@@ -217,25 +217,42 @@ class DataSource:
         """
         if count is None:
             return self
-        listed, domain = self.domain.images, self.domain
+        domain = self.domain
 
-        def images(root: Path, asked: str) -> tuple[Path, ...]:
-            paths = listed(root, asked)
-            if asked != split:
-                return paths
+        def drawn(root: Path, paths: tuple[Path, ...]) -> tuple[Path, ...]:
             if len(paths) < count:
                 raise DataError(
                     f"{count} images of {domain.name!r} are to be learned from, and there are {len(paths)}",
                     where=root,
                     fix=f"complete the data, or use --set {setting}={len(paths)}; {domain.fetch}",
                 )
-            ranks = {
-                path: digest(os.fsencode(f"{seed}:{path.relative_to(root).as_posix()}")) for path in paths
-            }
+            ranks = {p: digest(os.fsencode(f"{seed}:{p.relative_to(root).as_posix()}")) for p in paths}
             chosen = set(sorted(paths, key=ranks.__getitem__)[:count])
             return tuple(path for path in paths if path in chosen)
 
-        return replace(self, domain=replace(domain, images=images))
+        return self._narrowed(split, drawn)
+
+    def part(self, share: float, *, held_out: bool) -> DataSource:
+        """The same with only the unlabelled images that are held out, or with the others: a share of all by the digests
+        of their contents, so that copies are on one side and names do not matter."""
+        if not share and not held_out:
+            return self
+
+        def chosen(root: Path, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+            found = {path: self._file(path) for path in paths}
+            different = sorted(set(found.values()))
+            out = set(different[: max(1, round(share * len(different)))])
+            return tuple(path for path in paths if (found[path] in out) is held_out)
+
+        return self._narrowed("unlabeled", chosen)
+
+    def _narrowed(self, split: str, choose: Callable[..., tuple[Path, ...]]) -> DataSource:
+        listed = self.domain.images
+
+        def images(root: Path, asked: str) -> tuple[Path, ...]:
+            return choose(root, listed(root, asked)) if asked == split else listed(root, asked)
+
+        return replace(self, domain=replace(self.domain, images=images))
 
 
 def resolve(choice: str | CustomDataset, data: Path, limit: int | None = None) -> DataSource:

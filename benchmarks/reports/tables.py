@@ -162,7 +162,7 @@ def as_csv(comparison: Comparison) -> str:
     lines = csv.writer(out, lineterminator="\n")
     lines.writerow(header)
     for row in comparison.rows:
-        cells: list[object] = [_harmless(row.name), row.sees_target, row.verdict]
+        cells: list[object] = [harmless(row.name), row.sees_target, row.verdict]
         for found, (_, kept) in zip((row.primary, row.source), parts, strict=True):
             cells += _cells(found, kept)
         differences: list[Difference | None] = [getattr(row, part) for part in compared.values()]
@@ -259,6 +259,6 @@ def _escaped(text: str) -> str:
     return flat
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """A cell that no spreadsheet takes for a formula."""
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

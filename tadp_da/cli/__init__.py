@@ -12,8 +12,8 @@ from collections.abc import Callable
 import typer
 
 from tadp_da import __version__
+from tadp_da.cli import analyze, cache, data, doctor, exchange, plan, stages, submit
 from tadp_da.cli import benchmark as figure
-from tadp_da.cli import cache, data, doctor, exchange, plan, stages, submit
 from tadp_da.cli.options import ManySeeds
 from tadp_da.errors import InterruptedRunError, TadpError, UsageError
 from tadp_da.installation import require_own_packages
@@ -55,7 +55,9 @@ def _add(group: typer.Typer, *functions: Callable[..., None]) -> None:
 
 
 _add(app, figure.demo, stages.personalize, stages.caption, stages.rewrite, stages.adapt, stages.evaluate)
-_add(app, stages.predict, figure.run, figure.compare, plan.plan, submit.submit, doctor.doctor)
+_add(
+    app, stages.predict, figure.run, figure.compare, analyze.analyze, plan.plan, submit.submit, doctor.doctor
+)
 for word, about, functions in (
     (
         "benchmark",

@@ -241,7 +241,7 @@ class DataSource:
         def chosen(root: Path, paths: tuple[Path, ...]) -> tuple[Path, ...]:
             found = {path: self._file(path) for path in paths}
             different = sorted(set(found.values()))
-            out = set(different[: max(1, round(share * len(different)))])
+            out = set(different[: round(share * len(different))])
             return tuple(path for path in paths if (found[path] in out) is held_out)
 
         return self._narrowed("unlabeled", chosen)

@@ -95,8 +95,9 @@ class Selection:
                 where=source.root,
                 fix="name a target with an `unlabeled` split",
             )
-        held_out = source.checked(["unlabeled"], run).part(recipe.held_out or self.share, held_out=True)
-        return held_out.images("unlabeled")[: self.images]
+        source = source.checked(["unlabeled"], run)
+        held_out = source.part(recipe.held_out or self.share, held_out=True).images("unlabeled")
+        return (held_out or source.images("unlabeled"))[: self.images]
 
     def _predict(self, cells: Sequence[Cell], given: Given, run: Run, images: Unlabeled) -> dict[int, _Pair]:
         """Predictions of the models of one row, by seed."""

@@ -167,14 +167,18 @@ class _Seen:
         names = ("shares", "entropy", "confidence")
         found: dict[str, NDArray[Any]] = {}
         for i, name in enumerate(names if self.each else ()):
-            found[name] = np.mean([e[i] for e in self.each], axis=0)
+            found[name] = np.asarray([e[i] for e in self.each]).mean(axis=0)
         return found
 
 
 def _arrays(name: str, prediction: Any, classes: int) -> dict[str, NDArray[Any]]:
     """A prediction as arrays."""
     if isinstance(prediction, Detections):
-        parts = {"xyxy": prediction.xyxy, "labels": prediction.labels, "scores": prediction.scores}
+        parts: dict[str, NDArray[Any]] = {
+            "xyxy": prediction.xyxy,
+            "labels": prediction.labels,
+            "scores": prediction.scores,
+        }
         return {f"{name}-{part}": values for part, values in parts.items()}
     if isinstance(prediction, Tensor) and prediction.ndim == 3 and len(prediction) == classes > 1:
         step = -(-max(prediction.shape[1:]) // MOST_PIXELS)

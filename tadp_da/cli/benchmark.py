@@ -114,10 +114,12 @@ def _run_own(given: Any) -> None:
         raise UsageError("the source has no labels", fix="give --source-masks FOLDER, or --source-boxes PATH")
     task = "segmentation" if given.source_boxes is None else "detection"
     preset, facts = given.preset or preset_for(given.model, task), ("model", "captioner")
+    rows = names_of(given.rows) or method_rows(preset, given.method)
+    choosing = given.target_test_images is None and len(rows) > 1
     table = custom_benchmark(
-        rows=names_of(given.rows) or method_rows(preset, given.method),
+        rows=rows,
         preset=preset,
-        sets=tuple(given.sets or ()),
+        sets=(f"held_out={1 / 3 if choosing else 0}", *(given.sets or ())),
         **{name: getattr(given, name) for name in facts},
         **_own_data(given),
     )
@@ -129,6 +131,23 @@ def _run_own(given: Any) -> None:
         _publish(table.name, reports, run.folder)
     shown = show_predictions(table, seeds[0], run)
     out.print(f"Predictions on the first {SHOWN} target images: {shown}")
+    if choosing:
+        _choose(table.name, run)
+
+
+def _choose(name: str, run: Any) -> None:
+    """Rank rows without labels, and say how right such rankings were so far."""
+    from benchmarks.analyses import Given, analyses
+    from benchmarks.suite import table_folder
+
+    try:
+        findings = analyses["selection"]()(Given(folders=(run.folder,), table=name), run)
+    except UsageError as error:  # what was trained is no worse for it
+        out.print("Rows are not ranked:", error.lines()[0])
+        return
+    written = findings.write(table_folder(run.folder, name) / "selection")
+    out.print(findings.text)
+    out.print(f"Ranking: {written}")
 
 
 def _own_data(given: Any) -> dict[str, Any]:

@@ -21,14 +21,17 @@ from safetensors.torch import save_file
 
 from adapt.objectives import objectives
 from adapt.sources import sources
+from benchmarks.analyses import analyses
 from personalize import personalizers
 from tadp_da.backbones import backbones
 from tadp_da.captions.strategies import strategies
 from tadp_da.domains import domains
 from tadp_da.heads import heads
 from tadp_da.mini.world import CLASSES
+from tadp_da.perception_model import PerceptionModel
 from tadp_da.registry import Registry
 from tadp_da.tasks import tasks
+from tadp_da.types import LabelSpace
 from tests.tadp_da.captions.conftest import write_blip2
 from tests.toy import PRESET, SIZE, draw_pair
 
@@ -152,10 +155,40 @@ def test_an_addition_is_one_file_that_a_recipe_can_name(
     assert json.loads(report.read_text())["evaluations"]
 
 
+ANALYSIS = Addition("", {"analysis": analyses})
+
+
+def test_an_analysis_is_one_file_that_a_command_can_name(
+    command: Callable[..., int],
+    dropped: Callable[[Addition], None],
+    backbone: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    dropped(ANALYSIS)
+    for name, width in (("small", 8), ("large", 16)):
+        labels = LabelSpace("segmentation", CLASSES)
+        PerceptionModel.assemble(backbone, "semantic-fpn", labels, width=width).save(tmp_path / name)
+    words = ("analyze", "weights", tmp_path / "small", tmp_path / "large", "--device", "cpu")
+    assert command(*words, "--out", tmp_path / "found", "--set", "width=80") == 0
+    assert "Of 2 models large has the largest head" in capsys.readouterr().out
+    found = tmp_path / "found"
+    rows = (found / "weights.csv").read_text().splitlines()
+    assert [line.partition(",")[0] for line in rows] == ["model", "small", "large"]
+    assert json.loads((found / "findings.json").read_text())["tables"]["weights"][1]["model"] == "large"
+    assert "![head](head.png)" in (found / "findings.md").read_text()
+    assert Image.open(found / "head.png").size == (80, 32)
+    assert command(*words, "--set", "widht=80") == 2
+    assert "did you mean 'width'" in capsys.readouterr().err
+    assert command("analyze", "weights", tmp_path) == 2
+    assert "this is not a model" in capsys.readouterr().err
+
+
 def test_every_example_is_in_a_page_and_in_this_test() -> None:
     examples = {path.stem for path in (DOCS / "examples").glob("*.py")}
-    assert examples == {example for addition in ADDITIONS.values() for example in addition.files}
-    for name, addition in ADDITIONS.items():
+    additions = ADDITIONS | {"analysis": ANALYSIS}
+    assert examples == {example for addition in additions.values() for example in addition.files}
+    for name, addition in additions.items():
         page = (DOCS / "extending" / f"{name}.md").read_text(encoding="utf-8")
         for example in addition.files:
             assert f"../examples/{example}.py" in page

@@ -74,6 +74,24 @@ def test_the_whole_figure_on_own_folders(
     capsys.readouterr()
     assert command("compare", out, "own") == 0
     assert "verdict" in capsys.readouterr().out
+    judge = [
+        "analyze",
+        "selection",
+        out,
+        "--device",
+        "cpu",
+        "--set",
+        "images=2",
+        "--set",
+        "record=record.json",
+    ]
+    assert command(*judge) == 0
+    findings = json.loads((out / "tables/own/selection/findings.json").read_text())
+    ranking = {row["row"]: row for row in findings["tables"]["ranking"]}
+    assert {name: row["images seen"] for name, row in ranking.items()} == {n: 1 * ("d" in n) for n in ranking}
+    assert all(row["test"] is not None for row in ranking.values())
+    (entry,) = json.loads(Path("record.json").read_text())
+    assert (entry["table"], entry["kinds"]["all"]["rows"]) == ("own", 3)
     assert "difference from null" in (out / "tables/own/table.md").read_text()
     again = json.loads((out / "tables/own/table.json").read_text())
     assert [row["name"] for row in again["rows"]] == rows.split(",")

@@ -17,6 +17,7 @@ from tadp_da.domains.formats.box_folder import box_folder_domain, box_suffix
 from tadp_da.domains.formats.coco import coco_domain
 from tadp_da.domains.formats.folder import folder_domain
 from tadp_da.domains.formats.legend import Legend, read_legend
+from tadp_da.domains.shared import parts
 from tadp_da.errors import DataError, UsageError
 from tadp_da.images import changed
 from tadp_da.registry import nearest
@@ -200,11 +201,7 @@ class DataSource:
 
     def limited(self, limit: int | None) -> DataSource:
         """Only the first so many images of every split."""
-        listed = self.domain.images
-        if limit is None:
-            return self
-        images = lambda root, split: listed(root, split)[:limit]  # noqa: E731
-        return replace(self, domain=replace(self.domain, images=images))
+        return self if limit is None else replace(self, domain=parts.first(self.domain, limit))
 
     def subsample(
         self, count: int | None, seed: int, split: str = "unlabeled", setting: str = "target_images"
@@ -217,42 +214,14 @@ class DataSource:
         """
         if count is None:
             return self
-        domain = self.domain
-
-        def drawn(root: Path, paths: tuple[Path, ...]) -> tuple[Path, ...]:
-            if len(paths) < count:
-                raise DataError(
-                    f"{count} images of {domain.name!r} are to be learned from, and there are {len(paths)}",
-                    where=root,
-                    fix=f"complete the data, or use --set {setting}={len(paths)}; {domain.fetch}",
-                )
-            ranks = {p: digest(os.fsencode(f"{seed}:{p.relative_to(root).as_posix()}")) for p in paths}
-            chosen = set(sorted(paths, key=ranks.__getitem__)[:count])
-            return tuple(path for path in paths if path in chosen)
-
-        return self._narrowed(split, drawn)
+        return replace(self, domain=parts.drawn(self.domain, split, count, seed, setting))
 
     def part(self, share: float, *, held_out: bool) -> DataSource:
         """The same with only the unlabelled images that are held out, or with the others: a share of all by the digests
         of their contents, so that copies are on one side and names do not matter."""
         if not share and not held_out:
             return self
-
-        def chosen(root: Path, paths: tuple[Path, ...]) -> tuple[Path, ...]:
-            found = {path: self._file(path) for path in paths}
-            different = sorted(set(found.values()))
-            out = set(different[: round(share * len(different))])
-            return tuple(path for path in paths if (found[path] in out) is held_out)
-
-        return self._narrowed("unlabeled", chosen)
-
-    def _narrowed(self, split: str, choose: Callable[..., tuple[Path, ...]]) -> DataSource:
-        listed = self.domain.images
-
-        def images(root: Path, asked: str) -> tuple[Path, ...]:
-            return choose(root, listed(root, asked)) if asked == split else listed(root, asked)
-
-        return replace(self, domain=replace(self.domain, images=images))
+        return replace(self, domain=parts.shared_out(self.domain, share, self._file, held_out=held_out))
 
 
 def resolve(choice: str | CustomDataset, data: Path, limit: int | None = None) -> DataSource:

@@ -41,11 +41,17 @@ def run_demo(run: Run, data: Path, out: TextConsole) -> Path:
     jobs = min(len(table.rows), os.cpu_count() or 1)  # two slow processes do more than one of two threads
     run_parallel(draw_now, [(name, split, data) for name, split in SPLITS], run, jobs, "drawing")
     reports = run_suite(table, (run.seed,), run, data, jobs)
-    comparison, written = publish(NAME, reports, run.folder / "report")
+    comparison, written, page = publish(NAME, reports, run.folder / "report", table=(run.folder, NAME))
     before_after = _before_after(run, data)
     out.print(terminal(comparison))
     out.print(terminal_classes(comparison))
-    shown = [written.markdown, written.plot, *([written.panels] if written.panels else []), before_after]
+    shown = [
+        page,
+        written.markdown,
+        written.plot,
+        *([written.panels] if written.panels else []),
+        before_after,
+    ]
     out.print("Look at:", *(f"  {path}" for path in shown), sep="\n")
     out.print(
         f"One seed shows the way, not the size: `tadp-da benchmark run mini-night --seeds 0,1,2` gives means and "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from benchmarks.experiment import Experiment
 from benchmarks.pipeline import reproduce
 from benchmarks.recipe import Benchmark, Recipe, deciding
 from benchmarks.reports import tables
+from benchmarks.reports.page import write_page
 from benchmarks.reports.statistics import BASELINE, Comparison, compare, without_classes
 from benchmarks.reports.tables import Written
 from benchmarks.results import Report
@@ -61,8 +64,14 @@ class _Cell:
 
     def note(self, experiment: Experiment) -> dict[str, Any]:
         """What is noted of it, but where its report is."""
-        facts: dict[str, Any] = {"row": self.name, "place": self.place, "seed": self.seed}
+        facts: dict[str, Any] = {
+            "table": self.table,
+            "row": self.name,
+            "place": self.place,
+            "seed": self.seed,
+        }
         facts |= {"made_of": experiment.facts(), "varying": list(self.varying)}
+        facts["command"] = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         return facts | {"recipe": self.recipe.as_json()}
 
 
@@ -263,13 +272,62 @@ def _find_conflict(note: Note, seen: dict[Any, Any], free: set[str]) -> str:
 
 
 def publish(
-    title: str, reports: Reports, folder: Path, baseline: str = BASELINE, without: Sequence[str] = ()
-) -> tuple[Comparison, Written]:
-    """Compare, by a measure without these classes if any, and write table, plot and panels into ``folder``."""
+    title: str,
+    reports: Reports,
+    folder: Path,
+    baseline: str = BASELINE,
+    without: Sequence[str] = (),
+    *,
+    table: tuple[Path, str] | None = None,
+) -> tuple[Comparison, Written, Path]:
+    """Compare, by a measure without these classes if any, and write table, plot, panels and page into ``folder``.
+
+    Args:
+        title: of table and page.
+        reports: row to seed to report.
+        folder: created if it does not exist.
+        baseline: the row that others are compared with.
+        without: classes to leave out.
+        table: run folder and name, where the page finds settings, models and concepts.
+    """
     if without:
         reports, title = without_classes(reports, without), f"{title}, without {', '.join(without)}"
     comparison = compare(reports, baseline=baseline, title=title)
-    return comparison, tables.write(comparison, reports, folder)
+    written = tables.write(comparison, reports, folder)
+    return comparison, written, _page(title, reports, comparison, folder, table)
+
+
+def publish_unscored(folder: Path, name: str, reports: Reports) -> Path:
+    """Write the page of a table whose test images have no labels: predictions, concepts and training."""
+    return _page(name, reports, None, table_folder(folder, name), (folder, name))
+
+
+def _page(
+    title: str, reports: Reports, comparison: Comparison | None, folder: Path, table: tuple[Path, str] | None
+) -> Path:
+    notes, artifacts = (_read(*table), table[0]) if table else ([], None)
+    notes = [n for n in notes if n["seed"] in reports.get(n["row"], {})]
+    return write_page(title, reports, comparison, folder, notes=notes, artifacts=artifacts)
+
+
+def tables_in(folder: Path) -> list[str]:
+    """Names of the tables in a run folder.
+
+    Raises:
+        DataError: when there is none.
+    """
+    notes = {note.parent: note for note in sorted(folder.glob("tables/*/rows/*.json"))}
+    found = [
+        json.loads(note.read_text(encoding="utf-8")).get("table", rows.parent.name)
+        for rows, note in notes.items()
+    ]
+    if not found:
+        raise DataError(
+            "no table of finished runs is there",
+            where=folder,
+            fix="give the folder that `run`, `benchmark run` or `demo` was given with --out",
+        )
+    return found
 
 
 def shown_images(recipe: Recipe, run: Run) -> Unlabeled:

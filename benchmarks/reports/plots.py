@@ -17,7 +17,7 @@ from tadp_da.visualize import colours
 
 if TYPE_CHECKING:
     from benchmarks.reports.intervals import Spread
-    from benchmarks.reports.statistics import ComparedRow, Comparison
+    from benchmarks.reports.statistics import Comparison
     from benchmarks.results import Report, SavedImage, Shown
 
 _INK, _FAINT, _GRID = "#22262b", "#8a9099", "#e3e6ea"
@@ -52,13 +52,13 @@ def plot_scores(comparison: Comparison, path: Path) -> None:
     with _figure(path, (12, 1.7 + 0.42 * len(rows)), 150, wspace=0.08) as figure:
         panels = figure.subplots(1, len(widths), sharey=True, width_ratios=widths)
         primary, difference = panels[:2]
-        reach = _reach(rows)
-        difference.set_xlim(-reach, reach)
+        limit = reach([row.difference for row in rows if row.difference is not None])
+        difference.set_xlim(-limit, limit)
         difference.axvline(0, color=_INK, lw=0.8)
         for y, row in enumerate(rows):
             ink = _VERDICT_INK.get(row.verdict, "#4a6fa5")
             _dots(primary, y, row.primary, ink)
-            _interval(difference, y, row.difference, reach, ink)
+            _interval(difference, y, row.difference, limit, ink)
             for source in panels[2:]:
                 _dots(source, y, row.source, _FAINT)
         seeds = max((len(row.primary.values) for row in rows if row.primary), default=0)
@@ -167,9 +167,9 @@ def _interval(axes: Any, y: float, found: Spread | None, reach: float, ink: str)
     axes.scatter([found.mean], [y], s=48, color=ink, **diamond)
 
 
-def _reach(rows: Sequence[ComparedRow]) -> float:
-    """Half the width of the difference axis: rows far beyond the others (an upper bound) must not flatten the rest."""
-    found = [row.difference for row in rows if row.difference is not None]
+def reach(found: Sequence[Spread]) -> float:
+    """Half the width of an axis of differences: some far beyond the others (an upper bound) must not flatten the
+    rest."""
     ends = sorted(max(abs(v) for v in (d.mean, d.low, d.high) if v is not None) for d in found)
     for smaller, larger in itertools.pairwise(ends[(len(ends) - 1) // 2 :]):
         if larger > 2.5 * smaller > 0:

@@ -133,14 +133,19 @@ def markdown(comparison: Comparison, *, plots: list[str] | None = None) -> str:
     for table in _further(comparison):
         if len(table.header) > 1:
             parts += [f"## {table.title}", table.markdown()]
-    parts += map(_escaped, _notes(comparison))
+    parts += map(_escaped, [*_notes(comparison), *footnotes(comparison)])
+    return "\n\n".join(parts) + "\n"
+
+
+def footnotes(comparison: Comparison) -> list[str]:
+    """What a reader of the numbers has to know, as plain text."""
     images = "target's test images" if comparison.evaluation == "target" else "test images"
     direction = "higher" if comparison.higher_is_better else "lower"
-    parts.append(NOTES.format(images=images, direction=direction, metric=_escaped(comparison.metric)))
+    found = [NOTES.format(images=images, direction=direction, metric=comparison.metric)]
     if comparison.blind:
         rows = ", ".join(row.name for row in comparison.rows if row.sees_target is False)
-        parts.append(BLIND.format(blind=_escaped(comparison.blind), rows=_escaped(rows), images=images))
-    return "\n\n".join(parts) + "\n"
+        found.append(BLIND.format(blind=comparison.blind, rows=rows, images=images))
+    return found
 
 
 def as_csv(comparison: Comparison) -> str:

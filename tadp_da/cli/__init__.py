@@ -55,9 +55,8 @@ def _add(group: typer.Typer, *functions: Callable[..., None]) -> None:
 
 
 _add(app, figure.demo, stages.personalize, stages.caption, stages.rewrite, stages.adapt, stages.evaluate)
-_add(
-    app, stages.predict, figure.run, figure.compare, analyze.analyze, plan.plan, submit.submit, doctor.doctor
-)
+_add(app, stages.predict, figure.run, figure.compare, figure.report, analyze.analyze, plan.plan)
+_add(app, submit.submit, doctor.doctor)
 for word, about, functions in (
     (
         "benchmark",

@@ -108,7 +108,7 @@ def run(
 
 def _run_own(given: Any) -> None:
     from benchmarks.custom import custom_benchmark, method_rows, preset_for
-    from benchmarks.suite import SHOWN, run_suite, show_predictions, shown_images
+    from benchmarks.suite import SHOWN, publish_unscored, run_suite, show_predictions, shown_images
 
     if given.source_masks is None and given.source_boxes is None:
         raise UsageError("the source has no labels", fix="give --source-masks FOLDER, or --source-boxes PATH")
@@ -133,6 +133,8 @@ def _run_own(given: Any) -> None:
     out.print(f"Predictions on the first {SHOWN} target images: {shown}")
     if choosing:
         _choose(table.name, run)
+    if given.target_test_images is None:
+        out.print(f"Report: {publish_unscored(run.folder, table.name, reports)}")
 
 
 def _choose(name: str, run: Any) -> None:
@@ -252,6 +254,34 @@ def compare(
     _publish(name, load_results(folder, name), folder, baseline, names_of(without_class))
 
 
+def report(
+    folder: Annotated[Path, typer.Argument(help="Run folder of `demo`, `run` or `benchmark run`.")],
+    baseline: Annotated[
+        str,
+        typer.Option(
+            help="The row that others are compared with; else null where it is one, or the first.",
+            show_default=False,
+        ),
+    ] = "",
+) -> None:
+    """Write the report of every table in a folder again: one HTML file with scores, images, training and settings.
+    Trains nothing.
+
+    Example: `tadp-da report runs/benchmarks`
+    """
+    from benchmarks.reports.statistics import baseline_of
+    from benchmarks.suite import load_results, publish, publish_unscored, table_folder, tables_in
+
+    for name in tables_in(folder):
+        reports = load_results(folder, name)
+        if any(found.evaluations for seeds in reports.values() for found in seeds.values()):
+            chosen = baseline or baseline_of(reports)
+            *_, page = publish(name, reports, table_folder(folder, name), chosen, table=(folder, name))
+        else:
+            page = publish_unscored(folder, name, reports)
+        out.print(f"Report: {page}")
+
+
 def _publish(
     name: str, reports: Any, folder: Path, baseline: str = "", without: tuple[str, ...] = ()
 ) -> None:
@@ -266,8 +296,8 @@ def _publish(
     place = table_folder(folder, name)
     if without:  # beside the table of all classes, not in its place
         place = place / f"without-{file_name('-'.join(without))}"
-    comparison, written = publish(title, reports, place, chosen, without)
+    comparison, written, page = publish(title, reports, place, chosen, without, table=(folder, name))
     out.print(terminal(comparison))
     out.print(terminal_classes(comparison))
     panels = f"\nPanels: {written.panels}" if written.panels else ""
-    out.print(f"Table: {written.markdown}\nPlot: {written.plot}{panels}")
+    out.print(f"Report: {page}\nTable: {written.markdown}\nPlot: {written.plot}{panels}")

@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
@@ -132,7 +133,7 @@ def _scratch(place: Path) -> Path:
 def _make(
     place: Path, kind: str, inputs: Mapping[str, Any], make: Callable[[Path], object], *, replace: bool
 ) -> None:
-    scratch = _scratch(place)
+    scratch, begun = _scratch(place), time.monotonic()
     if broadcast(_begin, place, inputs):
         try:
             with _workspace(place) as folder:
@@ -141,7 +142,7 @@ def _make(
         finally:
             if is_main() and sorted(scratch.rglob("*")) == [scratch / UNFINISHED, scratch / _INPUTS]:
                 shutil.rmtree(scratch)  # there is nothing to continue from
-    broadcast(_finish, place, kind, inputs, replace)
+    broadcast(_finish, place, kind, inputs, replace, time.monotonic() - begun)
 
 
 def _begin(place: Path, inputs: Mapping[str, Any]) -> bool:
@@ -155,10 +156,10 @@ def _begin(place: Path, inputs: Mapping[str, Any]) -> bool:
     return True
 
 
-def _finish(place: Path, kind: str, inputs: Mapping[str, Any], replace: bool) -> None:
+def _finish(place: Path, kind: str, inputs: Mapping[str, Any], replace: bool, seconds: float) -> None:
     scratch = _scratch(place)
     if not (scratch / MANIFEST).exists():
-        _complete(scratch, kind, inputs)
+        _complete(scratch, kind, inputs, seconds)
     if place.exists():
         shutil.rmtree(place) if replace else place.rmdir()
     scratch.replace(place)
@@ -260,8 +261,8 @@ def input_digest(inputs: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
-def _complete(scratch: Path, kind: str, inputs: Mapping[str, Any]) -> None:
-    """Flush a scratch folder and write its manifest, last."""
+def _complete(scratch: Path, kind: str, inputs: Mapping[str, Any], seconds: float) -> None:
+    """Flush a scratch folder and write its manifest, last; with the seconds since this process began it."""
     sweep(scratch.rglob(".*"))
     flush(scratch)
     files = {
@@ -275,6 +276,7 @@ def _complete(scratch: Path, kind: str, inputs: Mapping[str, Any]) -> None:
         "inputs": dict(inputs),
         "files": files,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
     }
     write_json(scratch / MANIFEST, facts | {"versions": versions()})
     flush_one(scratch)

@@ -326,7 +326,7 @@ def test_hostile_names_and_captions_are_shown_as_text(tmp_path: Path) -> None:
         Image.new("RGB", (8, 8)).save(tmp_path / f"r/target/00-{what}.png")
     Report(evaluations={"target": evaluation}).save(tmp_path / "r")
     reports = {hostile: {0: Report.load(tmp_path / "r")}, "null": {0: Report.load(tmp_path / "r")}}
-    _, written = publish(hostile, reports, tmp_path / "table")
+    _, written, _ = publish(hostile, reports, tmp_path / "table")
     text = written.markdown.read_text()
     for trap in ("<img", "](http", "`c`", "| $"):
         assert not re.search(rf"(?<!\\){re.escape(trap)}", text), trap

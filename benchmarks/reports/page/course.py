@@ -1,0 +1,138 @@
+"""How a page's numbers came about: training curves, settings, versions, data and cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.reports.page.material import Material, Section, read_lines
+from tadp_da.storage.artifacts import versions
+from tadp_da.training.loop import METRICS
+
+_POINTS = 100
+"""Of a curve: the mean of equally many steps each."""
+
+
+def curves(material: Material) -> Section | None:
+    """Losses of models and concepts, from their logs."""
+    groups = [
+        ("Perception models", _charts(material, material.model)),
+        ("Concepts", _charts(material, material.concept)),
+    ]
+    groups = [(title, charts) for title, charts in groups if charts]
+    return Section("curves", "Training", "curves.html", {"groups": groups}) if groups else None
+
+
+def _charts(material: Material, find: Any) -> list[dict[str, Any]]:
+    """One chart per row, all on one scale; rows that share what was trained share a chart."""
+    logs: dict[Path, tuple[list[str], list[list[dict[str, Any]]]]] = {}
+    for row, seeds in material.reports.items():
+        places = [found[0] for seed in sorted(seeds) if (found := find(row, seed))]
+        lines = [found for place in dict.fromkeys(places) if (found := read_lines(place / METRICS))]
+        if lines:
+            logs.setdefault(places[0], ([], lines))[0].append(row)
+    drawn = [
+        (rows, [_smooth(log, "loss") for log in seeds], _summands(seeds[0])) for rows, seeds in logs.values()
+    ]
+    values = [v for _, totals, _ in drawn for total in totals for _, v in total]
+    if not values:
+        return []
+    top = max(sorted(values)[int(0.98 * (len(values) - 1))], 1e-9)
+    charts = []
+    for rows, totals, summands in drawn:
+        steps = max(step for total in totals for step, _ in total)
+        named = [(name, _polyline(found, steps, top)) for name, found in summands.items()]
+        charts.append(
+            {"rows": rows, "steps": steps, "top": top, "first": totals[0][0][1], "last": totals[0][-1][1],
+             "lines": [_polyline(total, steps, top) for total in totals], "summands": named}
+        )  # fmt: skip
+    return charts
+
+
+def _summands(log: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, float]]]:
+    names = dict.fromkeys(name for line in log for name in line.get("losses", {}))
+    found = {name: [{"step": e["step"], "loss": e["losses"][name]} for e in log if name in e.get("losses", {})]
+             for name in names}  # fmt: skip
+    return {name: _smooth(lines, "loss") for name, lines in found.items()}
+
+
+def _smooth(log: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
+    """Steps and the means of a value over parts of a log."""
+    length = max(1, -(-len(log) // _POINTS))
+    parts = [log[i : i + length] for i in range(0, len(log), length)]
+    return [(part[-1]["step"], sum(line[name] for line in part) / len(part)) for part in parts]
+
+
+def _polyline(points: Iterable[tuple[float, float]], steps: float, top: float) -> str:
+    """Points in a box of 100 by 100 whose y axis points down."""
+    return " ".join(f"{100 * x / steps:.1f},{100 - 100 * min(1.0, max(0.0, y / top)):.1f}" for x, y in points)
+
+
+def facts(material: Material) -> Section:
+    """Settings, commands, versions, data and cost."""
+    recipes = {note["row"]: _flat(note["recipe"]) for note in material.notes}
+    shared = _common(recipes.values())
+    own = {
+        row: {k: v for k, v in flat.items() if k not in shared and v is not None}
+        for row, flat in recipes.items()
+    }
+    columns = [k for k in next(iter(own.values()), {}) if all(k in settings for settings in own.values())]
+    made = list(material.made())
+    cost = {}
+    for row, seed, kind, _, manifest in made:
+        cost.setdefault((row, seed), {})[kind] = manifest.get("seconds")
+    known = [seconds for kinds in cost.values() for seconds in kinds.values() if seconds is not None]
+    digests = {
+        split: digest for note in material.notes for split, digest in note["made_of"].get("data", {}).items()
+    }
+    data = {
+        "commands": list(dict.fromkeys(note["command"] for note in material.notes if "command" in note)),
+        "folder": str(material.folder.absolute()) if material.folder else "",
+        "seeds": material.seeds,
+        "shared": sorted(shared.items()),
+        "own": own,
+        "columns": columns,
+        "versions": _versions([manifest for *_, manifest in made]),
+        "data": sorted(digests.items()),
+        "cost": cost,
+        "total": sum(known) if known else None,
+        "dates": sorted(m["made"][:16].replace("T", " ") for *_, m in made if m.get("made")),
+    }
+    return Section("facts", "How this was made", "facts.html", data)
+
+
+def _versions(manifests: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Versions of commit and libraries, each with all that artifacts were made with; without any, today's."""
+    found: dict[str, dict[str, None]] = {}
+    for known in [m["versions"] for m in manifests if m.get("versions")] or [versions()]:
+        for name, version in known.items():
+            found.setdefault(name, {})[version] = None
+    return [
+        (name, ", ".join(found[name])) for name in sorted(found, key=lambda name: (name != "commit", name))
+    ]
+
+
+def _common(tables: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all tables say alike."""
+    first, *rest = [*tables] or [{}]
+    return {k: v for k, v in first.items() if v is not None and all(k in o and o[k] == v for o in rest)}
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name, lists as text; a choice without settings is its name."""
+    if isinstance(value, list):
+        value = ", ".join(map(_said, value)) or None
+    if not isinstance(value, dict):
+        return {prefix: value}
+    pairs = ((f"{prefix}.{key}".strip("."), inner) for key, inner in value.items() if key != "settings")
+    flat = {name: v for key, inner in pairs for name, v in _flat(inner, key).items()}
+    return flat | (_flat(value["settings"], prefix) if value.get("settings") else {})
+
+
+def _said(value: Any) -> str:
+    """A value in a list; a choice with its settings."""
+    if not isinstance(value, dict):
+        return str(value)
+    settings = ", ".join(f"{k} {v}" for k, v in value.get("settings", {}).items() if v is not None)
+    return f"{value.get('name', '')} ({settings})" if settings else str(value.get("name", ""))

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from benchmarks.drawing import draw_now
 from benchmarks.experiment import Experiment
+from benchmarks.publishing import publish
 from benchmarks.recipe import read_benchmark
 from benchmarks.reports.tables import terminal, terminal_classes
-from benchmarks.suite import publish, run_suite
+from benchmarks.suite import run_suite
 from benchmarks.workers import run_parallel
 from tadp_da.run import Run
 from tadp_da.terminal import TextConsole

@@ -108,7 +108,8 @@ def run(
 
 def _run_own(given: Any) -> None:
     from benchmarks.custom import custom_benchmark, method_rows, preset_for
-    from benchmarks.suite import SHOWN, publish_unscored, run_suite, show_predictions, shown_images
+    from benchmarks.publishing import publish_unscored
+    from benchmarks.suite import SHOWN, run_suite, show_predictions, shown_images
 
     if given.source_masks is None and given.source_boxes is None:
         raise UsageError("the source has no labels", fix="give --source-masks FOLDER, or --source-boxes PATH")
@@ -269,8 +270,9 @@ def report(
 
     Example: `tadp-da report runs/benchmarks`
     """
+    from benchmarks.publishing import publish, publish_unscored, tables_in
     from benchmarks.reports.statistics import baseline_of
-    from benchmarks.suite import load_results, publish, publish_unscored, table_folder, tables_in
+    from benchmarks.suite import load_results, table_folder
 
     for name in tables_in(folder):
         reports = load_results(folder, name)
@@ -285,9 +287,10 @@ def report(
 def _publish(
     name: str, reports: Any, folder: Path, baseline: str = "", without: tuple[str, ...] = ()
 ) -> None:
+    from benchmarks.publishing import publish
     from benchmarks.reports.statistics import BASELINE, baseline_of
     from benchmarks.reports.tables import terminal, terminal_classes
-    from benchmarks.suite import publish, table_folder
+    from benchmarks.suite import table_folder
     from tadp_da.storage.files import file_name
 
     # decided by what is there: another process may have made null by now, or not yet

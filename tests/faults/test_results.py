@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.publishing import publish
 from benchmarks.recipe import read_benchmark
 from benchmarks.reports.statistics import compare
 from benchmarks.reports.tables import markdown
 from benchmarks.results import Evaluation, Report, SavedImage
 from benchmarks.submit.mask_zips import MASK_ZIPS
-from benchmarks.suite import publish
 from tadp_da.domains import domains
 from tadp_da.domains.formats.folder import folder_domain
 from tadp_da.domains.shared.driving import LABELS

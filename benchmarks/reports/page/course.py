@@ -79,7 +79,7 @@ def facts(material: Material) -> Section:
     }
     columns = [k for k in next(iter(own.values()), {}) if all(k in settings for settings in own.values())]
     made = list(material.made())
-    cost = {}
+    cost: dict[tuple[str, int], dict[str, Any]] = {}
     for row, seed, kind, _, manifest in made:
         cost.setdefault((row, seed), {})[kind] = manifest.get("seconds")
     known = [seconds for kinds in cost.values() for seconds in kinds.values() if seconds is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -127,8 +127,8 @@ def _predicted(material: Material) -> tuple[list[str], list[Line]]:
     return list(folders), lines
 
 
-def _encode(lines: Iterable[Line]) -> None:
-    """Encode all cells in the largest size that is within the budget."""
+def _encode(lines: list[Line]) -> None:
+    """Encode all cells in the largest size that is within the budget; where there is none, of fewer images."""
     cells = [cell for line in lines for cell in line.cells if cell]
     for size in _SIZES:
         left = BUDGET
@@ -139,6 +139,9 @@ def _encode(lines: Iterable[Line]) -> None:
                 break
         else:
             return
+    if len(lines) > 1:
+        lines.pop()
+        _encode(lines)
 
 
 def data_uri(path: Path, size: tuple[int, int]) -> str:

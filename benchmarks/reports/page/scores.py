@@ -136,21 +136,12 @@ def table(material: Material) -> Section | None:
     found = material.comparison
     if found is None:
         return None
-    lines = [
-        {
-            "row": row,
-            "best": False,
-            "target": row.primary,
-            "source": row.source,
-            "seeds": len(row.primary.values) if row.primary else 0,
-        }
-        for row in found.rows
-    ]
-    scored = [line for line in lines if line["target"] and line["row"].name not in material.bounds]
-    if len(scored) > 1:
-        max(scored, key=lambda line: material.better * line["target"].mean)["best"] = True
+    scored = {
+        row.name: row.primary.mean for row in found.rows if row.primary and row.name not in material.bounds
+    }
+    best = max(scored, key=lambda name: material.better * scored[name]) if len(scored) > 1 else None
     metric = found.metric if found.unit == "%" else f"{found.metric} ({found.unit})"
-    data = {"table": found, "lines": lines, "metric": metric, "footnotes": footnotes(found)}
+    data: dict[str, Any] = {"table": found, "best": best, "metric": metric, "footnotes": footnotes(found)}
     data["bounds"] = material.bounds
     measures = [(row.name, [row.measures.get(name) for name in found.measures]) for row in found.rows]
     return Section("table", "Table", "table.html", data | {"measures": measures})

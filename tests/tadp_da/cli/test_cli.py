@@ -63,6 +63,9 @@ def test_the_whole_figure_on_own_folders(
     assert all(set(row["primary"]["values"]) == {"1"} for row in table["rows"])
     assert (out / "tables/own/scores.png").stat().st_size > 1000
     assert (out / "tables/own/panels.png").stat().st_size > 1000
+    page = (out / "tables/own/index.html").read_text()
+    for section in ("verdict", "images", "curves", "facts"):  # one that has nothing to show is left out
+        assert f'<section id="{section}"' in page
     overlays = sorted((out / "predictions/seed-1/dreambooth").glob("*.png"))
     assert [Image.open(p).size for p in overlays] == [(SIZE[1], SIZE[0])] * COUNT
     assert image_files(out) == ()
@@ -103,6 +106,7 @@ def test_without_target_labels_there_are_predictions_and_no_table(
     assert command(*own(toys, tmp_path, "null"), *models(toys, tiny_pipeline)) == 0
     assert len(list((tmp_path / "predictions/seed-0/null").glob("*.png"))) == COUNT
     assert not (tmp_path / "tables/own/table.json").exists()
+    assert "Prediction of null on" in (tmp_path / "tables/own/index.html").read_text()
 
 
 def test_stage_by_stage(command: Command, toys: Path, tiny_pipeline: Path, tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.publishing import publish
 from benchmarks.recipe import read_benchmark
 from benchmarks.results import Report, SavedImage
-from benchmarks.suite import load_results, publish, table_folder
+from benchmarks.suite import load_results, table_folder
 from tadp_da.storage.artifacts import MANIFEST, input_digest
 from tadp_da.storage.files import file_name, write_json
 from tests.benchmarks.scored import CLASSES, evaluation

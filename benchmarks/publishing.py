@@ -1,0 +1,73 @@
+"""What is written of a table: table, plot, panels, and the page that shows everything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.reports import tables
+from benchmarks.reports.page import write_page
+from benchmarks.reports.statistics import BASELINE, Comparison, compare, without_classes
+from benchmarks.reports.tables import Written
+from benchmarks.suite import Reports, read_notes, table_folder
+from tadp_da.errors import DataError
+
+
+def publish(
+    title: str,
+    reports: Reports,
+    folder: Path,
+    baseline: str = BASELINE,
+    without: Sequence[str] = (),
+    *,
+    table: tuple[Path, str] | None = None,
+) -> tuple[Comparison, Written, Path]:
+    """Compare, by a measure without these classes if any, and write table, plot, panels and page into ``folder``.
+
+    Args:
+        title: of table and page.
+        reports: row to seed to report.
+        folder: created if it does not exist.
+        baseline: the row that others are compared with.
+        without: classes to leave out.
+        table: run folder and name, where the page finds settings, models and concepts.
+    """
+    if without:
+        reports, title = without_classes(reports, without), f"{title}, without {', '.join(without)}"
+    comparison = compare(reports, baseline=baseline, title=title)
+    written = tables.write(comparison, reports, folder)
+    return comparison, written, _page(title, reports, comparison, folder, table)
+
+
+def publish_unscored(folder: Path, name: str, reports: Reports) -> Path:
+    """Write the page of a table whose test images have no labels: predictions, concepts and training."""
+    return _page(name, reports, None, table_folder(folder, name), (folder, name))
+
+
+def _page(
+    title: str, reports: Reports, comparison: Comparison | None, folder: Path, table: tuple[Path, str] | None
+) -> Path:
+    notes, artifacts = (read_notes(*table), table[0]) if table else ([], None)
+    notes = [n for n in notes if n["seed"] in reports.get(n["row"], {})]
+    return write_page(title, reports, comparison, folder, notes=notes, artifacts=artifacts)
+
+
+def tables_in(folder: Path) -> list[str]:
+    """Names of the tables in a run folder.
+
+    Raises:
+        DataError: when there is none.
+    """
+    notes = {note.parent: note for note in sorted(folder.glob("tables/*/rows/*.json"))}
+    found = [
+        json.loads(note.read_text(encoding="utf-8")).get("table", rows.parent.name)
+        for rows, note in notes.items()
+    ]
+    if not found:
+        raise DataError(
+            "no table of finished runs is there",
+            where=folder,
+            fix="give the folder that `run`, `benchmark run` or `demo` was given with --out",
+        )
+    return found

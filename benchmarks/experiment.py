@@ -49,7 +49,7 @@ class Experiment:
             needed["target"].append("unlabeled")
         self.source = source.checked(needed["source"], run)
         self.target = self.source if recipe.target is None else target.checked(needed["target"], run)
-        self.target = self.target.part(recipe.held_out, held_out=False)
+        self.target = self.target.part(recipe.held_out or 0, held_out=False)
         self.labelled_target: DataSource | None = None
         if isinstance(few, int):
             fewer = min(few, recipe.limit or few)

@@ -63,7 +63,8 @@ class Recipe:
         target_labelled: labelled target images that join the source's, for people who can afford to label some: their
             number, drawn by the seed from the target's labelled split, or your own folder.
         target_images: how many of the target's unlabelled images it is learned from, drawn by the seed; None for all.
-        held_out: share of the unlabelled target images that nothing is learned from, to choose among rows by.
+        held_out: share of the unlabelled target images that nothing is learned from, to choose among rows by;
+            none when None.
         concept: which part of the concept is used: all of it, its word only, or its weights only (ablations).
         strategy: caption strategy or template.
         sides: ``"both"`` rewrites source and target captions alike, ``"target"`` only those of the target.
@@ -89,7 +90,7 @@ class Recipe:
     target_labelled: Annotated[TargetLabelled | None, BeforeValidator(TargetLabelled.parse)] = None
     personalize: Chosen = Choice(name="none")
     target_images: Annotated[int, Field(ge=1)] | None = None
-    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    held_out: Annotated[float, Field(ge=0, lt=1)] | None = None
     concept: Literal["all", "word", "weights"] = "all"
     strategy: str = "null"
     sides: Literal["both", "target"] = "both"

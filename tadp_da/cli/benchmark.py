@@ -120,7 +120,7 @@ def _run_own(given: Any) -> None:
     table = custom_benchmark(
         rows=rows,
         preset=preset,
-        sets=(f"held_out={1 / 3 if choosing else 0}", *(given.sets or ())),
+        sets=(*([f"held_out={1 / 3}"] if choosing else ()), *(given.sets or ())),
         **{name: getattr(given, name) for name in facts},
         **_own_data(given),
     )

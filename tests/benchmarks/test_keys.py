@@ -68,7 +68,7 @@ def bases(root: Path) -> dict[str, Fields]:
     target = {"name": "t", "images": root / "night", "classes": ("a", "b"), "style": "dark", **test}
     crops = {"crop": "random", "views": 2, "resolution": 32, "batch": 2}
     adapt = {"augment": {"crop": (64, 64), "scale": (0.5, 2.0)}, "steps": 9}
-    common = {"backbone": "stable-diffusion", "head": "semantic-fpn", "adapt": adapt, "target_images": 3}
+    common = {"backbone": "stable-diffusion", "head": "semantic-fpn", "adapt": adapt, "target_images": 2}
     common |= {"source": source, "target": target, "inference": {"window": (64, 64), "stride": (48, 48)}}
     dreambooth = {"word": "sks", "prompt": "a {word} photo of {caption}", "prior_images": 2, **crops}
     inversion = {
@@ -115,7 +115,8 @@ def others(root: Path) -> dict[str, Any]:
     known["target_labelled"] = {"images": few}
     known |= {"model": str(root / "model"), "captioner": str(root / "captioner"), "train_on": "source"}
     known |= {"head.settings.samples": 4, "personalize.settings.crop": "center"}
-    known |= {"caption_files": {"t/unlabeled": root / "captions.json"}, "target_images": 2, "limit": 2}
+    known |= {"held_out": 0.34}
+    known |= {"caption_files": {"t/unlabeled": root / "captions.json"}, "target_images": 1, "limit": 2}
     known |= {
         "strategy": "{caption} in {style} {word} {medium}",
         "concept": "word",

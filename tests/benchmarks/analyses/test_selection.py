@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from benchmarks import suite
 from benchmarks.recipe import read_benchmark
 from benchmarks.selection import predictions
 from benchmarks.selection.predictions import jitter
@@ -88,9 +89,12 @@ def test_the_held_out_third_is_a_function_of_contents(toys: Path, tmp_path: Path
     assert source.part(0.0, held_out=False) is source, "keys of what holds out nothing stay"
 
 
-def test_recipes_hold_out_nothing_unless_they_say_so() -> None:
+def test_recipes_hold_out_nothing_unless_they_say_so_and_fit_records_of_earlier_versions() -> None:
     for recipe in read_benchmark("mini-night").rows.values():
-        assert recipe.held_out == 0
+        earlier = {name: value for name, value in recipe.as_json().items() if name != "held_out"}
+        assert suite._same_config(earlier, recipe)
+    held_out = read_benchmark("mini-night", ("held_out=0.3",)).rows["null"]
+    assert not suite._same_config(read_benchmark("mini-night").rows["null"].as_json(), held_out)
 
 
 def test_jitter_is_a_function_of_the_content() -> None:

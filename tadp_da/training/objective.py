@@ -134,6 +134,8 @@ def torch_seed(seed: int, device: torch.device | None = None) -> Iterator[None]:
 
 @contextmanager
 def seeded(generator: torch.Generator, device: torch.device) -> Iterator[None]:
-    """:func:`torch_seed` with a seed drawn from ``generator``, for layers such as dropout."""
-    with torch_seed(int(torch.randint(2**62, (1,), generator=generator)), device):
+    """:func:`torch_seed` with a seed drawn from a copy of ``generator``, for layers such as dropout. The generator
+    stays as it is: what a sample draws from its own must not depend on which sample is the first of its process."""
+    copied = torch.Generator().set_state(generator.get_state())
+    with torch_seed(int(torch.randint(2**62, (1,), generator=copied)), device):
         yield

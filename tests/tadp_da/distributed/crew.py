@@ -123,8 +123,10 @@ def pictures(root: Path) -> Labeled:
 
 
 def learned(place: Path, pipeline: str, data: Labeled) -> None:
-    """Textual inversion, then fine-tuning, each in its own folder."""
+    """Textual inversion, then fine-tuning, then that with a teacher, each in its own folder."""
     from adapt import Augmentation, FineTuning
+    from adapt.objectives import objectives
+    from adapt.training_data import CaptionedImages
     from personalize.methods.textual_inversion import TextualInversion
     from personalize.settings import Previews
     from tadp_da.backbones.stable_diffusion import StableDiffusion
@@ -149,7 +151,16 @@ def learned(place: Path, pipeline: str, data: Labeled) -> None:
         if is_main():
             tuned.save(folder)
 
-    for name, make in (("word", invert), ("adapted", adapt)):
+    def self_train(folder: Path) -> None:
+        teacher = objectives["self-training"]
+        given = [objectives["supervised"](), teacher(teacher.Settings(start=1, classmix=True))]
+        model = PerceptionModel.assemble(backbone, "semantic-fpn", LABELS, width=16, dropout=0)
+        target = CaptionedImages(data.images, data.captions)
+        tuned = tuning(model, data, str, run.inside(folder), unlabeled=target, objectives=given)
+        if is_main():
+            tuned.save(folder)
+
+    for name, make in (("word", invert), ("adapted", adapt), ("self-trained", self_train)):
         get_or_create(place / name, {}, make, lambda p: p)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from tadp_da.errors import ArtifactError, UsageError
 from tadp_da.run import Run
 from tadp_da.training.loop import LoopSettings, Step, fit, recorded
-from tadp_da.training.objective import Objective
+from tadp_da.training.objective import Objective, seeded
 from tests.faults.victims import Line, Points, weights
 from tests.tadp_da.training.teachers import Fit, MeanTeacher
 
@@ -123,3 +123,12 @@ def test_state_of_another_kind_is_refused(tmp_path: Path) -> None:
         train(tmp_path, both(), [MeanTeacher(), Fit()])
     with pytest.raises(ArtifactError, match="1 objectives"):
         train(tmp_path, both(), [Fit()])
+
+
+def test_a_seed_for_dropout_leaves_the_generator_of_its_sample_as_it_is() -> None:
+    generator, other = (torch.Generator().manual_seed(3) for _ in range(2))
+    with seeded(generator, torch.device("cpu")):
+        first = torch.rand(2)
+    with seeded(generator, torch.device("cpu")):
+        assert torch.equal(first, torch.rand(2))
+    assert torch.equal(torch.rand(2, generator=generator), torch.rand(2, generator=other))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from benchmarks.reports.page import write_page
 from benchmarks.reports.statistics import BASELINE, Comparison, compare, without_classes
 from benchmarks.reports.tables import Written
 from benchmarks.suite import Reports, read_notes, table_folder
-from tadp_da.errors import DataError
 
 
 def publish(
@@ -51,23 +49,3 @@ def _page(
     notes, artifacts = (read_notes(*table), table[0]) if table else ([], None)
     notes = [n for n in notes if n["seed"] in reports.get(n["row"], {})]
     return write_page(title, reports, comparison, folder, notes=notes, artifacts=artifacts)
-
-
-def tables_in(folder: Path) -> list[str]:
-    """Names of the tables in a run folder.
-
-    Raises:
-        DataError: when there is none.
-    """
-    notes = {note.parent: note for note in sorted(folder.glob("tables/*/rows/*.json"))}
-    found = [
-        json.loads(note.read_text(encoding="utf-8")).get("table", rows.parent.name)
-        for rows, note in notes.items()
-    ]
-    if not found:
-        raise DataError(
-            "no table of finished runs is there",
-            where=folder,
-            fix="give the folder that `run`, `benchmark run` or `demo` was given with --out",
-        )
-    return found

@@ -289,8 +289,12 @@ def show_predictions(table: Benchmark, seed: int, run: Run, most: int = SHOWN) -
 
 
 def tables_in(folder: Path) -> list[str]:
-    """Names of the tables in a run folder, as their folders are called."""
-    return sorted(rows.parent.name for rows in folder.glob("tables/*/rows"))
+    """Names of the tables in a run folder."""
+    notes = {note.parent: note for note in sorted(folder.glob("tables/*/rows/*.json"))}
+    return [
+        json.loads(note.read_text(encoding="utf-8")).get("table", rows.parent.name)
+        for rows, note in notes.items()
+    ]
 
 
 def table_folder(folder: Path, name: str) -> Path:

@@ -33,7 +33,7 @@ from tadp_da.cli.options import (
     out,
     seeds_of,
 )
-from tadp_da.errors import UsageError
+from tadp_da.errors import DataError, UsageError
 
 Masks = Annotated[Path | None, typer.Option(help="Folder of their masks; test masks are only scored by.")]
 Boxes = Annotated[
@@ -270,11 +270,17 @@ def report(
 
     Example: `tadp-da report runs/benchmarks`
     """
-    from benchmarks.publishing import publish, publish_unscored, tables_in
+    from benchmarks.publishing import publish, publish_unscored
     from benchmarks.reports.statistics import baseline_of
-    from benchmarks.suite import load_results, table_folder
+    from benchmarks.suite import load_results, table_folder, tables_in
 
-    for name in tables_in(folder):
+    if not (names := tables_in(folder)):
+        raise DataError(
+            "no table of finished runs is there",
+            where=folder,
+            fix="give the folder that `run`, `benchmark run` or `demo` was given with --out",
+        )
+    for name in names:
         reports = load_results(folder, name)
         if any(found.evaluations for seeds in reports.values() for found in seeds.values()):
             chosen = baseline or baseline_of(reports)

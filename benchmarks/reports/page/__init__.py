@@ -30,6 +30,8 @@ SECTIONS: tuple[Callable[[Material], Section | None], ...] = (
     pictures.extremes,
     pictures.concepts,
     course.curves,
+    course.health,
+    course.findings,
     course.facts,
 )
 """Parts of the page in their order; one that has nothing to show is None. Add a function here, and a template."""
@@ -57,7 +59,9 @@ def write_page(
     Returns:
         The path of the page.
     """
-    material = Material(title=title, reports=reports, comparison=comparison, notes=notes, folder=artifacts)
+    material = Material(
+        title=title, reports=reports, comparison=comparison, notes=notes, folder=artifacts, place=folder
+    )
     sections = [found for make in SECTIONS if (found := make(material)) is not None]
     path = output_folder(folder) / PAGE
     write_text(path, _template().render(title=title, lead=_lead(material), sections=sections, **_assets()))

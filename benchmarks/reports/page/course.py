@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reports.page.material import Material, Section, read_lines
+from benchmarks.reports.page.material import Material, Section, read_json, read_lines
 from tadp_da.storage.artifacts import versions
 from tadp_da.training.loop import METRICS
 
@@ -67,6 +68,43 @@ def _smooth(log: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, fl
 def _polyline(points: Iterable[tuple[float, float]], steps: float, top: float) -> str:
     """Points in a box of 100 by 100 whose y axis points down."""
     return " ".join(f"{100 * x / steps:.1f},{100 - 100 * min(1.0, max(0.0, y / top)):.1f}" for x, y in points)
+
+
+def health(material: Material) -> Section | None:
+    """What objectives reported during training, such as a teacher's confidence, at each row's lowest seed."""
+    rows = []
+    for row, seeds in material.reports.items():
+        model = material.model(row, min(seeds)) if seeds else None
+        log = [line for line in read_lines(model[0] / METRICS) if line.get("facts")] if model else []
+        panels: dict[str, dict[str, Any]] = {}
+        for name in dict.fromkeys(name for line in log for name in line["facts"]):
+            panel, _, curve = name.rpartition("/")
+            known = [{"step": e["step"], "value": e["facts"][name]} for e in log if name in e["facts"]]
+            panels.setdefault(panel, {})[curve] = _smooth(known, "value")
+        if panels:
+            rows.append((row, [_panel(name, curves, log[-1]["step"]) for name, curves in panels.items()]))
+    return Section("health", "What the objectives reported", "health.html", {"rows": rows}) if rows else None
+
+
+def _panel(name: str, curves: Mapping[str, list[tuple[float, float]]], steps: float) -> dict[str, Any]:
+    top = max([v for points in curves.values() for _, v in points if math.isfinite(v)], default=0.0) or 1.0
+    lines = [(curve, _polyline(points, steps, top), points[-1][1]) for curve, points in curves.items()]
+    return {"name": name, "top": top, "steps": steps, "lines": lines}
+
+
+def findings(material: Material) -> Section | None:
+    """What analyses of the table found, such as a ranking of rows without labels."""
+    found = []
+    for file in sorted(material.place.glob("*/findings.json")) if material.place else ():
+        known = read_json(file)
+        tables = []
+        for title, rows in known.get("tables", {}).items():
+            columns = list(dict.fromkeys(column for row in rows for column in row))
+            if columns:
+                tables.append((title, columns, [[row.get(c) for c in columns] for row in rows]))
+        if known.get("text"):
+            found.append((file.parent.name, known["text"], tables))
+    return Section("findings", "Analyses", "findings.html", {"found": found}) if found else None
 
 
 def facts(material: Material) -> Section:

@@ -41,6 +41,7 @@ class Material:
         comparison: of the reports; None where there is nothing to compare by.
         notes: what the suite noted of every row and seed; empty where nothing was noted.
         folder: the run folder, where artifacts are; None where there is none.
+        place: the folder of the page, where an analysis of the table has its findings in a folder of its own.
     """
 
     title: str
@@ -48,6 +49,7 @@ class Material:
     comparison: Comparison | None
     notes: Sequence[Mapping[str, Any]] = ()
     folder: Path | None = None
+    place: Path | None = None
 
     @property
     def rows(self) -> list[str]:

@@ -67,7 +67,8 @@ def fill(folder: Path, gains: dict[str, float], *, seeds: int = 3, saved: int = 
         for seed in range(seeds):
             inputs = {"concept": "f" if gain > 1 else "", "row": row, "seed": seed}
             model = artifact(folder, "model", inputs)
-            log = [{"step": s + 1, "loss": math.exp(-s / 50)} for s in range(250)]
+            log: list[Any] = [{"step": s + 1, "loss": math.exp(-s / 50)} for s in range(250)]
+            log[-1]["facts"] = {f"pixels/{HOSTILE}": 0.5, "fallback": 0.0}
             (model / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in log))
             report = artifact(folder, "report", {"model": inputs})
             value = 45.0 + seed + gain * (1 + 0.05 * seed)
@@ -92,5 +93,11 @@ def fill(folder: Path, gains: dict[str, float], *, seeds: int = 3, saved: int = 
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a table with a hostile row."""
     folder = fill(tmp_path_factory.mktemp("filled") / "run", GAINS)
+    found = {
+        "text": f"the choice is {HOSTILE}",
+        "tables": {"ranking": [{"row": HOSTILE, "rank": 1.25, "test": None}]},
+    }
+    (table_folder(folder, TABLE) / "selection").mkdir()
+    write_json(table_folder(folder, TABLE) / "selection/findings.json", found)
     reports = load_results(folder, TABLE)
     return publish(TABLE, reports, table_folder(folder, TABLE), table=(folder, TABLE))[2]

@@ -66,7 +66,7 @@ def test_everything_is_there_and_in_order(read: Page) -> None:
         "concepts",
         "curves",
     ]
-    assert ids == [*expected, "facts"]
+    assert ids == [*expected, "health", "findings", "facts"]
     text = " ".join(read.text.split())
     for part in (
         "dreambooth is better than null on the target, by 3.1 points of mIoU on average over 3 seeds.",
@@ -75,11 +75,12 @@ def test_everything_is_there_and_in_order(read: Page) -> None:
         "worse",
         "d1gest",
         "abc1234",
+        "1.25",  # of an analysis
         "25 min of computing",  # 12 models, 12 reports, and one concept although three seeds use it
         "adapt.steps 120",
     ):
         assert part in text, part
-    assert len(read.all("polyline")) == 3 * len(GAINS) + 1
+    assert len(read.all("polyline")) == 3 * len(GAINS) + 1 + 2 * len(GAINS)
 
 
 def test_no_name_is_markup_or_a_template(page: Path, read: Page) -> None:

@@ -86,7 +86,6 @@ class SelfTrainingBoxes(MeanTeacher):
         batch, noise = batches["target"], generators["target"]
         for each in batches["source"]["target"]:
             self.health.source.new += count_classes(each["labels"], len(model.labels.classes))
-        # each image's view first: it must not depend on which image is the first of its process
         student = {**batch, "pixels": self.settings.student(batch["pixels"], noise)}
         with seeded(noise[0], model.device):
             raw = raw_outputs(model, student, noise)

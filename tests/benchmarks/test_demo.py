@@ -25,6 +25,6 @@ def test_the_demo_fills_its_table_and_says_where_everything_is(tmp_path: Path) -
     assert set(scores) == {"null", "dreambooth"}
     # 8 classes: a network that learned nothing stays near the 4 % of calling everything road
     assert min(scores.values()) > 20
-    for name in ("table.md", "scores.png", "panels.png", "concept_before_after.png"):
+    for name in ("index.html", "table.md", "scores.png", "panels.png", "concept_before_after.png"):
         assert (folder / name).stat().st_size > 500
         assert name in text.getvalue()

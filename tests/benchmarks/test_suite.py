@@ -284,6 +284,9 @@ def test_a_table_knows_which_rows_see_the_target_and_compares_without_a_class(
         "simple": False,
         "dreambooth": True,
     }
+    assert all(
+        note["command"] and note["table"] == "own" for note in tables.read_notes(folders / "run", "own")
+    )
     assert command("compare", folders / "run", "own", "--without-class", "sky") == 0
     table = json.loads((folders / "run/tables/own/without-sky/table.json").read_text())
     assert table["metric"] == "mIoU without sky"

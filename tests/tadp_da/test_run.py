@@ -39,6 +39,7 @@ def test_made_once_per_inputs(tmp_path: Path) -> None:
     assert manifest["inputs"] == {"a": 1}
     assert set(manifest["files"]) == {"text"}
     assert "torch" in manifest["versions"]
+    assert 0 <= manifest["seconds"] < 60
 
 
 def test_a_draft_outlives_an_error_and_is_gone_on_from(tmp_path: Path) -> None:

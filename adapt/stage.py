@@ -26,9 +26,8 @@ from tadp_da.heads import heads
 from tadp_da.inference import InferenceSettings
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.provenance import digests, learned_from, write_provenance
-from tadp_da.registry import Registry
 from tadp_da.run import Run
-from tadp_da.settings import Choice, as_json, build, keyed
+from tadp_da.settings import Choice, as_json, keyed
 from tadp_da.storage.files import digest
 from tadp_da.types import Labeled, LabelSpace, Side, Unlabeled
 
@@ -124,7 +123,7 @@ class Adaptation:
                 "pretrained": self.pretrained,
                 "concept": self.concept.fingerprint if self.concept and not self.concept.is_empty else "",
                 # styles are told the names of images
-                "data": self.data.digest(self.split, names=not built(sources, self.source_style).identity),
+                "data": self.data.digest(self.split, names=not self.source_style.built(sources).identity),
                 "labels": as_json(labels),
                 "prompts": digest(json.dumps(prompts).encode()),
                 # the model keeps the rewrite for images of both sides
@@ -217,10 +216,10 @@ class Adaptation:
         if self.unlabeled is not None:
             target = CaptionedImages(*self._target_images())
             known |= digests(target.images)
-        chosen = [built(objectives, each) for each in self.objectives]
+        chosen = [each.built(objectives) for each in self.objectives]
         if self._labelled is not None:
             known |= digests(self._labelled.data.images)
-        style = built(sources, self.source_style)
+        style = self.source_style.built(sources)
         style.prepare(partial(self._material, model, data, target))
         trained = self.tuning(
             model,
@@ -272,7 +271,7 @@ class Adaptation:
 def reads_target(chosen: Sequence[Choice], source_style: Choice) -> bool:
     """Whether one of these objectives, or the source style, reads unlabelled target images."""
     streams = [objectives[each.name].streams for each in chosen]
-    return any("target" in each for each in streams) or bool(built(sources, source_style).reads_target)
+    return any("target" in each for each in streams) or bool(source_style.built(sources).reads_target)
 
 
 def require_task(chosen: Sequence[Choice], head: Choice) -> None:
@@ -305,12 +304,6 @@ def refuse_other_labels(source: LabelSpace, target: LabelSpace | None) -> None:
             f"the labelled target images are labelled with {told[0]}; the source with {told[1]}",
             fix="give both the same classes in the same order, with --classes or a legend, and one --ignore-index",
         )
-
-
-def built(registry: Registry[Any], choice: Choice) -> Any:
-    """The plug-in that a choice names, with its settings."""
-    entry = registry[choice.name]
-    return entry(build(entry.Settings, choice.settings, f"{choice.name}.settings"))
 
 
 def require_said(concept: Concept | None, rewrite: Rewrite) -> None:

@@ -50,11 +50,13 @@ class StudentViews:
             return self._changed(pixels, generators)
 
     def _changed(self, pixels: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        draws = torch.stack([torch.rand(6, generator=g) for g in generators]).to(pixels.device)
+        draws = torch.stack([torch.rand(6, generator=g) for g in generators])
+        blurs = bool((draws[:, 4] < self.blur).any())
+        draws = draws.to(pixels.device)
         colours = (self.brightness, self.contrast, self.saturation, self.hue)
         if any(colours):
             pixels = _recolour(pixels, (2 * draws[:, :4] - 1) * draws.new_tensor(colours))
-        if self.blur:
+        if blurs:
             low, high = self.sigma
             blurred = _blur(pixels, low + (high - low) * draws[:, 5], math.ceil(3 * high))
             pixels = torch.where((draws[:, 4] < self.blur)[:, None, None, None], blurred, pixels)

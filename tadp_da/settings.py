@@ -60,6 +60,15 @@ class Choice:
         built = build(known, self.settings, f"{where}.settings")
         return dataclasses.replace(self, settings=as_json(built))
 
+    def built(self, registry: Registry[Any]) -> Any:
+        """The plug-in with these settings, for registries of classes that have ``Settings``.
+
+        Raises:
+            UsageError: see :meth:`resolved`.
+        """
+        entry = registry[self.name]
+        return entry(build(entry.Settings, self.settings, f"{self.name}.settings"))
+
     def key(self, registry: Registry[Any], *without: Effect) -> dict[str, Any]:
         """The choice as an input of artifacts; see :func:`keyed`."""
         return {

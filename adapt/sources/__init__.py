@@ -59,10 +59,12 @@ class Source(ABC):
     Attributes:
         identity: whether images are always shown as they are.
         reads_target: whether target images must be given.
+        passes: of the network for each source image before the training, for estimates of the cost.
     """
 
     identity: bool = False
     reads_target: bool = False
+    passes: float = 0
 
     def setup(  # noqa: B027 - an optional hook
         self, model: PerceptionModel, images: Unlabeled, target: Unlabeled | None, run: Run

@@ -20,7 +20,7 @@ from torch import Tensor
 from adapt.sources import Material, Source, sources
 from tadp_da.distributed.processes import is_main
 from tadp_da.errors import UsageError
-from tadp_da.images import as_tensor, normalize, resize
+from tadp_da.images import as_tensor, normalize, output_folder, resize
 from tadp_da.inference import pixels_of
 from tadp_da.settings import as_json
 from tadp_da.storage.files import replacing, write_json
@@ -67,6 +67,8 @@ class Img2Img(Source):
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or self.Settings()
         self.reads_target = self.settings.statistics
+        each = 2 if self.settings.guidance > 1 else 1
+        self.passes = 1 + each * self.settings.strength * self.settings.steps  # 1 of the judge
         self.folder: Path | None = None
         self.doubted: dict[str, tuple[int, float]] = {}  # place and share of each image by key
 
@@ -101,6 +103,7 @@ class Img2Img(Source):
             return  # one process draws, the others wait for the artifact
         model = material.model.to(material.run.torch_device)
         wanted = _statistics(model, material.target) if self.settings.statistics and material.target else None
+        output_folder(folder)
         shares, tiles = dict[str, float](), list[Tensor]()
         with material.run.progress(len(material.data), "redrawing images") as advance:
             for index, (key, image, label) in enumerate(_examples(model, material)):
@@ -153,8 +156,8 @@ class Img2Img(Source):
         """Where the judge contradicts the label, 255 in ``uint8 (1, h, w)``."""
         text = judge.backbone.encode_text([prompt])
         raw = judge(normalize(drawn)[None].to(judge.device), text)
-        area = tasks[judge.head.task].doubted(judge.head, raw, label, self.settings.confidence)
-        return 255 * area[None].to(torch.uint8)
+        (output,) = tasks[judge.head.task].outputs(judge.head, raw)
+        return 255 * label.doubted(output, self.settings.confidence)[None].to(torch.uint8)
 
 
 def _examples(model: PerceptionModel, material: Material) -> Iterator[tuple[str, Tensor, Any]]:

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from adapt.sources import Material, Source, sources
-from tadp_da.settings import Choice, build
+from tadp_da.settings import Choice
 
 if TYPE_CHECKING:
     from tadp_da.perception_model import PerceptionModel
@@ -59,11 +59,9 @@ class Mix(Source):
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or self.Settings()
-        self.styles = [
-            sources[part.name](build(sources[part.name].Settings, part.settings, part.name))
-            for part in self.settings.styles
-        ]
+        self.styles = [part.built(sources) for part in self.settings.styles]
         self.reads_target = any(style.reads_target for style in self.styles)
+        self.passes = sum(style.passes for style in self.styles)
         self.identity = all(style.identity for style in self.styles)
 
     def prepare(self, material: Callable[[], Material]) -> None:

@@ -1,8 +1,9 @@
 """What a recipe costs before it runs: parameters, operations, memory, hours. All of it is estimated.
 
 Operations are counted on tensors without data (:mod:`benchmarks.cost.counting`), of one image; a batch is that
-many times as much. Not counted: captions, previews, class images of prior preservation, redrawn images, reading files,
-and what a detector does by the content of its images. Every training step is taken to encode its images anew.
+many times as much. Not counted: captions, previews, class images of prior preservation, reading files, what a
+detector does by the content of its images, and the model trained on unchanged images that redrawn ones are held
+against, which is that of another row where a table has it. Every training step is taken to encode its images anew.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeVar
 
 from adapt.objectives import objectives
-from adapt.stage import built
+from adapt.sources import sources
 from benchmarks.cost import counting
 from benchmarks.cost.counting import Networks, Size
 from benchmarks.recipe import Benchmark, Recipe
@@ -148,7 +149,8 @@ class Planner:
         work = {
             "personalize": self._personalizing(recipe, networks),
             "adapt": Work(
-                training=adapt.steps * (encoding + passes * each) + self._on_target(recipe, size, each)
+                training=adapt.steps * (encoding + passes * each) + self._on_target(recipe, size, each),
+                rest=self._redrawing(recipe),
             ),
             "evaluate": self._evaluating(recipe),
         }
@@ -162,7 +164,7 @@ class Planner:
         backward."""
         adapt, total = recipe.adapt, 0
         for choice in recipe.objectives:
-            objective = built(objectives, choice)
+            objective = choice.built(objectives)
             objective.steps, (plain, learned) = adapt.steps, objective.passes
             if not plain + learned:
                 continue
@@ -176,8 +178,7 @@ class Planner:
 
     def training_size(self, recipe: Recipe) -> Size:
         """Height and width of a training image: the crop, or else the working size."""
-        source = recipe.target if recipe.train_on == "target" and recipe.target else recipe.source
-        return recipe.adapt.augment.crop or recipe.inference.size(*self.image_size(source))
+        return recipe.adapt.augment.crop or recipe.inference.size(*self.image_size(_trained_on(recipe)))
 
     def image_size(self, domain: str | CustomDataset) -> Size:
         """Height and width of a domain's images."""
@@ -224,6 +225,16 @@ class Planner:
         passes = chosen.steps * chosen.batch * chosen.accumulate
         return Work(training=passes * each, rest=images * self._encoding(recipe, size))
 
+    def _redrawing(self, recipe: Recipe) -> Work:
+        """What the source style does with the network before the training."""
+        domain, passes = _trained_on(recipe), recipe.source_style.built(sources).passes
+        if not passes:
+            return Work()
+        size = recipe.inference.size(*self.image_size(domain))
+        forward = self._once(counting.inference_pass, [self._networks(recipe), size], *self._shape(recipe), size)
+        each = round(passes * forward) + 2 * self._encoding(recipe, size)  # decoding is taken to cost as much
+        return Work(rest=_count(domain, "train") * each)
+
     def _evaluating(self, recipe: Recipe) -> Work:
         total, views = 0, 2 if recipe.inference.flip else 1
         for domain in (recipe.source, *([] if recipe.target is None else [recipe.target])):
@@ -235,6 +246,10 @@ class Planner:
             each = self._encoding(recipe, window) + forward
             total += _count(domain, "test") * len(windows) * views * each
         return Work(rest=total)
+
+
+def _trained_on(recipe: Recipe) -> str | CustomDataset:
+    return recipe.target if recipe.train_on == "target" and recipe.target else recipe.source
 
 
 def _count(domain: str | CustomDataset, split: str) -> int:

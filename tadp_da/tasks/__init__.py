@@ -22,7 +22,6 @@ from tadp_da.types import LabelSpace
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torch import Tensor
 
     from tadp_da.tasks.labels.label import Label
 
@@ -135,16 +134,6 @@ class Task(Protocol):
             views: where each view lies in the image at its working size.
             shape: height and width of the image at its working size.
             size: height and width of the image itself, at which the prediction is made.
-        """
-
-    def doubted(self, head: Any, raw: Any, label: Label, confidence: float) -> Tensor:
-        """Where a head's raw outputs for one image contradict its label: ``bool (h, w)``.
-
-        Args:
-            head: the head whose outputs these are.
-            raw: of a batch of this image alone, at the label's size.
-            label: of the image.
-            confidence: least probability of a prediction that counts.
         """
 
     def metric(self, labels: LabelSpace, predicted: LabelSpace) -> Metric:

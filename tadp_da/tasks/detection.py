@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from torch import Tensor
 
 from tadp_da.errors import DataError
 from tadp_da.storage.files import write_json
@@ -67,22 +66,6 @@ class Detection:
             boxes, labels, scores = boxes[kept], labels[kept], scores[kept]
         scale = boxes.new_tensor([size[1] / width, size[0] / shape[0]] * 2)
         return Detections.sorted(clip_boxes_to_image(boxes * scale, size), labels, scores)
-
-    def doubted(self, head: Any, raw: Any, label: Any, confidence: float) -> Tensor:
-        """The area of objects that are not found: no detection of their class, of a probability of at least
-        ``1 - confidence``, overlaps them by half."""
-        from torchvision.ops import box_iou
-
-        (found,) = self.outputs(head, raw)
-        boxes = label.value.as_subclass(Tensor)
-        fits = torch.from_numpy(found.scores) >= 1 - confidence
-        overlap = box_iou(boxes, torch.from_numpy(found.xyxy)[fits])
-        same = label.ids[:, None] == torch.from_numpy(found.labels)[fits]
-        lost = ~((overlap >= 0.5) & same).any(dim=1)
-        area = torch.zeros(label.size, dtype=torch.bool)
-        for left, top, right, bottom in boxes[lost].round().int().tolist():
-            area[top:bottom, left:right] = True
-        return area
 
     def metric(self, labels: LabelSpace, predicted: LabelSpace) -> AveragePrecision:
         """Average precision."""

@@ -51,12 +51,6 @@ class Segmentation:
         prediction: NDArray[np.uint8] = head.predict(logits[None])[0]
         return prediction
 
-    def doubted(self, head: Any, raw: Tensor, label: Any, confidence: float) -> Tensor:
-        """Labelled pixels of which another class is that likely."""
-        sure, found = raw.float().softmax(dim=1)[0].cpu().max(dim=0)
-        ids = label.tensors()
-        return (sure >= confidence) & (found != ids) & (ids != head.labels.ignore)
-
     def metric(self, labels: LabelSpace, predicted: LabelSpace) -> MeanIoU:
         """Mean intersection over union."""
         return MeanIoU(labels, predicted)

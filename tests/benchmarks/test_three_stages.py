@@ -21,7 +21,7 @@ from tadp_da import api
 from tadp_da.backbones.stable_diffusion import StableDiffusion
 from tadp_da.captions.rewrite import Rewrite
 from tadp_da.concept import Concept
-from tadp_da.datasets import CustomDataset
+from tadp_da.datasets import CustomDataset, resolve
 from tadp_da.errors import ArtifactError, DataError, UsageError
 from tadp_da.provenance import PROVENANCE, learned_from
 from tadp_da.run import Run
@@ -52,7 +52,7 @@ def concept(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Co
     return Concept(word="<night>", domain="night", backbone=base, method="textual-inversion", rows=rows)
 
 
-def adapted(toys: Path, model: object, out: Path, **changes: Any) -> Path:
+def adapted(toys: Path, model: object, out: Path, *sets: str, **changes: Any) -> Path:
     trained = api.adapt(
         toys / "day/images",
         toys / "day/masks",
@@ -61,7 +61,7 @@ def adapted(toys: Path, model: object, out: Path, **changes: Any) -> Path:
         captions=toys / "captions.json",
         model=str(model),
         preset=str(toys / "preset.yaml"),
-        sets=("adapt.steps=1",),
+        sets=("adapt.steps=1", *sets),
         quiet=True,
         device="cpu",
         **changes,
@@ -267,3 +267,21 @@ def test_a_few_labelled_target_images_join_the_source(
     with pytest.raises(UsageError, match="images are labelled with segmentation of b, a") as refused:
         refuse_other_labels(*(LabelSpace("segmentation", classes) for classes in (("a", "b"), ("b", "a"))))
     assert "same order" in refused.value.fix
+
+
+def test_redrawn_images_are_made_once_and_held_against_the_model_of_unchanged_ones(
+    toys: Path, tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    plain = adapted(toys, tiny_pipeline, tmp_path / "plain")
+    style = "{name: img2img, settings: {statistics: false, steps: 5}}"
+    mix = f"source_style={{name: mix, settings: {{changed: 1, styles: [{style}]}}}}"
+    model = adapted(toys, tiny_pipeline, tmp_path / "redrawn", mix)
+    (redrawn,) = tmp_path.glob("redrawn-*")
+    assert {f"{i:06d}.png" for i in range(2)} < {path.name for path in redrawn.iterdir()}
+    made = json.loads((redrawn / MANIFEST).read_text())
+    assert made["inputs"]["judge"] == json.loads((plain / MANIFEST).read_text())["inputs"]
+    assert not list(tmp_path.glob("model-*")), "the judge was there already"
+    assert (model / "head.safetensors").read_bytes() != (plain / "head.safetensors").read_bytes()
+    listed = CustomDataset.of(tmp_path, classes=NAMES.split(","))
+    with pytest.raises(DataError):  # what this project drew is no data
+        resolve(listed, tmp_path).images("unlabeled")

@@ -68,6 +68,19 @@ class BoxLabel(Label):
         before, after = (box_area(x.as_subclass(Tensor)) for x in (self.value, cut))
         return self._moved(cut, visible=self.visible * after / before.clamp(min=1e-6))
 
+    def doubted(self, output: Detections, confidence: float) -> Tensor:
+        """The area of objects that are not found: no detection of their class that scores at least ``1 - confidence``
+        overlaps them by half."""
+        from torchvision.ops import box_iou
+
+        boxes, fits = self.value.as_subclass(Tensor), torch.from_numpy(output.scores) >= 1 - confidence
+        overlap = box_iou(boxes, torch.from_numpy(output.xyxy)[fits])
+        same = self.ids[:, None] == torch.from_numpy(output.labels)[fits]
+        area = torch.zeros(self.size, dtype=torch.bool)
+        for left, top, right, bottom in boxes[~((overlap >= 0.5) & same).any(dim=1)].round().int().tolist():
+            area[top:bottom, left:right] = True
+        return area
+
     def without(self, area: Tensor) -> BoxLabel:
         """Objects of which it covers more than half are difficult."""
         corners = self.value.as_subclass(Tensor).round().int().tolist()

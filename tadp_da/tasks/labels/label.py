@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+import torch
 from torch import Tensor
 
 from tadp_da.images import geometry
@@ -70,9 +71,18 @@ class Label:
         """For the mirror image."""
         return self._moved(geometry().horizontal_flip(self.value))
 
+    def doubted(self, output: Any, confidence: float) -> Tensor:
+        """Where a prediction contradicts the label, ``bool (h, w)``; nowhere, for labels that do not say.
+
+        Args:
+            output: of :meth:`~tadp_da.tasks.Task.outputs`, for the image at the label's size.
+            confidence: least probability of a prediction that counts.
+        """
+        return torch.zeros(self.size, dtype=torch.bool)
+
     def without(self, area: Tensor) -> Self:
-        """Nothing is learned from this part ``bool (h, w)`` of the image."""
-        raise NotImplementedError
+        """The same, with nothing to learn from this part ``bool (h, w)`` of the image, as far as labels can say so."""
+        return self
 
     def dominance(self) -> float:
         """Share of the most frequent class, 1 where nothing is labelled, 0 for labels without shares."""

@@ -42,6 +42,14 @@ class MaskLabel(Label):
         """Whether no pixel is labelled."""
         return bool((self.value == self.fill).all())
 
+    def doubted(self, output: Tensor, confidence: float) -> Tensor:
+        """Labelled pixels of which logits ``(k, h, w)`` hold another class that likely."""
+        if output.shape[1:] != self.size:  # of another task, that reads masks too
+            return super().doubted(output, confidence)
+        sure, found = output.softmax(dim=0).cpu().max(dim=0)
+        ids = self.value.as_subclass(Tensor)
+        return (sure >= confidence) & (found != ids) & (ids != self.fill)
+
     def without(self, area: Tensor) -> MaskLabel:
         """Its pixels are ignored."""
         from torchvision import tv_tensors

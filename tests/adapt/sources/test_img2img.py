@@ -12,9 +12,11 @@ import torch
 from adapt.sources import sources
 from adapt.training_data import CaptionedImages
 from tadp_da.errors import UsageError
+from tadp_da.images import normalize
 from tadp_da.run import Run
 from tadp_da.settings import build
 from tadp_da.tasks import tasks
+from tadp_da.tasks.labels.label import Label
 from tadp_da.types import Labeled
 from tests.adapt.sources.test_sources import material
 
@@ -108,22 +110,25 @@ def test_an_interrupted_style_draws_what_is_missing_and_draws_it_alike(
     assert prepared(given).folder == again
 
 
-def test_strength_and_statistics_lead_away_from_the_image(
+def test_strength_and_statistics_lead_away_from_what_the_autoencoder_makes_of_the_image(
     fresh_model: Any, labeled: Labeled, unlabeled: CaptionedImages, quiet: Run, example: Any
 ) -> None:
     key, image, label = example
     model, rng = fresh_model(), np.random.default_rng(0)
+    pixels = normalize(torch.from_numpy(image).permute(2, 0, 1))[None]
+    decoded = model.backbone.decode_image(model.backbone.posterior(pixels)[0])[0].permute(1, 2, 0)
+    nothing = (127.5 * (decoded.clamp(-1, 1) + 1)).detach().numpy()
 
     def far(**settings: Any) -> float:
         style = prepared(
             material(model, labeled, unlabeled.images, quiet, inputs=settings), most=1, **settings
         )
         assert style.reads_target is settings["statistics"]
-        return float(np.abs(style(key, image, label, None, rng)[0] - image.astype(float)).mean())
+        return float(np.abs(style(key, image, label, None, rng)[0] - nothing).mean())
 
-    mild, strong = (far(strength=s, statistics=False, steps=20) for s in (0.05, 0.9))
+    mild, strong = (far(strength=s, statistics=False, steps=10) for s in (0.1, 0.9))
     assert mild < strong
-    assert far(strength=0.05, statistics=True, steps=20) != mild
+    assert far(strength=0.1, statistics=True, steps=10) > mild
 
 
 def test_without_the_stage_it_says_who_makes_the_images(example: Any) -> None:
@@ -136,19 +141,23 @@ def test_objects_that_are_not_found_are_difficult() -> None:
     from tadp_da.types import Boxes, Detections, LabelSpace
 
     labels = LabelSpace("detection", ("car", "person"))
-    corners = np.array([[0, 0, 10, 10], [20, 20, 30, 30], [40, 40, 60, 60]], np.float32)
-    boxes = Boxes(corners, np.array([0, 0, 1]), np.zeros(3, bool))
+    truth = np.array([[0, 0, 10, 10], [20, 20, 30, 30], [40, 40, 60, 60]], np.float32)
+    boxes = Boxes(truth, np.array([0, 0, 1]), np.zeros(3, bool))
     label = BoxLabel.checked(boxes, (64, 64), labels, "x")
 
-    class Head:
-        def predict(self, raw: Any) -> list[Detections]:
-            found = torch.tensor([[0.0, 0, 10, 9], [20, 20, 30, 30], [40, 40, 60, 60]])
-            return [Detections.sorted(found, torch.tensor([0, 1, 1]), torch.tensor([0.9, 0.8, 0.05]))]
-
-    area = tasks["detection"].doubted(Head(), None, label, 0.9)
+    corners = torch.tensor([[0.0, 0, 10, 9], [20, 20, 30, 30], [40, 40, 60, 60]])
+    found = Detections.sorted(corners, torch.tensor([0, 1, 1]), torch.tensor([0.9, 0.8, 0.05]))
+    area = label.doubted(found, 0.9)
     assert label.without(area).difficult.tolist() == [False, True, True]
     assert int(area.sum()) == 100 + 400
-    assert tasks["detection"].doubted(Head(), None, label, 0.96).sum() == 100
+    assert label.doubted(found, 0.96).sum() == 100
+
+
+def test_labels_that_cannot_be_contradicted_stay(example: Any) -> None:
+    _, _, mask = example
+    label, everywhere = Label(mask.value), torch.ones(64, 64, dtype=torch.bool)
+    assert not label.doubted(torch.zeros(3), 0.9).any()
+    assert label.without(everywhere) is label
 
 
 def test_the_sheet_shows_image_redrawn_image_and_what_is_ignored(

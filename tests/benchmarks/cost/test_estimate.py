@@ -14,6 +14,7 @@ from benchmarks.cost import counting
 from benchmarks.cost.estimate import PEAKS, Planner, Work, throughput, whole
 from benchmarks.recipe import Benchmark, Recipe, read_benchmark
 from tadp_da.backbones import meta_backbone
+from tadp_da.domains import domains
 from tadp_da.errors import UsageError
 from tadp_da.heads import heads
 from tadp_da.settings import Choice
@@ -182,6 +183,18 @@ def test_half_precision_reaches_training_alone(recipe: Make, planner: Planner) -
     gain = PEAKS["V100"].half / PEAKS["V100"].full
     assert full.hours(work["adapt"]) == pytest.approx(gain * half.hours(work["adapt"]))
     assert half.hours(work["adapt"]) == pytest.approx(work["adapt"].training / 62.5e12 / 3600)
+
+
+def test_redrawn_images_are_priced(recipe: Make, planner: Planner) -> None:
+    def rest(**settings: Any) -> int:
+        style = {"name": "img2img", "settings": settings}
+        chosen = dataclasses.replace(recipe(), source_style=Choice(name="mix", settings={"styles": [style]}))
+        return planner.cost(chosen, memory=False).work["adapt"].rest
+
+    images = domains["cityscapes"].counts["train"]
+    (one,) = {(rest(steps=n + 10) - rest(steps=n)) / (4 * images) for n in (10, 50)}  # at strength 0.4
+    assert one == pytest.approx((rest(steps=50, guidance=3) - rest(steps=50)) / (20 * images))
+    assert rest(steps=10) > 5 * images * one  # with the judge, and both ways through the autoencoder
 
 
 def test_learning_a_word_costs_less_than_learning_the_network(recipe: Make, planner: Planner) -> None:

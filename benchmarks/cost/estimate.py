@@ -225,15 +225,17 @@ class Planner:
         passes = chosen.steps * chosen.batch * chosen.accumulate
         return Work(training=passes * each, rest=images * self._encoding(recipe, size))
 
-    def _redrawing(self, recipe: Recipe) -> Work:
-        """What the source style does with the network before the training."""
+    def _redrawing(self, recipe: Recipe) -> int:
+        """Operations that the source style spends with the network before the training."""
         domain, passes = _trained_on(recipe), recipe.source_style.built(sources).passes
         if not passes:
-            return Work()
+            return 0
         size = recipe.inference.size(*self.image_size(domain))
-        forward = self._once(counting.inference_pass, [self._networks(recipe), size], *self._shape(recipe), size)
+        forward = self._once(
+            counting.inference_pass, [self._networks(recipe), size], *self._shape(recipe), size
+        )
         each = round(passes * forward) + 2 * self._encoding(recipe, size)  # decoding is taken to cost as much
-        return Work(rest=_count(domain, "train") * each)
+        return _count(domain, "train") * each
 
     def _evaluating(self, recipe: Recipe) -> Work:
         total, views = 0, 2 if recipe.inference.flip else 1

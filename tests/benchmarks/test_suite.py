@@ -18,6 +18,7 @@ from benchmarks.recipe import Benchmark, read_benchmark
 from benchmarks.reports.paper import TABLE_4, measured
 from benchmarks.results import Report
 from benchmarks.suite import load_results, run_suite
+from tadp_da.datasets import CustomDataset
 from tadp_da.errors import UsageError
 from tadp_da.run import Run
 from tadp_da.storage.files import write_json
@@ -202,6 +203,36 @@ def words(folders: Path, *, rows: str) -> list[object]:
         "--target-images", folders / "night", "--target-style", "dark", "--strategies", rows, "--out", folders / "run",
         "--target-test-images", folders / "fog", "--target-test-masks", folders / "masks", "--device", "cpu",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], ["null", "strong", "dreambooth-strong"]),
+        (["--method", "best"], ["null", "strong", "best"]),
+        (["--rows", "null,simple"], ["null", "simple"]),
+    ],
+)
+def test_a_run_tries_a_method_with_a_few_labels_of_the_target(
+    command: Callable[..., int],
+    folders: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: list[str],
+    expected: list[str],
+) -> None:
+    seen: list[Benchmark] = []
+    monkeypatch.setattr(tables, "run_suite", lambda table, *_: seen.append(table) or {})
+    monkeypatch.setattr(tables, "show_predictions", lambda *_: folders)
+    few = ["--target-labelled", folders / "fog", "--target-labels", folders / "masks"]
+    monkeypatch.setattr("tadp_da.cli.benchmark._publish", lambda *_: None)
+    assert command(*words(folders, rows=""), *given, *few) == 0
+    (table,) = seen
+    assert list(table.rows) == expected
+    for recipe in table.rows.values():
+        assert recipe.target_labelled is not None
+        own = recipe.target_labelled.images
+        assert isinstance(own, CustomDataset)
+        assert (own.images, own.masks, own.classes) == (folders / "fog", folders / "masks", ("a", "b"))
 
 
 def test_bad_target_images_are_found_before_any_row_is_trained(

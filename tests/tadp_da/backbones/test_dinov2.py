@@ -17,7 +17,7 @@ from tadp_da.images import imagenet_normalize
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
 from tadp_da.types import Boxes, Labeled, LabelSpace, Unlabeled
-from tests.adapt.test_fine_tuning import PLAIN, scene
+from tests.adapt.boxes import PLAIN, scene
 from tests.tadp_da.backbones.tiny_dinov2 import save_tiny_dinov2
 
 

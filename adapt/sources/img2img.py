@@ -40,9 +40,10 @@ _log = logging.getLogger(__name__)
 class Img2Img(Source):
     """The model with its concept redraws every source image once, as a target image of the same caption.
 
-    The label stays. Where a model that was trained on the unchanged images contradicts it confidently, it is ignored;
-    an image that is contradicted too much is shown unchanged. The redrawn images are an artifact beside the models,
-    with a contact sheet: image, redrawn image, and what is ignored in red.
+    The label stays. Where a model that was trained on the unchanged images contradicts it confidently, a mask is
+    ignored, and boxes show the unchanged image; an image that is contradicted too much is shown unchanged. The redrawn
+    images are an artifact beside the models, with a contact sheet: image, redrawn image, and what is contradicted in
+    red.
     """
 
     @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -95,7 +96,8 @@ class Img2Img(Source):
             return image, label
         shown, area = (_read(path) for path in _files(self.folder, place))
         ignored = F.interpolate(area[None, :1].float(), size, mode="nearest-exact")[0, 0] > 0
-        return resize(shown, size).permute(1, 2, 0).contiguous().numpy(), label.without(ignored)
+        drawn, kept = resize(shown, size).permute(1, 2, 0).contiguous().numpy(), label.without(ignored)
+        return (np.where(ignored[..., None], image, drawn) if kept is label else drawn), kept
 
     def _make(self, material: Material, folder: Path) -> None:
         judge = material.judge().to(material.run.torch_device)

@@ -81,15 +81,6 @@ class BoxLabel(Label):
             area[top:bottom, left:right] = True
         return area
 
-    def without(self, area: Tensor) -> BoxLabel:
-        """Objects of which it covers more than half are difficult."""
-        corners = self.value.as_subclass(Tensor).round().int().tolist()
-        parts = [area[top:bottom, left:right] for left, top, right, bottom in corners]
-        covered = torch.tensor(
-            [bool(part.numel() and part.float().mean() > 0.5) for part in parts], dtype=torch.bool
-        )
-        return self._moved(self.value, difficult=self.difficult | covered)
-
     def tensors(self) -> dict[str, Tensor]:
         """``boxes (n, 4)``, ``labels (n,)``, ``difficult (n,)`` and ``visible (n,)`` of what is at least a pixel wide
         and high."""

@@ -81,7 +81,8 @@ class Label:
         return torch.zeros(self.size, dtype=torch.bool)
 
     def without(self, area: Tensor) -> Self:
-        """The same, with nothing to learn from this part ``bool (h, w)`` of the image, as far as labels can say so."""
+        """The same, with nothing to learn from this part ``bool (h, w)`` of the image; itself, where that cannot be
+        said: an object without its box would be learned as background."""
         return self
 
     def dominance(self) -> float:

@@ -136,7 +136,7 @@ def test_without_the_stage_it_says_who_makes_the_images(example: Any) -> None:
         IMG2IMG()(*example, None, np.random.default_rng(0))
 
 
-def test_objects_that_are_not_found_are_difficult() -> None:
+def test_objects_that_are_not_found_contradict_their_boxes() -> None:
     from tadp_da.tasks.labels.boxes import BoxLabel
     from tadp_da.types import Boxes, Detections, LabelSpace
 
@@ -148,9 +148,19 @@ def test_objects_that_are_not_found_are_difficult() -> None:
     corners = torch.tensor([[0.0, 0, 10, 9], [20, 20, 30, 30], [40, 40, 60, 60]])
     found = Detections.sorted(corners, torch.tensor([0, 1, 1]), torch.tensor([0.9, 0.8, 0.05]))
     area = label.doubted(found, 0.9)
-    assert label.without(area).difficult.tolist() == [False, True, True]
     assert int(area.sum()) == 100 + 400
     assert label.doubted(found, 0.96).sum() == 100
+
+
+def test_what_a_label_cannot_ignore_is_shown_unchanged(
+    fresh_model: Any, labeled: Labeled, unlabeled: CaptionedImages, quiet: Run, example: Any
+) -> None:
+    key, image, mask = example
+    given = material(fresh_model(), labeled, unlabeled.images, quiet, judge=lambda: Sure(fresh_model(), 1))
+    shown, kept = prepared(given, most=0.6)(key, image, boxes := Label(mask.value), None, None)
+    assert kept is boxes
+    assert np.array_equal(shown[:, :32], image[:, :32])
+    assert not np.array_equal(shown[:, 32:], image[:, 32:])
 
 
 def test_labels_that_cannot_be_contradicted_stay(example: Any) -> None:

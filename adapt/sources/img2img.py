@@ -20,7 +20,7 @@ from torch import Tensor
 from adapt.sources import Material, Source, sources
 from tadp_da.distributed.processes import is_main
 from tadp_da.errors import UsageError
-from tadp_da.images import as_tensor, normalize, output_folder, resize
+from tadp_da.images import as_tensor, normalize, resize
 from tadp_da.inference import pixels_of
 from tadp_da.settings import as_json
 from tadp_da.storage.files import replacing, write_json
@@ -105,7 +105,6 @@ class Img2Img(Source):
             return  # one process draws, the others wait for the artifact
         model = material.model.to(material.run.torch_device)
         wanted = _statistics(model, material.target) if self.settings.statistics and material.target else None
-        output_folder(folder)
         shares, tiles = dict[str, float](), list[Tensor]()
         with material.run.progress(len(material.data), "redrawing images") as advance:
             for index, (key, image, label) in enumerate(_examples(model, material)):

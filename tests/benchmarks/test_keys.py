@@ -6,6 +6,7 @@ artifacts share a key and were not handed the same.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import shutil
@@ -41,7 +42,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
     for folder in ("day", "day2", "night", "night2", "test", "test2"):
         for name in {"d": "abc", "n": "def", "t": "gh"}[folder[0]]:
-            trees.picture(root / folder / f"{name}.png")
+            with contextlib.chdir(root):  # the same images everywhere: which are held out depends on them
+                trees.picture(Path(folder) / f"{name}.png")
             for more, values in (("", (0, 1, 0, 1)), ("-2", (1, 0, 0, 1))):
                 trees.mask(root / f"{folder}-masks{more}/{name}.png", values)
             for more, width in (("", 20), ("-2", 30)):

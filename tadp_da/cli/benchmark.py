@@ -47,6 +47,14 @@ _METHOD = (
     "dreambooth, dreambooth-strong, self-training, best, or another row of the preset."
 )
 
+Baseline = Annotated[
+    str,
+    typer.Option(
+        help="The row that others are compared with; else null where it is one, or the first.",
+        show_default=False,
+    ),
+]
+
 
 def demo(
     out_folder: Out = Path("runs/demo"), data: Data = Path("data"), seed: Seed = 0, device: Device = "auto"
@@ -234,13 +242,7 @@ def benchmark_run(
 def compare(
     folder: Annotated[Path, typer.Argument(help="Run folder of `benchmark run` or `run`.")],
     name: Annotated[str, typer.Argument(help="Which benchmark in it.")],
-    baseline: Annotated[
-        str,
-        typer.Option(
-            help="The row that others are compared with; else null where it is one, or the first.",
-            show_default=False,
-        ),
-    ] = "",
+    baseline: Baseline = "",
     without_class: Annotated[
         str, typer.Option(help="Compare by the mean over all classes but these: sky,road.")
     ] = "",
@@ -257,13 +259,7 @@ def compare(
 
 def report(
     folder: Annotated[Path, typer.Argument(help="Run folder of `demo`, `run` or `benchmark run`.")],
-    baseline: Annotated[
-        str,
-        typer.Option(
-            help="The row that others are compared with; else null where it is one, or the first.",
-            show_default=False,
-        ),
-    ] = "",
+    baseline: Baseline = "",
 ) -> None:
     """Write the report of every table in a folder again: one HTML file with scores, images, training and settings.
     Trains nothing.

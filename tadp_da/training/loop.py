@@ -99,7 +99,7 @@ class Step:
 
 def _optimizer(name: OptimizerName, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     if name == "adamw":
-        return torch.optim.AdamW(groups)
+        return torch.optim.AdamW(groups, fused=True)
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:

@@ -24,6 +24,7 @@ from tadp_da.distributed.processes import is_main
 from tadp_da.errors import UsageError
 from tadp_da.heads import heads
 from tadp_da.inference import InferenceSettings
+from tadp_da.model_card import write_card
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.provenance import digests, learned_from, write_provenance
 from tadp_da.run import Run
@@ -237,6 +238,7 @@ class Adaptation:
                 each.name: dict(built.facts()) for each, built in zip(self.objectives, chosen, strict=True)
             }
             write_provenance(folder, origin, known, facts)
+            write_card(folder)
 
     def _material(self, model: PerceptionModel, data: Labeled, target: CaptionedImages | None) -> Material:
         """What the source style may make images from."""

@@ -36,7 +36,9 @@ def run_demo(run: Run, data: Path, out: TextConsole) -> Path:
     table = read_benchmark(NAME)
     out.print(
         "Source: drawn street scenes by day, with masks. Target: the same world at a night that the diffusion model "
-        "never saw, images only.\nThe demo learns the night (DreamBooth), adapts without and with it, and scores both.",
+        "never saw, images only.\nThe demo learns the night (DreamBooth) and adapts four models: null (the plain "
+        "caption), strong (augmentation that sees no night), dreambooth (with what was learned), best (all of it, and "
+        "self-training on night images).",
         soft_wrap=False,
     )
     jobs = min(len(table.rows), os.cpu_count() or 1)  # two slow processes do more than one of two threads

@@ -13,6 +13,7 @@ from benchmarks.results import Evaluation, Report
 from tadp_da.captions.provider import CaptionProvider
 from tadp_da.captions.rewrite import fit_and_tell
 from tadp_da.datasets import DataSource
+from tadp_da.distributed.processes import is_main
 from tadp_da.errors import UsageError
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.provenance import learned_from, refuse_overlap
@@ -20,6 +21,7 @@ from tadp_da.run import Run
 from tadp_da.settings import keyed
 from tadp_da.storage.artifacts import inputs_of
 from tadp_da.storage.files import digest, folder_digest
+from tadp_da.tracking import log_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +96,16 @@ class Scoring:
 
         def make(folder: Path) -> None:
             found = {name: self._score(name, test, folder) for name, test in self.tests.items()}
+            if is_main():
+                log_images(
+                    self.run.tracker,
+                    folder,
+                    {
+                        f"{name}/{saved.key}": folder / name / f"{saved.stem}-prediction.png"
+                        for name, evaluation in found.items()
+                        for saved in evaluation.saved
+                    },
+                )
             Report(evaluations=found).save(folder)
 
         return self.run.get_or_create("report", self.inputs(), make, Report.load, folder=self.folder)

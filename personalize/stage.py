@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from personalize import Personalizer, personalizers
+from personalize.training import PICTURE
 from tadp_da.base_model import BaseModel
 from tadp_da.captions.provider import CaptionProvider
 from tadp_da.concept import Concept
 from tadp_da.datasets import DataSource
 from tadp_da.distributed.processes import is_main
+from tadp_da.model_card import write_card
 from tadp_da.provenance import digests, write_provenance
 from tadp_da.run import Run
 from tadp_da.settings import Choice
 from tadp_da.storage.files import digest
+from tadp_da.tracking import log_images
 from tadp_da.types import Unlabeled
 
 
@@ -82,8 +85,10 @@ class Personalization:
                 backbone.to(self.run.torch_device), self._images, self.run.inside(folder), self._captions
             )
             if is_main():
+                log_images(self.run.tracker, folder, {"samples": folder / PICTURE})
                 concept.save(folder)
                 write_provenance(folder, origin, known)
+                write_card(folder)
 
         return self.run.get_or_create(
             "concept",

@@ -29,6 +29,7 @@ class RunOptions(TypedDict, total=False):
     seed: int
     device: str
     precision: str
+    tracker: str
     quiet: bool
     skip_bad: bool
     allow_overlap: bool

@@ -14,6 +14,7 @@ from tadp_da.errors import UsageError
 from tadp_da.settings import Effect
 from tadp_da.storage.artifacts import UNFINISHED, T, copy_files, find_equal, get_or_create, input_digest
 from tadp_da.terminal import progress
+from tadp_da.tracking import Tracker, check_tracker
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +33,7 @@ class Run:
             processes on GPUs each takes its own.
         precision: mixed precision of training.
         quiet: no progress bars.
+        tracker: where curves and images go, beside ``metrics.jsonl``.
         skip_bad: go on without pictures that cannot be used, and list them in ``skipped-<domain>.json``.
         allow_overlap: score although test pictures are among those that are learned from.
     """
@@ -41,12 +43,14 @@ class Run:
     device: Annotated[str, Effect.SPEED] = "auto"
     precision: Literal["no", "bf16", "fp16"] = "no"
     quiet: Annotated[bool, Effect.WORDING] = False
+    tracker: Annotated[Tracker, Effect.WORDING] = "none"
     skip_bad: Annotated[bool, Effect.WORDING] = False
     allow_overlap: Annotated[bool, Effect.WORDING] = False
 
     def __post_init__(self) -> None:
         if self.precision not in ("no", "bf16", "fp16"):
             raise UsageError(f"precision {self.precision!r} is unknown", fix="choose no, bf16 or fp16")
+        check_tracker(self.tracker)
 
     @property
     def torch_device(self) -> torch.device:

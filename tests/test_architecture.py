@@ -41,6 +41,7 @@ LAYERS = (
     (
         "tadp_da.concept",
         "tadp_da.noising",
+        "tadp_da.tracking",
         "tadp_da.run",
         "tadp_da.inference",
         "tadp_da.fingerprints",
@@ -57,6 +58,7 @@ LAYERS = (
         "tadp_da.inference",
         "tadp_da.perception_model",
         "tadp_da.model_files",
+        "tadp_da.model_card",
         "tadp_da.base_model",
         "tadp_da.datasets",
         "tadp_da.prediction",

@@ -66,7 +66,7 @@ class Accuracy:
 class Presence:
     """Predictions are ``bool (k,)``, labels masks ``uint8 (h, w)``, raw outputs logits ``(b, k)``."""
 
-    suffix, files = ".json", "classes"
+    suffix, files, pipeline_tag = ".json", "classes", "image-classification"
 
     def label(self, raw: Any, size: Size, labels: LabelSpace, *, where: object) -> PresenceLabel:
         mask = MaskLabel.checked(raw, size, labels, where)

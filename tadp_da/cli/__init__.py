@@ -56,7 +56,7 @@ def _add(group: typer.Typer, *functions: Callable[..., None]) -> None:
 
 _add(app, figure.demo, stages.personalize, stages.caption, stages.rewrite, stages.adapt, stages.evaluate)
 _add(app, stages.predict, figure.run, figure.compare, figure.report, analyze.analyze, plan.plan)
-_add(app, submit.submit, doctor.doctor)
+_add(app, submit.submit, exchange.push, doctor.doctor)
 for word, about, functions in (
     (
         "benchmark",

@@ -29,6 +29,7 @@ from tadp_da.cli.options import (
     SkipBad,
     TargetLabelled,
     TargetLabels,
+    TrackerName,
     names_of,
     out,
     seeds_of,
@@ -103,6 +104,7 @@ def run(
     jobs: Jobs = 1,
     device: Device = "auto",
     precision: Precision = "no",
+    tracker: TrackerName = "none",
     skip_bad: SkipBad = False,
     allow_overlap: AllowOverlap = False,
 ) -> None:
@@ -132,7 +134,7 @@ def _run_own(given: Any) -> None:
         **{name: getattr(given, name) for name in facts},
         **_own_data(given),
     )
-    options = ("device", "precision", "skip_bad", "allow_overlap")
+    options = ("device", "precision", "tracker", "skip_bad", "allow_overlap")
     run = api.open_run(given.out_folder, {name: getattr(given, name) for name in options})
     shown_images(next(iter(table.rows.values())), run)
     reports = run_suite(table, (seeds := seeds_of(given.seeds)), run, Path("data"), given.jobs)
@@ -218,6 +220,7 @@ def benchmark_run(
     sets: Sets = None,
     device: Device = "auto",
     precision: Precision = "no",
+    tracker: TrackerName = "none",
     skip_bad: SkipBad = False,
     allow_overlap: AllowOverlap = False,
 ) -> None:
@@ -234,8 +237,8 @@ def benchmark_run(
     table = table.only(names_of(rows))
     if limit is not None:  # its numbers are none of the table's
         table = dataclasses.replace(table, name=f"{table.name}-first-{limit}")
-    options = {"device": device, "precision": precision, "skip_bad": skip_bad, "allow_overlap": allow_overlap}
-    run = api.open_run(out_folder, options)
+    options = {"device": device, "precision": precision, "tracker": tracker}
+    run = api.open_run(out_folder, options | {"skip_bad": skip_bad, "allow_overlap": allow_overlap})
     _publish(table.name, run_suite(table, seeds_of(seeds), run, data, jobs), run.folder)
 
 

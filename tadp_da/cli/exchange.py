@@ -1,15 +1,18 @@
-"""Commands that import concepts from other tools and export them."""
+"""Commands that import concepts from other tools, export them, and upload concepts and models."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tadp_da import api
 from tadp_da.cli.options import Model, Out, out
 from tadp_da.errors import UsageError
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
 
 
 def concept_import(
@@ -69,3 +72,47 @@ def concept_export(
         )
     write_kohya(Concept.load(concept), out_file, alpha=alpha)
     out.print(f"The LoRA is in {out_file}.")
+
+
+def push(
+    folder: Annotated[Path, typer.Argument(help="Folder of a concept or model.")],
+    repo: Annotated[
+        str, typer.Argument(help="owner/name on the Hugging Face hub; created if there is none.")
+    ],
+    report: Annotated[
+        Path | None, typer.Option(help="Folder of its `evaluate`, for the scores on the card.")
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="Of a new repository; else it is private.")
+    ] = False,
+) -> None:
+    """Upload a concept or model with its model card, in one commit. Needs `hf auth login` or HF_TOKEN.
+
+    Example: `tadp-da push runs/model ann/dusk-segmentation --report runs/score`
+    """
+    from tadp_da import model_card
+
+    scores = _scores(report) if report else []
+    out.print(f"uploaded: {model_card.push(folder, repo, scores, private=not public)}")
+
+
+def _scores(folder: Path) -> list[EvalResult]:
+    """The measures of a report, as the hub describes them."""
+    from huggingface_hub import EvalResult
+
+    from benchmarks.results import Report
+    from tadp_da.tasks import tasks
+
+    return [
+        EvalResult(
+            task_type=tasks[found.labels.task].pipeline_tag,
+            dataset_type=found.domain,
+            dataset_name=found.domain,
+            metric_type=measure.name,
+            metric_name=f"{measure.name}, {measure.unit}" if measure.unit else measure.name,
+            metric_value=round(measure.value, 2),
+        )
+        for found in Report.load(folder).evaluations.values()
+        for measure in (found.main, *found.further)
+        if measure.value is not None
+    ]

@@ -20,6 +20,9 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for artifacts, ta
 Seed = Annotated[int, typer.Option(help="Every random number is a function of it.", min=0)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Precision = Annotated[str, typer.Option(help="Mixed precision of training: no, bf16, fp16.")]
+TrackerName = Annotated[
+    str, typer.Option("--tracker", help="Also log to tensorboard or wandb.", show_default="none")
+]
 Data = Annotated[Path, typer.Option(help="Folder of the data sets; the drawn world is drawn into it.")]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", help="Override a setting: --set adapt.steps=100. Repeatable.")

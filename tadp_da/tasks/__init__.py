@@ -110,10 +110,12 @@ class Task(Protocol):
     Attributes:
         suffix: ending of the files that :meth:`write` writes, with its dot.
         files: what these files are, for the name of their folder and for messages, e.g. ``"masks"``.
+        pipeline_tag: the Hugging Face hub's name of the task.
     """
 
     suffix: str
     files: str
+    pipeline_tag: str
 
     def label(self, raw: Any, size: Size, labels: LabelSpace, *, where: object) -> Label:
         """The label of an image of ``size`` (h, w), as a domain read it, in the form that moves with the image.

@@ -32,7 +32,7 @@ class Detection:
     views only the better is kept, and ``most``, the number of detections that it keeps of an image.
     """
 
-    suffix, files = ".json", "objects"
+    suffix, files, pipeline_tag = ".json", "objects", "object-detection"
 
     def label(self, raw: Boxes, size: Size, labels: LabelSpace, *, where: object) -> BoxLabel:
         """Boxes on the image."""

@@ -24,7 +24,7 @@ from tadp_da.visualize import overlay, save_mask
 class Segmentation:
     """Labels and predictions are class ids ``uint8 (h, w)``; raw outputs are logits ``(b, k, h, w)``."""
 
-    suffix, files = ".png", "masks"
+    suffix, files, pipeline_tag = ".png", "masks", "image-segmentation"
 
     def label(self, raw: Any, size: Size, labels: LabelSpace, *, where: object) -> MaskLabel:
         """A mask of the image's own size."""

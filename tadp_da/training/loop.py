@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from tadp_da.errors import EnvironmentSetupError, UsageError
 from tadp_da.run import Run
 from tadp_da.settings import Effect
 from tadp_da.storage.files import write_text
+from tadp_da.tracking import log_images, log_step, tracking
 from tadp_da.training.average import MovingAverage
 from tadp_da.training.checkpoint import Checkpoints
 from tadp_da.training.curves import plot_facts
@@ -236,8 +237,8 @@ def _feeds(
 
 
 def recorded(steps: Iterator[Step], total: int, run: Run, what: str) -> Iterator[Step]:
-    """Show each step, and append it to ``metrics.jsonl`` in the run's folder; yields the steps. At the end
-    facts, if there are any, are drawn into ``health.png``.
+    """Show each step, append it to ``metrics.jsonl`` in the run's folder and tell it to the run's tracker; yields the
+    steps. At the end facts, if there are any, are drawn into ``health.png``.
 
     A resumed training first removes the lines after its checkpoint. Only the main process writes.
     """
@@ -255,12 +256,16 @@ def recorded(steps: Iterator[Step], total: int, run: Run, what: str) -> Iterator
     with (
         run.progress(total - done, what) as advance,
         path.open("a", encoding="utf-8", buffering=1) as file,
+        nullcontext() if run.tracker == "none" else tracking(run.tracker, run.folder) as tracker,
     ):
         for step in itertools.chain([first], steps):
             file.write(json.dumps(step.record()) + "\n")
+            if tracker:
+                log_step(tracker, step.record())
             advance(f"loss {step.loss:.4f}")
             yield step
     plot_facts(path, run.folder / HEALTH)
+    log_images(run.tracker, run.folder, {"health": run.folder / HEALTH})
 
 
 @dataclass

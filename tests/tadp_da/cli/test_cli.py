@@ -57,7 +57,10 @@ def test_the_whole_figure_on_own_folders(
     rows = "null,dreambooth,dreambooth-weights-only"
     tests = ["--target-test-images", toys / "test/images", "--target-test-masks", toys / "test/masks"]
     words = [*own(toys, out, rows), *tests, *models(toys, tiny_pipeline), "--seeds", "1"]
+    words += ["--tracker", "tensorboard"]
     assert command(*words) == 0
+    for kind in ("concept", "model", "report"):  # what was trained or has pictures
+        assert list(out.glob(f"{kind}-*/tensorboard/events.*"))
     table = json.loads((out / "tables/own/table.json").read_text())
     assert [row["name"] for row in table["rows"]] == rows.split(",")
     assert all(set(row["primary"]["values"]) == {"1"} for row in table["rows"])

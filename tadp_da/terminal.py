@@ -6,8 +6,10 @@ import json
 import logging
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -48,20 +50,63 @@ class TextConsole(Console):
             yield part if part.control else part._replace(text=printable(part.text))
 
 
+class Lines:
+    """Progress for the reader of a log: a line every half minute or tenth part, whichever is sooner.
+
+    Args:
+        total: units.
+        description: what is being done.
+        write: takes each line.
+        clock: in seconds.
+    """
+
+    SELDOM, OFTEN = 30, 5  # seconds between lines
+
+    def __init__(
+        self,
+        total: int,
+        description: str,
+        write: Callable[[str], object],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.total, self.description, self.write, self.clock = total, description, write, clock
+        self.done, self.note = 0, ""
+        self.begun = self.last = clock()
+        self.told = 0
+
+    def __call__(self, note: str) -> None:
+        """Count a unit."""
+        self.done, self.note, now = self.done + 1, note, self.clock()
+        tenth = 10 * self.done // self.total > 10 * self.told // self.total
+        since = now - self.last
+        if self.done < self.total and (since >= self.SELDOM or (tenth and since >= self.OFTEN)):
+            each = (now - self.begun) / self.done
+            left = timedelta(seconds=round(each * (self.total - self.done)))
+            speed = f"{1 / each:.3g}/s" if each < 1 else f"{each:.3g} s each"
+            self._tell(f"{self.done} of {self.total}", f"{speed}, {left} left")
+            self.last, self.told = now, self.done
+
+    def end(self) -> None:
+        """The last line."""
+        self._tell("done" if self.total == 1 else f"{self.total} done")
+
+    def _tell(self, count: str, *more: str) -> None:
+        self.write(f"{self.description}: {', '.join(filter(None, (count, self.note, *more)))}")
+
+
 @contextmanager
 def progress(
     total: int, description: str, *, quiet: bool = False, transient: bool = False
 ) -> Iterator[Callable[[str], None]]:
-    """A progress bar on a terminal, one line at the end elsewhere. Call the yielded function once per unit with a short
+    """A progress bar on a terminal, elsewhere :class:`Lines`. Call the yielded function once per unit with a short
     note."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = TextConsole(stderr=True, quiet=quiet)
     if not sys.stderr.isatty():
-        last = [""]
-        yield lambda note: last.__setitem__(0, note)
-        count = "" if total == 1 else f"{total} "
-        console.print(f"{description}: {count}done{', ' + last[0] if last[0] else ''}")
+        lines = Lines(total, description, console.print)
+        yield lines
+        lines.end()
         return
     what, note = (TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[note]"))
     columns = (what, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), note)

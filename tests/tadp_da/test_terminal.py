@@ -16,7 +16,7 @@ from rich.text import Text
 
 from tadp_da.cli.options import out
 from tadp_da.run import Run
-from tadp_da.terminal import TextConsole, prepare_streams, print_json, printable, progress
+from tadp_da.terminal import Lines, TextConsole, prepare_streams, print_json, printable, progress
 from tests.tadp_da.domains import trees
 
 HOSTILE = "night[/x] :car: [bold]\x1b[31m\x9b\r\x08\u202e\udcdf"
@@ -117,3 +117,32 @@ def test_commands_take_folders_with_brackets(
     assert "night[/x]/[red]b.png" in capsys.readouterr().out
     assert command("rewrite", "a [/car]", "--strategy", "null", "--style", "[bold]x") == 0
     assert capsys.readouterr().out.count("a [/car]") == 2
+
+
+def log(total: int, seconds: float) -> list[str]:
+    """Lines of work whose units take so many seconds."""
+    now, lines = [0.0], list[str]()
+    advance = Lines(total, "fine-tuning", lines.append, lambda: now[0])
+    for unit in range(total):
+        now[0] += seconds
+        advance(f"loss {unit + 1}")
+    advance.end()
+    return lines
+
+
+def test_a_log_says_how_far_a_long_training_is() -> None:
+    lines = log(600, 1.0)  # ten minutes
+    assert len(lines) == 20
+    assert lines[0] == "fine-tuning: 30 of 600, loss 30, 1 s each, 0:09:30 left"
+    assert lines[-1] == "fine-tuning: 600 done, loss 600"
+
+
+def test_a_log_has_a_line_for_each_tenth_of_a_shorter_one() -> None:
+    lines = log(100, 0.6)
+    assert [line.split()[1] for line in lines] == [str(n) for n in range(10, 101, 10)]
+    assert lines[1] == "fine-tuning: 20 of 100, loss 20, 1.67/s, 0:00:48 left"
+
+
+def test_what_is_over_soon_has_one_line_in_a_log() -> None:
+    assert log(1000, 0.001) == ["fine-tuning: 1000 done, loss 1000"]
+    assert log(1, 100) == ["fine-tuning: done, loss 1"]

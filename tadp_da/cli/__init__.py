@@ -66,7 +66,7 @@ for word, about, functions in (
     (
         "data",
         "Data sets: what is known, how to get it, whether it is whole.",
-        (data.data_list, data.data_check),
+        (data.data_list, data.data_check, data.data_legend),
     ),
     (
         "concept",

@@ -23,7 +23,7 @@ from tadp_da.cli.options import (
     names_of,
     out,
 )
-from tadp_da.errors import DataError
+from tadp_da.errors import DataError, UsageError
 from tadp_da.terminal import print_json, tracked
 
 
@@ -51,6 +51,30 @@ def data_list(
             known, task, str(count), splits, f"{domain.description.style} {domain.description.medium}".strip()
         )
     out.print(table)
+
+
+def data_legend(
+    masks: Annotated[Path, typer.Argument(help="Folder of masks.")],
+    out_file: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A new file; else it is printed.")
+    ] = None,
+) -> None:
+    """Write a first legend from the values or colours that masks hold, for `--legend`. Edit its names.
+
+    Example: `tadp-da data legend day/masks --out legend.yaml`
+    """
+    from tadp_da.domains.formats.legend import draft_legend
+
+    text = draft_legend(masks)
+    if out_file is None:
+        out.print(text, end="")
+        return
+    try:
+        with out_file.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise UsageError("the file exists", where=out_file, fix="name a new one") from error
+    out.print(f"The legend is in {out_file}; edit the names in it, and give it as --legend {out_file}.")
 
 
 def data_check(

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tadp_da.domains.formats.masks import Colour
-from tadp_da.errors import UsageError
+from tadp_da.domains.formats.masks import Colour, stored_colours
+from tadp_da.errors import DataError, UsageError
+from tadp_da.images import SUFFIXES
 from tadp_da.plain_yaml import parse_value, read_yaml
 from tadp_da.registry import nearest
+from tadp_da.storage.listing import label_files
 
-_IGNORE = "ignore"
+_IGNORE, _MOST = "ignore", 256
 _CVAT = re.compile(r"^([^:#\n]+):[ ]*(\d+,[ ]*\d+,[ ]*\d+)[ ]*:[^:\n]*:[^:\n]*$", re.MULTILINE)
 """A line of ``labelmap.txt``: name, colour, parts, actions."""
 
@@ -81,6 +84,44 @@ def read_legend(file: Path, classes: tuple[str, ...] = (), ignore: int = 255) ->
         )
     shown = {number: colour for colour, number in reversed(colours.items())}
     return Legend(classes=order, colours=colours, palette=tuple(shown[i] for i in range(len(order))))
+
+
+def draft_legend(masks: Path) -> str:
+    """A first legend of a folder of masks, with a line for every value or colour that they hold.
+
+    Every line names a class of its own, ``class-7``, to be edited; 255 is named ``ignore``.
+
+    Raises:
+        DataError: when there are no masks, one cannot be read, some paint colours and some hold values, or there are
+            more of them than classes can have.
+    """
+    files = label_files(masks, SUFFIXES)
+    if not files:
+        raise DataError("there are no masks", where=masks, fix="name the folder that holds them")
+    pixels, seen, painted = Counter[Any](), Counter[Any](), set[bool]()
+    for path in files:
+        found, counts, colours = stored_colours(path)
+        painted.add(colours)
+        keys = [" ".join(map(str, each)) if colours else int(each) for each in found.tolist()]
+        seen.update(keys)
+        pixels.update(dict(zip(keys, counts.tolist(), strict=True)))
+        if len(painted) > 1 or len(pixels) > _MOST:
+            what = "more than 256 values or colours" if len(painted) == 1 else "values, others colours"
+            raise DataError(
+                f"the masks hold {what}",
+                where=path,
+                fix="export masks of one kind, without smoothing and not as JPEG",
+            )
+    order = sorted(pixels, key=lambda key: key if isinstance(key, int) else -pixels[key])
+    total, width = pixels.total(), max(len(str(key)) for key in order)
+    lines = [
+        f"# {len(files)} masks in {masks}. Write a class, or {_IGNORE}, after each colon; several lines may have one."
+    ]
+    for number, key in enumerate(order):
+        name = _IGNORE if key == 255 else f"class-{number if painted == {True} else key}"
+        where = f"{pixels[key] / total:.2%} of the pixels, in {seen[key]} masks"
+        lines.append(f"{f'{key}: {name}':{width + 12}}  # {where}")
+    return "\n".join(lines) + "\n"
 
 
 def _key(key: Any, file: Path) -> int | Colour:

@@ -104,6 +104,26 @@ def read_mask(
     return values.astype(np.uint8)
 
 
+def stored_colours(path: Path) -> tuple[NDArray[Any], Counts, bool]:
+    """What a mask file holds, whatever it means: values or, of a file that paints classes, colours.
+
+    Returns:
+        Values ``(n,)`` or colours ``(n, 3)``, the pixels of each, and whether they are colours.
+
+    Raises:
+        DataError: when it is missing, damaged, or a JPEG.
+    """
+    with _opened(path) as image:
+        painted = image.mode not in _INDEX_MODES
+        stored = np.asarray(image.convert("RGB")).reshape(-1, 3) if painted else None
+    if stored is None:
+        values, _ = _indices(path)
+        found, counts = np.unique(values, return_counts=True)
+    else:
+        found, counts = np.unique(stored, axis=0, return_counts=True)
+    return found, counts, painted
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image]:
     if not path.is_file():
@@ -183,7 +203,10 @@ def _check_values(path: Path, counts: Counts, labels: LabelSpace, ignoring: bool
     if not wrong:
         return
     most = wrong[-1]
-    fix = f"name the classes of the values in {LEGEND} with lines such as `{most}: NAME` or `{most}: ignore`"
+    fix = (
+        f"name the classes of the values in {LEGEND} with lines such as `{most}: NAME` or `{most}: ignore`; "
+        f"`tadp-da data legend {path.parent}` writes a first one"
+    )
     if count == 19 and most <= 33:
         fix = (
             "it looks like Cityscapes labelIds: name the file *_labelIds.png, which the driving domains map on load, "
@@ -191,6 +214,8 @@ def _check_values(path: Path, counts: Counts, labels: LabelSpace, ignoring: bool
         )
     elif count == 2 and wrong[0] in _SECOND and len(np.flatnonzero(counts)) <= 2:
         fix = f"if {most} is {labels.classes[1]!r}: --ignore-index none; otherwise {fix}"
+    elif len(wrong) == 1:
+        fix = f"if {most} is what counts nowhere: --ignore-index {most}; otherwise {fix}"
     elif len(wrong) > 4 and 2 * len(wrong) > count:
         fix = f"was the mask resized with smoothing, or saved as JPEG? Then export it again. Otherwise {fix}"
     elif most < 50:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import typer
 
 from tadp_da import __version__
-from tadp_da.cli import analyze, cache, data, doctor, exchange, plan, stages, submit
+from tadp_da.cli import analyze, cache, config, data, doctor, exchange, plan, stages, submit
 from tadp_da.cli import benchmark as figure
 from tadp_da.cli.options import ManySeeds
 from tadp_da.errors import InterruptedRunError, TadpError, UsageError
@@ -24,7 +24,6 @@ from tadp_da.training.signals import Stop, attended
 app = typer.Typer(
     name="tadp-da",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="Labels in one visual domain, only images in another: personalize a diffusion model to the new domain, "
@@ -54,7 +53,16 @@ def _add(group: typer.Typer, *functions: Callable[..., None]) -> None:
         group.command(name, cls=ManySeeds)(function)
 
 
-_add(app, figure.demo, stages.personalize, stages.caption, stages.rewrite, stages.adapt, stages.evaluate)
+_add(
+    app,
+    config.init,
+    figure.demo,
+    stages.personalize,
+    stages.caption,
+    stages.rewrite,
+    stages.adapt,
+    stages.evaluate,
+)
 _add(app, stages.predict, figure.run, figure.compare, figure.report, analyze.analyze, plan.plan)
 _add(app, submit.submit, exchange.push, doctor.doctor)
 for word, about, functions in (

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from tadp_da import api
+from tadp_da.cli.config import Config, write_config
 from tadp_da.cli.options import (
     AllowOverlap,
     Data,
@@ -74,6 +75,7 @@ def run(
     source_images: Annotated[Path, typer.Option(help="Folder of labelled source images.")],
     target_images: Annotated[Path, typer.Option(help="Folder of unlabelled target images.")],
     target_style: Annotated[str, typer.Option(help="Simple words of the target, e.g. 'dark dusk'.")],
+    config: Config = None,
     source_masks: Masks = None,
     source_boxes: Boxes = None,
     classes: Annotated[str, typer.Option(help="Class names in the order of their ids: sky,road,car.")] = "",
@@ -111,8 +113,10 @@ def run(
     """The whole figure on your own data: personalize, caption, adapt, and, with target test labels, score.
 
     Example: `tadp-da run --source-images day/images --source-masks day/masks --classes sky,road,car
-    --target-images dusk/images --target-style "dark dusk"`
+    --target-images dusk/images --target-style "dark dusk"`, or, with a file of `tadp-da init`,
+    `tadp-da run --config run.yaml`
     """
+    write_config(context, out_folder)
     _run_own(SimpleNamespace(**context.params))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import typer
 
 from tadp_da import __version__
-from tadp_da.cli import analyze, cache, data, doctor, exchange, plan, stages, submit
+from tadp_da.cli import analyze, cache, data, doctor, exchange, plan, playground, stages, submit
 from tadp_da.cli import benchmark as figure
 from tadp_da.cli.options import ManySeeds
 from tadp_da.errors import InterruptedRunError, TadpError, UsageError
@@ -56,7 +56,7 @@ def _add(group: typer.Typer, *functions: Callable[..., None]) -> None:
 
 _add(app, figure.demo, stages.personalize, stages.caption, stages.rewrite, stages.adapt, stages.evaluate)
 _add(app, stages.predict, figure.run, figure.compare, figure.report, analyze.analyze, plan.plan)
-_add(app, submit.submit, doctor.doctor)
+_add(app, submit.submit, doctor.doctor, playground.playground)
 for word, about, functions in (
     (
         "benchmark",

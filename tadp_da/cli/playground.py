@@ -34,7 +34,8 @@ _IMAGE: dict[str, Any] = {
     "height": 280,
     "min_width": 200,
 }
-_LARGE = "img { width: 100%; height: 100%; object-fit: contain }"  # gradio enlarges no image
+# gradio enlarges no image; and both prompts stay at one height (a textbox of two lines is not submitted by Enter)
+_STYLE = "img { width: 100%; height: 100%; object-fit: contain } textarea { min-height: 6em }"
 
 
 def playground(
@@ -110,7 +111,7 @@ def _application(play: Playground, images: Mapping[str, Path]) -> Any:
         path="/",
         server_name=_HOST,
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-        css=_LARGE,
+        css=_STYLE,
         footer_links=[],
         **dict.fromkeys(("run_history", "ssr_mode", "pwa", "mcp_server", "enable_monitoring"), False),
     )
@@ -139,7 +140,7 @@ def _page(play: Playground, images: Mapping[str, Path]) -> Any:
             )
             with gr.Column():
                 name = gr.Dropdown(list(images), label="Image of the folder", visible=bool(images))
-                caption = gr.Textbox(label="Caption of the image; Enter writes both prompts again")
+                caption = gr.Textbox(label="Caption; Enter writes both prompts", submit_btn="Write prompts")
         captioned = _on(image.change, lambda path: play.caption(Path(path)) if path else "", image, caption)
         with gr.Row():
             for strategy in (play.model.rewrite.strategy, NULL):
@@ -161,8 +162,7 @@ def _side(
 
     has_attention = bool(play.model.backbone.spec.attention)
     strategy = gr.Dropdown(list(play.prompts("")), value=name, label="Strategy that writes the prompt")
-    prompt = gr.Textbox(label="Prompt; Enter predicts")
-    predict = gr.Button("Predict")
+    prompt = gr.Textbox(label="Prompt; Enter predicts", submit_btn="Predict")
     with gr.Row():
         prediction = gr.Image(label="Prediction", interactive=False, **_IMAGE)
         difference = gr.Image(label="Difference from null", interactive=False, **_IMAGE)
@@ -175,7 +175,7 @@ def _side(
         if not path:
             return None, None, "", "", words, gr.Image(value=None)
         found = play.compare(Path(path), prompt, play.prompts(caption)[NULL])
-        told = f"{found.changed:.1%} of the drawing differ; white: drawn for the null prompt only."
+        told = f"{found.changed:.1%} of the pixels differ; white: drawn for the null prompt only."
         return found.prediction, found.difference, told, _legend(found.legend), words, gr.Image(value=None)
 
     def attended(path: str, prompt: str, word: str) -> Any:
@@ -186,8 +186,7 @@ def _side(
     for event in (*again, strategy.input):
         written = _on(event, lambda text, name: play.prompts(text)[name], [caption, strategy], prompt)
         _on(written.then, predicted, [image, caption, prompt], results)
-    for event in (prompt.submit, predict.click):
-        _on(event, predicted, [image, caption, prompt], results)
+    _on(prompt.submit, predicted, [image, caption, prompt], results)
     _on(word.input, attended, [image, prompt, word], attention)
 
 

@@ -8,15 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from tadp_da.images import output_folder
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
 from tadp_da.storage.files import file_names
 from tadp_da.tasks import tasks
 from tadp_da.types import Unlabeled
+from tadp_da.visualize import heat_overlay
 
 _log = logging.getLogger(__name__)
 
@@ -82,13 +80,9 @@ def _save(model: PerceptionModel, image: Any, prediction: Any, folder: Path, nam
 
 def _draw_attention(model: PerceptionModel, image: Any, prompt: str, places: Mapping[str, Path]) -> None:
     """Heat maps of the words that are in this image's prompt, each in its file."""
-    import matplotlib as mpl
-
     present = [word for word in places if model.says(prompt, word)]
     if not present:
         return
     for word, heat in model.attention(image, present, prompt).items():
-        scaled = (heat - heat.min()) / max(float(np.ptp(heat)), 1e-8)
-        shown = Image.fromarray((255 * mpl.colormaps["inferno"](scaled)[..., :3]).astype(np.uint8))
         output_folder(places[word].parent)
-        Image.blend(image.convert("RGB"), shown, 0.6).save(places[word])
+        heat_overlay(image, heat).save(places[word])

@@ -1,4 +1,4 @@
-"""Masks in colour: palettes, overlays and index images."""
+"""Masks and maps in colour: palettes, overlays and index images."""
 
 from __future__ import annotations
 
@@ -81,3 +81,13 @@ def overlay(image: Image.Image, mask: Any, labels: LabelSpace, opacity: float = 
     mixed = Image.blend(under, colour_mask(mask, labels), opacity)
     shown = Image.fromarray(np.where(mask == labels.ignore, 0, 255).astype(np.uint8))
     return Image.composite(mixed, under, shown)
+
+
+def heat_overlay(image: Image.Image, heat: Any) -> Image.Image:
+    """The image with a map ``(h, w)`` laid over it, e.g. one of ``PerceptionModel.attention``: dark at its lowest value
+    and yellow at its highest, so that maps of different images or words share no scale."""
+    import matplotlib as mpl
+
+    scaled = (heat - heat.min()) / max(float(np.ptp(heat)), 1e-8)
+    shown = Image.fromarray((255 * mpl.colormaps["inferno"](scaled)[..., :3]).astype(np.uint8))
+    return Image.blend(image.convert("RGB"), shown, 0.6)

@@ -62,6 +62,7 @@ LAYERS = (
         "tadp_da.base_model",
         "tadp_da.datasets",
         "tadp_da.prediction",
+        "tadp_da.playground",
         "tadp_da.mini.pretrain",
         "tadp_da.mini.report",
         "tadp_da.doctor",

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import typer
 
 from tadp_da import __version__
-from tadp_da.cli import analyze, cache, config, data, doctor, exchange, plan, stages, submit
+from tadp_da.cli import analyze, cache, config, data, doctor, exchange, plan, playground, stages, submit
 from tadp_da.cli import benchmark as figure
 from tadp_da.cli.options import ManySeeds
 from tadp_da.errors import InterruptedRunError, TadpError, UsageError
@@ -53,18 +53,9 @@ def _add(group: typer.Typer, *functions: Callable[..., None]) -> None:
         group.command(name, cls=ManySeeds)(function)
 
 
-_add(
-    app,
-    config.init,
-    figure.demo,
-    stages.personalize,
-    stages.caption,
-    stages.rewrite,
-    stages.adapt,
-    stages.evaluate,
-)
-_add(app, stages.predict, figure.run, figure.compare, figure.report, analyze.analyze, plan.plan)
-_add(app, submit.submit, exchange.push, doctor.doctor)
+_add(app, config.init, figure.demo, stages.personalize, stages.caption, stages.rewrite, stages.adapt)
+_add(app, stages.evaluate, stages.predict, figure.run, figure.compare, figure.report, playground.playground)
+_add(app, analyze.analyze, plan.plan, submit.submit, exchange.push, doctor.doctor)
 for word, about, functions in (
     (
         "benchmark",

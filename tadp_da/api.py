@@ -241,6 +241,7 @@ def evaluate(
     labels: AnyPath | None = None,
     *,
     out: AnyPath,
+    sets: Sequence[str] = (),
     **options: Unpack[_Options],
 ) -> Report:
     """Score a model on labelled test images, at the resolution of the labels.
@@ -250,12 +251,13 @@ def evaluate(
         images: folder of test images, or the name of a registered data set.
         labels: folder of masks, VOC XML, YOLO or labelme files, or a COCO file; for a folder of images. Masks without
             class names are of the model's classes.
-        out: the report's folder.
+        out, sets: the report's folder, and overrides of how images are scored, such as ``batch=8``.
         options: see :class:`RunOptions`, :class:`CaptionOptions` and :class:`DataOptions`.
     """
     from benchmarks.evaluate import EvaluationSettings
     from benchmarks.scoring import Scoring, TestSet
     from tadp_da.perception_model import PerceptionModel
+    from tadp_da.settings import build_settings
 
     run = open_run(Path(out).parent, options)
     loaded = PerceptionModel.load(Path(model), device=run.torch_device)
@@ -268,7 +270,7 @@ def evaluate(
         model=loaded,
         tests={"test": TestSet(data=data, split=split, write=loaded.rewrite.target)},
         captions=_captions(options, loaded.captioner, loaded.labels.classes),
-        settings=EvaluationSettings(),
+        settings=build_settings(EvaluationSettings, {}, tuple(sets)),
         run=run,
         folder=Path(out),
     )()

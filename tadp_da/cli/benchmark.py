@@ -303,6 +303,7 @@ def _publish(
         place = place / f"without-{file_name('-'.join(without))}"
     comparison, written, page = publish(title, reports, place, chosen, without, table=(folder, name))
     out.print(terminal(comparison))
-    out.print(terminal_classes(comparison))
+    if comparison.classes:
+        out.print(terminal_classes(comparison))
     panels = f"\nPanels: {written.panels}" if written.panels else ""
     out.print(f"Report: {page}\nTable: {written.markdown}\nPlot: {written.plot}{panels}")

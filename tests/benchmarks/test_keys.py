@@ -131,6 +131,7 @@ def others(root: Path) -> dict[str, Any]:
         "inference.window": (96, 96),
     }
     known |= {"inference.stride": (32, 32), "adapt.target_batch": 5, "adapt.augment.crop": (96, 96)}
+    known |= {"evaluate.crop": (0, 8, 0, 8)}
     known |= {"adapt.augment.scale": (0.5, 1.0), "personalize.settings.resolution": 64}
     known |= {"personalize.settings.templates": ("{caption} {word}",), "personalize.settings.snr_gamma": 5.0}
     known |= {

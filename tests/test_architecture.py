@@ -58,6 +58,7 @@ LAYERS = (
         "tadp_da.perception_model",
         "tadp_da.model_files",
         "tadp_da.base_model",
+        "tadp_da.custom_dataset",
         "tadp_da.datasets",
         "tadp_da.prediction",
         "tadp_da.mini.pretrain",

@@ -71,13 +71,14 @@ def _read_array(path: Path) -> NDArray[Any]:
     try:
         # mapped, so that a header cannot ask for more memory than the file has
         values = np.load(path, mmap_mode="r", allow_pickle=False)
-        values = values.reshape([n for n in values.shape if n > 1]) if values.ndim > 2 else values
+        if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
+            values = values[0] if values.shape[0] == 1 else values[..., 0]
         if values.ndim != 2 or values.dtype.kind not in "fiu" or values.size > most_pixels():
             raise ValueError(f"shape {values.shape}, type {values.dtype}")
         return np.array(values)
     except FileNotFoundError:
         raise DataError("a depth map is missing", where=path, fix="check the folder") from None
-    except (OSError, ValueError, EOFError, SyntaxError, AttributeError) as error:
+    except Exception as error:  # NumPy parses headers as Python: damaged ones raise errors of many kinds
         raise DataError(
             f"not an array of depths: {error}",
             where=path,

@@ -24,7 +24,7 @@ from adapt.fine_tuning import FineTuning
 from benchmarks.evaluate import EvaluationSettings
 from benchmarks.recipe import _CHOICES, Recipe
 from tadp_da.captions.captioner import CaptionerSettings
-from tadp_da.datasets import CustomDataset
+from tadp_da.custom_dataset import CustomDataset
 from tadp_da.errors import TadpError
 from tadp_da.inference import InferenceSettings
 from tadp_da.run import Run

@@ -10,7 +10,8 @@ from benchmarks.custom import method_rows, preset_for
 from benchmarks.experiment import Experiment
 from benchmarks.recipe import Recipe, read_benchmark, shipped
 from tadp_da.captions.rewrite import Rewrite
-from tadp_da.datasets import CustomDataset, resolve
+from tadp_da.custom_dataset import CustomDataset
+from tadp_da.datasets import resolve
 from tadp_da.domains import domains
 from tadp_da.errors import DataError, UsageError
 from tadp_da.plain_yaml import parse_yaml

@@ -14,7 +14,8 @@ import pytest
 from benchmarks.custom import read_preset
 from benchmarks.recipe import read_benchmark, shipped
 from tadp_da import cli
-from tadp_da.datasets import CustomDataset, resolve
+from tadp_da.custom_dataset import CustomDataset
+from tadp_da.datasets import resolve
 from tadp_da.domains.formats.legend import read_legend
 from tadp_da.errors import UsageError
 from tests.tadp_da.domains import trees
@@ -128,7 +129,7 @@ def test_boxes_are_read_from_xml_and_from_coco(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "advice"),
     [
-        ({"masks": "m", "boxes": "b"}, "omit one of them"),
+        ({"masks": "m", "boxes": "b"}, "omit all but one of them"),
         ({"boxes": "b", "legend": "l"}, "name the classes instead"),
         ({"test_images": "t"}, "give both, or neither"),
         ({"test_boxes": "t"}, "give both, or neither"),

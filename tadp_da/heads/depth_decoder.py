@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -26,19 +26,19 @@ class DepthDecoderSettings:
         use_attention: read the cross-attention maps behind the features; the paper's depth model does not.
         width: channels of the last layers; the joined features have eight times as many. A multiple of 8.
         filters: channels of the transposed convolutions, a multiple of 8.
-        norm: of the decoder: by batch, as in the authors' code, or by groups, for which one small image per step is
-            enough.
     """
 
     use_attention: bool = False
     width: Annotated[int, Field(ge=8, le=1024, multiple_of=8)] = 192
     filters: Annotated[int, Field(ge=8, le=1024, multiple_of=8)] = 32
-    norm: Literal["batch", "group"] = "group"
 
 
 @heads.add("depth-decoder")
 class DepthDecoder(MetricDepth, nn.Module):
     """Metres ``(b, 1, h, w)`` of every pixel from a pyramid of strides that double.
+
+    The authors' code normalizes the last layers by batch; ours by groups, so that one image per step is enough, and
+    nothing but parameters is to be kept, averaged and shared between processes.
 
     All levels are joined at the stride of the coarsest but one: finer ones by convolutions of stride 2, the coarsest
     by repeating its cells. Three transposed convolutions and bilinear steps enlarge the joined features.
@@ -81,18 +81,15 @@ class DepthDecoder(MetricDepth, nn.Module):
         for before in (width, *[made.filters] * 2)[:transposed]:
             ascents += [
                 nn.ConvTranspose2d(before, made.filters, 2, stride=2, bias=False),
-                self._norm(made.filters),
+                _groups(made.filters),
                 nn.ReLU(),
             ]
         last = made.filters if transposed else width
-        ascents += [nn.Conv2d(last, made.width, 3, padding=1, bias=False), self._norm(made.width), nn.ReLU()]
+        ascents += [nn.Conv2d(last, made.width, 3, padding=1, bias=False), _groups(made.width), nn.ReLU()]
         self.ascent = nn.Sequential(*ascents)
         self.measure = nn.Sequential(
             nn.Conv2d(made.width, made.width, 3, padding=1), nn.ReLU(), nn.Conv2d(made.width, 1, 3, padding=1)
         )
-
-    def _norm(self, width: int) -> nn.Module:
-        return nn.BatchNorm2d(width) if self.settings.norm == "batch" else _groups(width)
 
     def forward(self, pyramid: FeaturePyramid, size: tuple[int, int]) -> Tensor:
         """Metres ``(b, 1, h, w)`` for images of ``size`` = (h, w) pixels."""

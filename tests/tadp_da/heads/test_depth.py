@@ -19,7 +19,7 @@ SD = FeatureSpec(channels={8: 320, 16: 640, 32: 1280, 64: 1280}, attention={16: 
 
 def test_the_decoder_has_the_layers_of_the_papers_code() -> None:
     with torch.device("meta"):
-        head = heads["depth-decoder"](SD, TEN, heads["depth-decoder"].Settings(norm="batch"))
+        head = heads["depth-decoder"](SD, TEN)
         features = {s: torch.empty(1, c, -(-480 // s), -(-480 // s)) for s, c in SD.channels.items()}
         assert head(FeaturePyramid(features, {}), (480, 480)).shape == (1, 1, 480, 480)
     layers = [*head.modules()]
@@ -28,12 +28,12 @@ def test_the_decoder_has_the_layers_of_the_papers_code() -> None:
         (320, 320, (2, 2)), (320, 320, (2, 2)), (640, 640, (2, 2)),
     ]  # fmt: skip
     assert (head.join[0].in_channels, head.join[0].out_channels) == (3520, 1536)
-    assert [g.num_groups for g in layers if isinstance(g, nn.GroupNorm)] == [16, 16]
+    groups = [(g.num_groups, g.num_channels) for g in layers if isinstance(g, nn.GroupNorm)]
+    assert groups == [(16, 320), (16, 1536), (8, 32), (8, 32), (8, 32), (16, 192)]
     up = [m for m in layers if isinstance(m, nn.ConvTranspose2d)]
     assert [(m.in_channels, m.out_channels, m.kernel_size) for m in up] == [
         (1536, 32, (2, 2)), (32, 32, (2, 2)), (32, 32, (2, 2)),
     ]  # fmt: skip
-    assert sum(isinstance(m, nn.BatchNorm2d) for m in layers) == 4
     assert head.smooth == 2
     assert not head.use_attention
 
@@ -78,3 +78,24 @@ def test_a_range_and_doubling_strides_are_needed() -> None:
             heads[name](SD, LabelSpace("depth", ()))
     with pytest.raises(UsageError, match="depth-fpn"):
         heads["depth-decoder"](FeatureSpec(channels={4: 8, 16: 8}, attention={}), TEN)
+
+
+@pytest.mark.parametrize("name", ["depth-fpn", "depth-decoder"])
+def test_depth_is_learned_in_metres(name: str) -> None:
+    """A map of two distances, from features that tell them apart."""
+    torch.manual_seed(0)
+    spec = FeatureSpec(channels={4: 8, 8: 8, 16: 8}, attention={})
+    head: Any = heads[name](spec, TEN, heads[name].Settings(width=16))
+    truth = torch.full((1, 32, 32), 2.0)
+    truth[:, :, 16:] = 6
+    features = {s: torch.randn(1, 8, 32 // s, 32 // s) for s in spec.channels}
+    for level in features.values():
+        level[..., level.shape[-1] // 2 :] += 2
+    optimizer = torch.optim.Adam(head.parameters(), lr=5e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        head.loss(head(FeaturePyramid(features, {}), (32, 32)), truth).backward()
+        optimizer.step()
+    (found,) = head.eval().predict(head(FeaturePyramid(features, {}), (32, 32)))
+    assert np.median(found[:, :12]) == pytest.approx(2, rel=0.2)
+    assert np.median(found[:, 20:]) == pytest.approx(6, rel=0.2)

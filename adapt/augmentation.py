@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from tadp_da.errors import UsageError
 from tadp_da.images import geometry, normalize
 from tadp_da.images import resize as resize_image
 from tadp_da.tasks.labels.label import Label
@@ -36,6 +37,9 @@ class Augmentation:
             times; for masks.
         flip: probability of a horizontal flip.
         photometric: random brightness, contrast, saturation and hue.
+        cut_depth: probability that a strip of the image, over its whole height and at a random place horizontally,
+            shows the depth as grey instead (CutDepth, Ishii and Yamashita, 2021; "vertical CutDepth" of GLPDepth, Kim
+            et al., 2022, a quarter of the images in the paper's code); for depth.
     """
 
     scale: tuple[Factor, Factor] = (1.0, 1.0)
@@ -43,6 +47,7 @@ class Augmentation:
     cat_max_ratio: Annotated[float, Field(gt=0, le=1)] = 1.0
     flip: Share = 0.5
     photometric: bool = False
+    cut_depth: Share = 0.0
 
     @model_validator(mode="after")
     def _ordered(self) -> Augmentation:
@@ -53,11 +58,11 @@ class Augmentation:
     @property
     def only_flips(self) -> bool:
         """Whether an image only comes as itself or as its mirror image, so that two latents are enough."""
-        return self.scale == (1.0, 1.0) and self.crop is None and not self.photometric
+        return self.scale == (1.0, 1.0) and self.crop is None and not (self.photometric or self.cut_depth)
 
     def without_colours(self) -> Augmentation:
-        """The same without photometric distortion."""
-        return replace(self, photometric=False)
+        """The same without photometric distortion, and without what needs labels."""
+        return replace(self, photometric=False, cut_depth=0.0)
 
     def __call__(
         self, image: np.ndarray, annotation: Label, size: tuple[int, int], rng: np.random.Generator
@@ -79,6 +84,8 @@ class Augmentation:
         image, annotation = resize(
             image, annotation, (max(1, round(size[0] * factor)), max(1, round(size[1] * factor)))
         )
+        if self.cut_depth and rng.random() < self.cut_depth:
+            image = cut_depth(image, annotation, rng)
         if self.crop is not None:
             image, annotation = self._crop(*pad(image, annotation, self.crop), self.crop, rng)
         pixels = _tensor(image)
@@ -118,6 +125,28 @@ def pad(image: np.ndarray, annotation: Label, size: tuple[int, int]) -> Pair:
         return image, annotation
     edges = (0, grown[0] - height), (0, grown[1] - width), (0, 0)
     return np.pad(image, edges, constant_values=127), annotation.pad(grown)
+
+
+def cut_depth(image: np.ndarray, annotation: Label, rng: np.random.Generator) -> np.ndarray:
+    """An image of which a strip shows its label: the left end is uniform over the width, the strip uniform over up to
+    three quarters of what is to its right.
+
+    Raises:
+        UsageError: when the label cannot be shown as grey.
+    """
+    grey = annotation.painted()
+    if grey is None:
+        raise UsageError(
+            "cut_depth shows depth in the image, and these labels have none",
+            where="adapt.augment.cut_depth",
+            fix="set it to 0",
+        )
+    width = image.shape[1]
+    left = int(rng.random() * width)
+    right = left + max(1, int((width - left) * rng.random() * 0.75))
+    image = image.copy()
+    image[:, left:right] = grey[:, left:right, None]
+    return image
 
 
 def _tensor(image: np.ndarray) -> Tensor:

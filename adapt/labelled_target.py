@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass as settings
 
 from adapt.batches import Sample, collate
 from adapt.training_data import SourceDataset, common_size, sizes_of
-from tadp_da.datasets import CustomDataset
+from tadp_da.custom_dataset import CustomDataset
 from tadp_da.errors import UsageError
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run

@@ -296,10 +296,10 @@ def require_task(chosen: Sequence[Choice], head: Choice) -> None:
 
 def refuse_other_labels(source: LabelSpace, target: LabelSpace | None) -> None:
     """Refuse labels of target images that do not mean the same as those of the source."""
-    meaning = [space and (space.task, space.classes, space.ignore) for space in (source, target)]
+    meaning = [space and (space.task, space.classes, space.ignore, space.range) for space in (source, target)]
     if meaning[0] != meaning[1]:
         told = [
-            f"{space.task} of {', '.join(space.classes)}" if space else "nothing"
+            f"{space.task} of {', '.join(space.classes) or space.range}" if space else "nothing"
             for space in (target, source)
         ]
         raise UsageError(

@@ -274,7 +274,7 @@ class SourceDataset(ImageDataset):
             raise DataError(
                 f"none of {len(blank)} images has a labelled pixel",
                 where=self.images.key(0),
-                fix=f"give labels that use other ids than ignore ({self.data.labels.ignore})",
+                fix=f"give labels that use other ids than ignore ({self.data.labels.ignore}), or depths in the range",
             )
         key = self.images.key(blank[0])
         _log.warning(

@@ -6,7 +6,7 @@ The target's test labels are read here and nowhere else; nothing is ever chosen 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,10 +16,11 @@ from pydantic.dataclasses import dataclass as settings
 
 from benchmarks.results import Evaluation, SavedImage
 from tadp_da.distributed.processes import all_gather_object, count, rank
+from tadp_da.errors import UsageError
 from tadp_da.run import Run
 from tadp_da.settings import Effect
 from tadp_da.storage.files import file_digest
-from tadp_da.tasks import Task, tasks
+from tadp_da.tasks import Area, SharedClasses, Task, tasks
 from tadp_da.types import Example, Labeled, LabelSpace
 from tadp_da.visualize import recoloured
 
@@ -33,12 +34,21 @@ class EvaluationSettings:
 
     Attributes:
         save_images: images, spread evenly over the split, that are saved with label and prediction; 0 for none.
+        crop: the part of the images that is scored: rows from the first up to and without the second number, columns
+            likewise by the others. NYUv2 is scored on 45, 471, 41, 601 (Eigen et al., 2014). All of them if None.
         batch: images of one size in one forward pass. More is faster on a GPU; predictions may then differ in the last
             digits from those of single images.
     """
 
     save_images: Annotated[int, Field(ge=0, le=64), Effect.ILLUSTRATION] = 6
+    crop: Area | None = None
     batch: Annotated[int, Field(ge=1), Effect.SPEED] = 1
+
+    def __post_init__(self) -> None:
+        if self.crop and not (0 <= self.crop[0] < self.crop[1] and 0 <= self.crop[2] < self.crop[3]):
+            raise UsageError(
+                f"crop {self.crop} has no pixels", where="evaluate.crop", fix="give top, bottom, left, right"
+            )
 
 
 def evaluate(
@@ -73,7 +83,7 @@ def evaluate(
         DataError: when a label is not valid.
     """
     settings, task = settings or EvaluationSettings(), tasks[model.labels.task]
-    shared = task.shared(data.labels, model.labels)
+    shared, notes = _scored(task, data, model.labels, settings.crop)
     save = _Saver(images, _spread(len(data), settings.save_images), task, model.labels, shared.labels)
     model.to(run.torch_device)
     metric = task.metric(shared.labels, model.labels)
@@ -85,9 +95,8 @@ def evaluate(
             metric.update(prediction, truth)
             per_image[example.key] = score = metric.per_image(prediction, truth)
             save(index, example, prompt, prediction, truth, score)
-            advance("" if score is None else f"last {score:.1f}")
+            advance("" if score is None else f"last {score:.3g}")
     main, *further = metric.compute()
-    notes = [f"{data.domain} is {shared.left_out}"] if shared.left_out else []
     return Evaluation(
         domain=data.domain,
         labels=shared.labels,
@@ -99,6 +108,20 @@ def evaluate(
         details=metric.details(),
         saved=tuple(save.saved),
     )
+
+
+def _scored(
+    task: Task, data: Labeled, known: LabelSpace, crop: Area | None
+) -> tuple[SharedClasses, list[str]]:
+    """What labels and model share, inside the part of the images that is scored; and notes on what is left out."""
+    shared = task.shared(data.labels, known)
+    notes = [f"{data.domain} is {shared.left_out}"] if shared.left_out else []
+    if crop is None:
+        return shared, notes
+    notes.append("only rows {} to {} and columns {} to {} are scored".format(*crop))
+    return replace(
+        shared, convert=lambda label: task.inside(shared.convert(label), crop, shared.labels)
+    ), notes
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from personalize import personalizers
 from tadp_da.backbones import backbones
 from tadp_da.captions.captioner import CaptionerSettings
 from tadp_da.captions.strategies import find
-from tadp_da.datasets import CustomDataset
+from tadp_da.custom_dataset import CustomDataset
 from tadp_da.errors import UsageError
 from tadp_da.heads import heads
 from tadp_da.inference import InferenceSettings

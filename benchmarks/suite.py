@@ -25,6 +25,7 @@ from tadp_da.prediction import predict_overlays
 from tadp_da.run import Run
 from tadp_da.settings import Choice
 from tadp_da.storage.files import file_name, locked, write_json
+from tadp_da.tasks import in_unit
 from tadp_da.types import Unlabeled
 
 Reports = Mapping[str, Mapping[int, Report]]
@@ -119,7 +120,7 @@ def _run_cell(cell: _Cell, run: Run) -> str:
         _refuse_unlike(run.folder, cell.table, [*read_notes(run.folder, cell.table), note])
         write_json(folder / f"{file_name(cell.name)}-{cell.seed}.json", note | {"report": lies})
     main = report.primary.main if report.primary else None
-    score = "" if main is None or main.value is None else f": {main.name} {main.value:.1f}"
+    score = "" if main is None else f": {main.name} {in_unit(main.value, main.unit)}"
     return f"{cell.name}, seed {cell.seed}{score}"
 
 

@@ -47,13 +47,16 @@ class DataOptions(TypedDict, total=False):
     """What labels mean, and where registered data sets are.
 
     ``classes``: names in the order of their ids. ``legend``: file that maps values or colours of masks to classes.
-    ``ignore_index``: mask value that counts nowhere, or ``"none"``. ``split``: of a registered data set. ``data``: its
+    ``ignore_index``: mask value that counts nowhere, or ``"none"``. ``depth_unit``: metres that a stored depth of 1
+    means. ``max_depth``: metres beyond which depths do not count. ``split``: of a registered data set. ``data``: its
     root.
     """
 
     classes: Sequence[str]
     legend: AnyPath | None
     ignore_index: int | Literal["none"] | None
+    depth_unit: float | None
+    max_depth: float | None
     split: str
     data: AnyPath
 
@@ -86,6 +89,7 @@ def _data(
         legend=Path(options["legend"]) if options.get("legend") else None,
         ignore=255 if options.get("ignore_index") is None else options["ignore_index"],
         test=split == "test",
+        **{k: options[k] for k in ("depth_unit", "max_depth") if options.get(k)},
         **facts,
     )
     split = (options.get("split") or split) if registered else split
@@ -195,7 +199,7 @@ def adapt(
 
     Args:
         images: folder of images, or the name of a registered data set.
-        labels: folder of masks, VOC XML, YOLO or labelme files, or a COCO file; for a folder of images.
+        labels: folder of masks, depth maps, VOC XML, YOLO or labelme files, or a COCO file; for a folder of images.
         out, target_labelled, target_labels: the model's folder, and a few labelled images of the target.
         concept, strategy: folder from :func:`personalize`, and the caption strategy or template.
         style, medium, model: how captions describe the target, and the weights of the base model.
@@ -242,6 +246,7 @@ def evaluate(
     labels: AnyPath | None = None,
     *,
     out: AnyPath,
+    sets: Sequence[str] = (),
     **options: Unpack[_Options],
 ) -> Report:
     """Score a model on labelled test images, at the resolution of the labels.
@@ -249,14 +254,15 @@ def evaluate(
     Args:
         model: folder from :func:`adapt` or of a benchmark.
         images: folder of test images, or the name of a registered data set.
-        labels: folder of masks, VOC XML, YOLO or labelme files, or a COCO file; for a folder of images. Masks without
-            class names are of the model's classes.
-        out: the report's folder.
+        labels: folder of masks, depth maps, VOC XML, YOLO or labelme files, or a COCO file; for a folder of images.
+            Masks without class names are of the model's classes.
+        out, sets: the report's folder, and overrides of how images are scored, such as ``batch=8``.
         options: see :class:`RunOptions`, :class:`CaptionOptions` and :class:`DataOptions`.
     """
     from benchmarks.evaluate import EvaluationSettings
     from benchmarks.scoring import Scoring, TestSet
     from tadp_da.perception_model import PerceptionModel
+    from tadp_da.settings import build_settings
 
     run = open_run(Path(out).parent, options)
     loaded = PerceptionModel.load(Path(model), device=run.torch_device)
@@ -264,12 +270,14 @@ def evaluate(
         options["classes"] = loaded.labels.classes
         if options.get("ignore_index") is None:
             options["ignore_index"] = loaded.labels.ignore
+    if loaded.labels.range and not options.get("max_depth"):
+        options["max_depth"] = loaded.labels.range[1]
     data, split = _data(images, labels, "test", run, options)
     return Scoring(
         model=loaded,
         tests={"test": TestSet(data=data, split=split, write=loaded.rewrite.target)},
         captions=_captions(options, loaded.captioner, loaded.labels.classes),
-        settings=EvaluationSettings(),
+        settings=build_settings(EvaluationSettings, {}, tuple(sets)),
         run=run,
         folder=Path(out),
     )()

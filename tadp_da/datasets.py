@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic.dataclasses import dataclass as settings
-
+from tadp_da.custom_dataset import CustomDataset, custom_domain
 from tadp_da.domains import Domain, domains
 from tadp_da.domains.checks.preflight import preflight
-from tadp_da.domains.formats.box_folder import box_folder_domain, box_suffix
-from tadp_da.domains.formats.coco import coco_domain
-from tadp_da.domains.formats.folder import folder_domain
-from tadp_da.domains.formats.legend import Legend, read_legend
 from tadp_da.domains.shared import parts
 from tadp_da.errors import DataError, UsageError
 from tadp_da.images import changed
 from tadp_da.registry import nearest
 from tadp_da.run import Run
-from tadp_da.settings import STRICT, Effect
 from tadp_da.storage.files import digest, file_digest, stamps
-from tadp_da.types import DomainDescription, Unlabeled
+from tadp_da.types import Unlabeled
 
 _KNOWN: dict[Any, str] = {}
 """Digests of files and labels by all that tells whether they have changed: every row of a table asks for the same."""
@@ -34,104 +27,6 @@ def _once(key: Any, make: Callable[[], str]) -> str:
     if key not in _KNOWN:
         _KNOWN[key] = make()
     return _KNOWN[key]
-
-
-@settings(frozen=True, kw_only=True, config=STRICT)
-class CustomDataset:
-    """Your own folders: images with masks or boxes.
-
-    Attributes:
-        name: for messages and reports.
-        images: folder of training (source) or unlabelled (target) images.
-        masks: folder of masks with the same relative stems.
-        boxes: folder of Pascal VOC XML, YOLO or labelme files with the same relative stems, or a COCO JSON file;
-            instead of masks.
-        classes: class names in the order of their ids; not needed with a legend or a COCO file. Boxes of ``"-name"``
-            are left out.
-        legend: file that maps the values or colours of the masks to classes (:func:`read_legend`).
-        test_images: folder of test images.
-        test_masks: their masks.
-        test_boxes: or their boxes.
-        medium: what the images are, e.g. ``photo``.
-        style: the simple words for the domain, e.g. ``dark night``.
-        ignore: mask value that counts neither in training nor in a score, or ``"none"``.
-    """
-
-    name: str
-    images: Annotated[Path, Effect.PLACE]
-    masks: Annotated[Path | None, Effect.PLACE] = None
-    boxes: Annotated[Path | None, Effect.PLACE] = None
-    classes: tuple[str, ...] = ()
-    legend: Annotated[Path | None, Effect.PLACE] = None
-    test_images: Annotated[Path | None, Effect.PLACE] = None
-    test_masks: Annotated[Path | None, Effect.PLACE] = None
-    test_boxes: Annotated[Path | None, Effect.PLACE] = None
-    medium: str = "photo"
-    style: str = ""
-    ignore: int | Literal["none"] = 255
-
-    def __post_init__(self) -> None:
-        masks, boxes = self.masks or self.test_masks, self.boxes or self.test_boxes
-        if masks and boxes:
-            raise UsageError(
-                "a data set has masks or boxes, not both", where=self.name, fix="omit one of them"
-            )
-        if boxes and self.legend:
-            raise UsageError("a legend is for masks", where=self.name, fix="name the classes instead")
-        if masks and (wrong := [name for name in self.classes if name.startswith("-")]):
-            raise UsageError(
-                f"{wrong[0]} leaves out objects with boxes, and here are masks",
-                where=self.name,
-                fix="name the value or colour `ignore` in a legend: --legend legend.yaml",
-            )
-        if bool(self.test_images) != bool(self.test_masks or self.test_boxes):
-            raise UsageError(
-                "test images and their labels go together",
-                where=self.name,
-                fix="give both, or neither; images without labels are for the unlabelled folder, or for predict",
-            )
-
-    @property
-    def description(self) -> DomainDescription:
-        """How captions describe it."""
-        return DomainDescription(medium=self.medium, style=self.style)
-
-    @property
-    def root(self) -> Path:
-        """The folder that holds all of its image folders; keys of captions are relative to it."""
-        folders = [folder for folder in (self.images, self.test_images) if folder]
-        return Path(os.path.commonpath([os.path.abspath(path) for path in folders]))
-
-    @classmethod
-    def of(
-        cls,
-        images: Path,
-        labels: Path | None = None,
-        *,
-        classes: Sequence[str] = (),
-        legend: Path | None = None,
-        ignore: int | Literal["none"] = 255,
-        test: bool = False,
-        medium: str = "photo",
-        style: str = "",
-    ) -> CustomDataset:
-        """One folder of images with its labels, whose kind is read from what is there.
-
-        Args:
-            images: the folder.
-            labels: a folder of masks, of VOC XML, YOLO or labelme files, or a COCO JSON file.
-            classes, legend, ignore, medium, style: see the attributes.
-            test: the images are the ``test`` split; else ``train`` with labels and ``unlabeled`` without.
-        """
-        facts: dict[str, Any] = {"name": images.name, "images": images, "classes": tuple(classes)}
-        facts |= {"ignore": ignore, "medium": medium, "style": style} | (
-            {"test_images": images} if test else {}
-        )
-        if labels is not None:
-            boxes = labels.is_file() or box_suffix(labels, images)
-            facts |= {("test_" if test else "") + ("boxes" if boxes else "masks"): labels}
-            facts |= {} if boxes else {"legend": legend}
-        return cls(**facts)
 
 
 @dataclass(frozen=True)
@@ -236,7 +131,7 @@ def resolve(choice: str | CustomDataset, data: Path, limit: int | None = None) -
         domain, root, about = domains[choice], data, ""
     else:
         domain, root = custom_domain(choice), choice.root
-        places = (choice.masks, choice.boxes, choice.test_masks, choice.test_boxes, choice.legend)
+        places = (choice.train_labels, choice.test_labels, choice.legend)
         about = digest(repr((choice, stamps(*filter(None, places)))).encode())
     known: dict[Path, str] = {}
     domain = replace(domain, label=domain.label and _watched(domain.label, known))
@@ -279,54 +174,4 @@ def find(images: str | Path, data: Path, **options: Any) -> tuple[DataSource, bo
         f"there is no such folder, and no registered data set of this name{nearest(images, list(domains))}",
         where=images,
         fix="check the path, or give a name that `tadp-da data list` prints",
-    )
-
-
-def custom_domain(own: CustomDataset) -> Domain:
-    """A user's folders as a domain: its splits are ``train`` or ``unlabeled``, and ``test`` where there is one."""
-    train, test = own.masks or own.boxes, own.test_masks or own.test_boxes
-    labels = ({"train": train} if train else {}) | ({"test": test} if test else {})
-    images = {"train" if train else "unlabeled": own.images}
-    images |= {"test": own.test_images} if own.test_images else {}
-    if not own.boxes and not own.test_boxes:
-        return _with_masks(own, images, labels)
-    labelled = _with_boxes(own, {split: images[split] for split in labels}, labels)
-    if train:
-        return labelled
-    plain = folder_domain(own.name, images={"unlabeled": own.images}, description=own.description)
-
-    def listed(root: Path, split: str) -> tuple[Path, ...]:
-        return (plain if split == "unlabeled" else labelled).images(root, split)
-
-    return replace(
-        labelled, splits=(*plain.splits, *labelled.splits), labelled=labelled.splits, images=listed
-    )
-
-
-def _with_boxes(own: CustomDataset, images: dict[str, Path], labels: dict[str, Path]) -> Domain:
-    build = coco_domain if all(path.is_file() for path in labels.values()) else box_folder_domain
-    return build(
-        own.name,
-        images=images,
-        annotations=labels,
-        classes=[name.removeprefix("-") for name in own.classes],
-        drop=[name[1:] for name in own.classes if name.startswith("-")],
-        description=own.description,
-    )
-
-
-def _with_masks(own: CustomDataset, images: dict[str, Path], labels: dict[str, Path]) -> Domain:
-    legend, ignore = Legend(classes=own.classes), None if own.ignore == "none" else own.ignore
-    if own.legend and labels:
-        legend = read_legend(own.legend, own.classes, 255 if ignore is None else ignore)
-    return folder_domain(
-        own.name,
-        images=images,
-        masks=labels or None,
-        classes=legend.classes if labels else (),
-        palette=legend.palette,
-        ignore=ignore,
-        mapping=legend.values,
-        colours=legend.colours,
-        description=own.description,
     )

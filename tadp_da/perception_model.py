@@ -159,7 +159,7 @@ class PerceptionModel(nn.Module):
         self, image: Image, prompt: str | None = None, *, caption: str = "", precision: Precision = "no"
     ) -> Any:
         """The prediction for one image, at the image's own resolution: for segmentation ``uint8 (h, w)`` ids, for
-        detection ``Detections``.
+        detection ``Detections``, for depth ``float32 (h, w)`` metres.
 
         Args:
             image: any size.

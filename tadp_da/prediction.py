@@ -75,7 +75,8 @@ def _save(model: PerceptionModel, image: Any, prediction: Any, folder: Path, nam
     task = tasks[model.labels.task]
     overlays, files = output_folder(folder / "overlays"), output_folder(folder / task.files)
     task.render(image, prediction, model.labels).save(overlays / f"{name}.png")
-    task.write(prediction, files / f"{name}{task.suffix}", model.labels)
+    for suffix in (task.suffix, *task.exports):
+        task.write(prediction, files / f"{name}{suffix}", model.labels)
 
 
 def _draw_attention(model: PerceptionModel, image: Any, prompt: str, places: Mapping[str, Path]) -> None:

@@ -27,15 +27,17 @@ class LabelSpace:
 
     Attributes:
         task: name of the kind of label in the registry :data:`tadp_da.tasks.tasks`.
-        classes: class names in the order of their ids.
+        classes: class names in the order of their ids; none for a quantity.
         ignore: id of pixels that count neither in the loss nor in the score.
         palette: one RGB colour per class, for overlays; empty for a generated one.
+        range: of a quantity, between which values count, in the unit of its task (metres for depth).
     """
 
     task: str
     classes: tuple[str, ...]
     ignore: int = 255
     palette: tuple[tuple[int, int, int], ...] = ()
+    range: tuple[float, float] | None = None
 
 
 SMALLEST_BOX = 1.0
@@ -164,7 +166,7 @@ class Unlabeled(Sequence["Image"]):
 @dataclass(frozen=True)
 class Example:
     """One labelled image. ``target`` is what the domain's label space says: ``uint8 (h, w)`` class ids for
-    segmentation, :class:`Boxes` for detection."""
+    segmentation, :class:`Boxes` for detection, ``float32 (h, w)`` metres (0: unknown) for depth."""
 
     key: str
     image: Image

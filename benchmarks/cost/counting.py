@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from benchmarks.recipe import Recipe
 from personalize import personalizers
 from tadp_da.backbones import Backbone, Scope, meta_backbone
-from tadp_da.datasets import custom_domain
+from tadp_da.custom_dataset import custom_domain
 from tadp_da.domains import domains
 from tadp_da.errors import UsageError
 from tadp_da.heads import heads

@@ -20,7 +20,7 @@ from benchmarks.cost import counting
 from benchmarks.cost.counting import Networks, Size
 from benchmarks.recipe import Benchmark, Recipe
 from tadp_da.backbones import portable_settings
-from tadp_da.datasets import CustomDataset
+from tadp_da.custom_dataset import CustomDataset
 from tadp_da.domains import domains
 from tadp_da.errors import UsageError
 from tadp_da.registry import nearest

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from tadp_da.tasks import in_unit
 from tadp_da.visualize import colours
 
 if TYPE_CHECKING:
@@ -57,10 +58,10 @@ def plot_scores(comparison: Comparison, path: Path) -> None:
         difference.axvline(0, color=_INK, lw=0.8)
         for y, row in enumerate(rows):
             ink = _VERDICT_INK.get(row.verdict, "#4a6fa5")
-            _dots(primary, y, row.primary, ink)
-            _interval(difference, y, row.difference, limit, ink)
+            _dots(primary, y, row.primary, ink, unit)
+            _interval(difference, y, row.difference, limit, ink, unit)
             for source in panels[2:]:
-                _dots(source, y, row.source, _FAINT)
+                _dots(source, y, row.source, _FAINT, unit)
         seeds = max((len(row.primary.values) for row in rows if row.primary), default=0)
         titles = (f"{name} {comparison.metric} ({unit})", f"difference from {comparison.baseline}, {name}")
         for axes, title in zip(panels, (*titles, f"source {comparison.metric} ({unit})"), strict=False):
@@ -123,11 +124,12 @@ def _line(line: Sequence[Any], saved: SavedImage, rows: Mapping[str, Report]) ->
     """Draw one image, its label and the predictions of all rows; returns the names of the classes that are shown."""
     first, seen = next(iter(rows.values())), set[str]()
     both: tuple[Shown, ...] = ("image", "truth")
-    cells: list[tuple[Path, float | None]] = [(first.image(first.primary_name, saved, s), None) for s in both]
+    cells: list[tuple[Path, str | None]] = [(first.image(first.primary_name, saved, s), None) for s in both]
     for report in rows.values():
         assert report.primary is not None  # it has saved images
         own = next(s for s in report.primary.saved if s.key == saved.key)
-        cells.append((report.image(report.primary_name, own, "prediction"), own.score))
+        score = None if own.score is None else in_unit(own.score, report.primary.main.unit)
+        cells.append((report.image(report.primary_name, own, "prediction"), score))
         seen |= set(own.classes)
     for axes, (path, score) in zip(line, cells, strict=True):
         with Image.open(path) as image:
@@ -137,24 +139,25 @@ def _line(line: Sequence[Any], saved: SavedImage, rows: Mapping[str, Report]) ->
         if score is not None:
             box = {"facecolor": "black", "alpha": 0.55, "pad": 1.5, "linewidth": 0}
             at = {"transform": axes.transAxes, "ha": "right", "bbox": box}
-            axes.text(0.97, 0.04, f"{score:.1f}", size=8, color="white", **at)
+            axes.text(0.97, 0.04, score, size=8, color="white", **at)
     return seen
 
 
-def _dots(axes: Any, y: float, spread: Spread | None, ink: str) -> None:
+def _dots(axes: Any, y: float, spread: Spread | None, ink: str, unit: str) -> None:
     if spread is None:
         return
     values = list(spread.values.values())
     axes.scatter(values, [y] * len(values), s=26, color=ink, alpha=0.45, linewidths=0, zorder=3)
     ends = [y - 0.27, y + 0.27]
     axes.plot([spread.mean] * 2, ends, color=ink, lw=2.4, solid_capstyle="butt", zorder=4)
-    _beside(axes, y, f"{spread.mean:.1f}" + (f" ± {spread.std:.1f}" if spread.std is not None else ""))
+    deviation = f" ± {in_unit(spread.std, unit)}" if spread.std is not None else ""
+    _beside(axes, y, in_unit(spread.mean, unit) + deviation)
 
 
-def _interval(axes: Any, y: float, found: Spread | None, reach: float, ink: str) -> None:
+def _interval(axes: Any, y: float, found: Spread | None, reach: float, ink: str, unit: str) -> None:
     if found is None:
         return
-    _beside(axes, y, f"{found.mean:+.1f}", ink)
+    _beside(axes, y, in_unit(found.mean, unit, "+"), ink)
     if abs(found.mean) > reach:
         arrow, x = ">" if found.mean > 0 else "<", math.copysign(0.97 * reach, found.mean)
         axes.scatter([x], [y], s=70, color=ink, marker=arrow, linewidths=0)

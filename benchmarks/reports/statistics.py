@@ -26,6 +26,7 @@ from benchmarks.reports.intervals import (
 from benchmarks.results import Evaluation, Report
 from tadp_da.errors import UsageError
 from tadp_da.registry import nearest
+from tadp_da.tasks import in_unit
 
 BASELINE = "null"
 """The row that others are compared with, where a table has it."""
@@ -122,7 +123,11 @@ class Comparison:
         for name, found in differences:
             if found is None:
                 continue
-            gain = f" ({found.spread.mean:+.1f})" if found.verdict in CLEAR and found.spread else ""
+            gain = (
+                f" ({in_unit(found.spread.mean, self.unit, '+')})"
+                if found.verdict in CLEAR and found.spread
+                else ""
+            )
             names.setdefault(found.verdict, []).append(name + gain)
             compared += found.p is not None
             kept += [name] if found.corrected in CLEAR else []

@@ -17,6 +17,7 @@ from benchmarks.reports.statistics import Comparison
 from benchmarks.results import Report
 from tadp_da.images import output_folder
 from tadp_da.storage.files import write_json
+from tadp_da.tasks import in_unit
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -194,17 +195,28 @@ def _notes(comparison: Comparison) -> list[str]:
 
 def _scores(comparison: Comparison) -> Grid:
     metric = comparison.metric if comparison.unit == "%" else f"{comparison.metric} ({comparison.unit})"
+    unit = comparison.unit
     sides = ["target", "source"] if comparison.evaluation == "target" else [comparison.evaluation]
     header = ["row", *(f"{side} {metric}" for side in sides)]
     header += ["seeds", f"difference from {comparison.baseline}", "verdict", "p (Holm)"]
     header += [f"difference from {comparison.blind}", "p (Holm)"] if comparison.blind else []
     lines = []
     for row in comparison.rows:
-        spreads = [_spread(row.primary), _spread(row.source)][: len(sides)]
+        spreads = [mean_and_deviation(found, unit) for found in (row.primary, row.source)][: len(sides)]
         seeds = str(len(row.primary.values)) if row.primary else "0"
-        cells = [row.name, *spreads, seeds, _paired(row.difference), row.verdict, _p(row.against)]
+        cells = [
+            row.name,
+            *spreads,
+            seeds,
+            mean_and_interval(row.difference, unit),
+            row.verdict,
+            _p(row.against),
+        ]
         if comparison.blind:
-            cells += [_paired(row.against_blind.spread if row.against_blind else None), _p(row.against_blind)]
+            cells += [
+                mean_and_interval(row.against_blind.spread if row.against_blind else None, unit),
+                _p(row.against_blind),
+            ]
         lines.append(cells)
     return Grid(comparison.title, header, lines)
 
@@ -216,7 +228,7 @@ def _further(comparison: Comparison) -> list[Grid]:
         rows = {row.name: d.classes for row in comparison.rows if (d := getattr(row, name)) is not None}
         if base and any(rows.values()):
             title = f"Difference of {comparison.metric} from {base} per class, {comparison.unit}"
-            found.append(_table(title, comparison.classes, rows, "+.1f"))
+            found.append(_table(title, comparison.classes, rows, comparison.unit, "+"))
     return [*found, _means(comparison, "measures")]
 
 
@@ -227,29 +239,35 @@ def _means(comparison: Comparison, field: str) -> Grid:
     title = f"Further measures of the same predictions{on}"
     if field == "classes":
         title = f"{comparison.metric} per class{on}, {comparison.unit}"
-    return _table(title, names, {row.name: getattr(row, field) for row in comparison.rows})
+    return _table(title, names, {row.name: getattr(row, field) for row in comparison.rows}, comparison.unit)
 
 
 def _table(
-    title: str, names: Sequence[str], rows: Mapping[str, Mapping[str, float | None]], form: str = ".1f"
+    title: str,
+    names: Sequence[str],
+    rows: Mapping[str, Mapping[str, float | None]],
+    unit: str,
+    sign: str = "",
 ) -> Grid:
     lines = [
-        [row, *(ABSENT if (v := values.get(name)) is None else format(v, form) for name in names)]
-        for row, values in rows.items()
+        [row, *(in_unit(values.get(name), unit, sign) for name in names)] for row, values in rows.items()
     ]
     return Grid(title, ["row", *names], lines)
 
 
-def _spread(found: Spread | None) -> str:
+def mean_and_deviation(found: Spread | None, unit: str) -> str:
+    """A mean over seeds, with the deviation where there are several."""
     if found is None:
         return ABSENT
-    return f"{found.mean:.1f}" + ("" if found.std is None else f" ± {found.std:.1f}")
+    return in_unit(found.mean, unit) + ("" if found.std is None else f" ± {in_unit(found.std, unit)}")
 
 
-def _paired(found: Spread | None) -> str:
+def mean_and_interval(found: Spread | None, unit: str) -> str:
+    """A difference, with its interval where there are several seeds."""
     if found is None:
         return ABSENT
-    return f"{found.mean:+.1f}" + ("" if found.low is None else f" ({found.low:+.1f} to {found.high:+.1f})")
+    mean, low, high = (in_unit(value, unit, "+") for value in (found.mean, found.low, found.high))
+    return mean + ("" if found.low is None else f" ({low} to {high})")
 
 
 def _p(found: Difference | None) -> str:

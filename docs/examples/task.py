@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from tadp_da.errors import DataError
-from tadp_da.tasks import Measure, SharedClasses, Size, View, tasks
+from tadp_da.tasks import Area, Measure, SharedClasses, Size, View, tasks
 from tadp_da.tasks.labels.classes import predicted_ids, shared_classes
+from tadp_da.tasks.labels.maps import keep_inside
 from tadp_da.tasks.labels.masks import MaskLabel
 from tadp_da.types import LabelSpace
 
@@ -66,7 +67,7 @@ class Accuracy:
 class Presence:
     """Predictions are ``bool (k,)``, labels masks ``uint8 (h, w)``, raw outputs logits ``(b, k)``."""
 
-    suffix, files, pipeline_tag = ".json", "classes", "image-classification"
+    suffix, files, exports, pipeline_tag = ".json", "classes", (), "image-classification"
 
     def label(self, raw: Any, size: Size, labels: LabelSpace, *, where: object) -> PresenceLabel:
         mask = MaskLabel.checked(raw, size, labels, where)
@@ -87,6 +88,9 @@ class Presence:
 
     def shared(self, labels: LabelSpace, known: LabelSpace) -> SharedClasses:
         return shared_classes(labels, known, lambda mask, table, _: table[mask])
+
+    def inside(self, label: np.ndarray, area: Area, labels: LabelSpace) -> np.ndarray:
+        return keep_inside(label, area, labels.ignore)
 
     def render(self, image: Image.Image, value: Any, labels: LabelSpace, opacity: float = 0.6) -> Image.Image:
         shown = image.convert("RGB")

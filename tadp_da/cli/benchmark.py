@@ -15,10 +15,12 @@ from tadp_da.cli.config import Config, write_config
 from tadp_da.cli.options import (
     AllowOverlap,
     Data,
+    DepthUnit,
     Device,
     IgnoreIndex,
     Jobs,
     Legend,
+    MaxDepth,
     Model,
     NewCaptioner,
     Out,
@@ -42,7 +44,7 @@ Boxes = Annotated[
     Path | None,
     typer.Option(help="Or their boxes: folder of VOC XML, YOLO or labelme files, or a COCO file."),
 ]
-
+Depth = Annotated[Path | None, typer.Option(help="Or their depth: folder of 16-bit PNG or NPY files.")]
 
 _METHOD = (
     "Combination of personalization, source style and objectives, tried beside null and strong: null, strong, fourier, "
@@ -78,6 +80,7 @@ def run(
     config: Config = None,
     source_masks: Masks = None,
     source_boxes: Boxes = None,
+    source_depth: Depth = None,
     classes: Annotated[str, typer.Option(help="Class names in the order of their ids: sky,road,car.")] = "",
     legend: Legend = None,
     ignore_index: IgnoreIndex = None,
@@ -86,6 +89,9 @@ def run(
     ] = None,
     target_test_masks: Masks = None,
     target_test_boxes: Boxes = None,
+    target_test_depth: Depth = None,
+    depth_unit: DepthUnit = None,
+    max_depth: MaxDepth = None,
     target_classes: Annotated[str, typer.Option(help="Classes of the test labels, where they differ.")] = "",
     target_legend: Legend = None,
     target_labelled: TargetLabelled = None,
@@ -124,11 +130,14 @@ def _run_own(given: Any) -> None:
     from benchmarks.custom import custom_benchmark, method_rows, preset_for
     from benchmarks.publishing import publish_unscored
     from benchmarks.suite import SHOWN, run_suite, show_predictions, shown_images
+    from tadp_da.custom_dataset import CustomDataset, custom_domain
 
-    if given.source_masks is None and given.source_boxes is None:
-        raise UsageError("the source has no labels", fix="give --source-masks FOLDER, or --source-boxes PATH")
-    task = "segmentation" if given.source_boxes is None else "detection"
-    preset, facts = given.preset or preset_for(given.model, task), ("model", "captioner")
+    own = _own_data(given)
+    labels = custom_domain(CustomDataset(**own["source"])).labels
+    if labels is None:
+        fix = "give --source-masks FOLDER, --source-boxes PATH or --source-depth FOLDER"
+        raise UsageError("the source has no labels", fix=fix)
+    preset, facts = given.preset or preset_for(given.model, labels.task), ("model", "captioner")
     rows = names_of(given.rows) or method_rows(preset, given.method)
     choosing = given.target_test_images is None and len(rows) > 1
     table = custom_benchmark(
@@ -136,7 +145,7 @@ def _run_own(given: Any) -> None:
         preset=preset,
         sets=(*([f"held_out={1 / 3}"] if choosing else ()), *(given.sets or ())),
         **{name: getattr(given, name) for name in facts},
-        **_own_data(given),
+        **own,
     )
     options = ("device", "precision", "tracker", "skip_bad", "allow_overlap")
     run = api.open_run(given.out_folder, {name: getattr(given, name) for name in options})
@@ -170,17 +179,21 @@ def _choose(name: str, run: Any) -> None:
 def _own_data(given: Any) -> dict[str, Any]:
     """Source and target of :func:`run`, and labelled target images."""
     from adapt.labelled_target import with_labels
-    from tadp_da.datasets import CustomDataset
+    from tadp_da.custom_dataset import CustomDataset
 
     classes, ignore = names_of(given.classes), given.ignore_index
     source: dict[str, Any] = {"name": "source", "images": given.source_images, "masks": given.source_masks}
-    source |= {"boxes": given.source_boxes, "classes": classes, "legend": given.legend, "ignore": ignore}
+    source |= {"boxes": given.source_boxes, "depth": given.source_depth, "classes": classes}
+    source |= {"legend": given.legend, "ignore": ignore}
     target: dict[str, Any] = {"name": "target", "images": given.target_images, "ignore": ignore}
     target |= {"style": given.target_style, "medium": given.target_medium}
-    tests = {f"test_{what}": getattr(given, f"target_test_{what}") for what in ("images", "masks", "boxes")}
+    kinds = ("images", "masks", "boxes", "depth")
+    tests = {f"test_{what}": getattr(given, f"target_test_{what}") for what in kinds}
+    depth = {"depth_unit": given.depth_unit, "max_depth": given.max_depth}
     legend = given.target_legend or given.legend
     if any(tests.values()):
         target |= tests | {"classes": names_of(given.target_classes) or classes, "legend": legend}
+    source, target = ({k: v for k, v in (x | depth).items() if v is not None} for x in (source, target))
     found: dict[str, Any] = {"source": source, "target": target}
     if given.target_labelled or given.target_labels:
         folder = with_labels(given.target_labelled, given.target_labels)
@@ -190,6 +203,7 @@ def _own_data(given: Any) -> dict[str, Any]:
             classes=classes,
             legend=legend,
             ignore=255 if ignore is None else ignore,
+            **{name: value for name, value in depth.items() if value is not None},
         )
         found["target_labelled"] = dataclasses.replace(few, name="target-labelled")
     return found
@@ -310,6 +324,7 @@ def _publish(
         place = place / f"without-{file_name('-'.join(without))}"
     comparison, written, page = publish(title, reports, place, chosen, without, table=(folder, name))
     out.print(terminal(comparison))
-    out.print(terminal_classes(comparison))
+    if comparison.classes:
+        out.print(terminal_classes(comparison))
     panels = f"\nPanels: {written.panels}" if written.panels else ""
     out.print(f"Report: {page}\nTable: {written.markdown}\nPlot: {written.plot}{panels}")

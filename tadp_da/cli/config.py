@@ -79,7 +79,8 @@ def write_config(context: typer.Context, folder: Path) -> None:
 def init(
     source_images: Annotated[Path | None, typer.Option(help="Folder of labelled source images.")] = None,
     source_labels: Annotated[
-        Path | None, typer.Option(help="Their masks, VOC XML, YOLO or labelme files, or a COCO JSON file.")
+        Path | None,
+        typer.Option(help="Their masks, depth maps, VOC XML, YOLO or labelme files, or a COCO JSON file."),
     ] = None,
     classes: Classes = "",
     legend: Legend = None,
@@ -96,14 +97,15 @@ def init(
 
     Example: `tadp-da init`
     """
-    from tadp_da.datasets import CustomDataset
+    from tadp_da.custom_dataset import CustomDataset
 
     if file.exists():
         raise UsageError("the file exists", where=file, fix="edit it, or name another: --file FILE")
     images = Path(_answer(source_images, "--source-images", "Folder of labelled source images"))
     labels = Path(_answer(source_labels, "--source-labels", "Their labels (folder, or COCO file)"))
     if legend is None:
-        classes = _answer(classes, "--classes", "Class names in the order of their ids: sky,road,car")
+        asked = "Class names in the order of their ids: sky,road,car; none for depth"
+        classes = _answer(classes, "--classes", asked, default="")
     target = Path(_answer(target_images, "--target-images", "Folder of unlabelled target images"))
     style = _answer(target_style, "--target-style", "The target in simple words, such as: dark dusk")
     results = Path(_answer(out_folder, "--out", "Folder of the results", default="runs/own"))
@@ -114,6 +116,7 @@ def init(
         "source-images": images,
         "source-masks": known.masks,
         "source-boxes": known.boxes,
+        "source-depth": known.depth,
         "classes": classes,
         "legend": legend,
         "ignore-index": ignore_index,

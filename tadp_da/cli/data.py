@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Column, Table
@@ -12,10 +12,12 @@ from tadp_da.cli.options import (
     AllowOverlap,
     Classes,
     Data,
+    DepthUnit,
     IgnoreIndex,
     Images,
     Labels,
     Legend,
+    MaxDepth,
     Model,
     Preset,
     Sets,
@@ -83,6 +85,8 @@ def data_check(
     classes: Classes = "",
     legend: Legend = None,
     ignore_index: IgnoreIndex = None,
+    depth_unit: DepthUnit = None,
+    max_depth: MaxDepth = None,
     split: Annotated[list[str] | None, typer.Option(help="Only this split. Repeatable.")] = None,
     data: Data = Path("data"),
     model: Model = "mini",
@@ -100,9 +104,9 @@ def data_check(
     Example: `tadp-da data check day/images day/masks --classes sky,road,car`, or `tadp-da data check cityscapes --data
     data`
     """
-    from benchmarks.custom import preset_for, read_preset
+    from benchmarks.custom import preset_for
     from tadp_da.datasets import find
-    from tadp_da.domains.checks.validate import AS_STORED, Working, check_data
+    from tadp_da.domains.checks.validate import AS_STORED, check_data
 
     source, _ = find(
         images,
@@ -111,14 +115,9 @@ def data_check(
         classes=names_of(classes),
         legend=legend,
         ignore=255 if ignore_index is None else ignore_index,
+        **{k: v for k, v in (("depth_unit", depth_unit), ("max_depth", max_depth)) if v},
     )
-    working = AS_STORED
-    if source.domain.labels and source.domain.labels.task == "detection":
-        name = preset or preset_for(model, "detection")
-        inference = read_preset(name, tuple(sets or ())).inference
-        bounds = [f"inference.{k}={v}" for k in ("short", "long", "squash") if (v := getattr(inference, k))]
-        named = f"the size of {name}'s settings ({', '.join(bounds) or 'that of the image'})"
-        working = Working(inference.size, named)
+    boxes = source.domain.labels is not None and source.domain.labels.task == "detection"
     report = check_data(
         source.domain,
         source.root,
@@ -127,7 +126,7 @@ def data_check(
         skip_bad=skip_bad,
         allow_overlap=allow_overlap,
         tracked=tracked,
-        working=working,
+        working=_working(preset or preset_for(model, "detection"), sets) if boxes else AS_STORED,
     )
     if as_json:
         print_json(report.as_json())
@@ -135,3 +134,14 @@ def data_check(
         out.print(*report.lines(), sep="\n")
     if not report.ok:
         raise typer.Exit(DataError.exit_code)
+
+
+def _working(preset: str, sets: list[str] | None) -> Any:
+    """The size at which a preset's settings train."""
+    from benchmarks.custom import read_preset
+    from tadp_da.domains.checks.validate import Working
+
+    inference = read_preset(preset, tuple(sets or ())).inference
+    bounds = [f"inference.{k}={v}" for k in ("short", "long", "squash") if (v := getattr(inference, k))]
+    named = f"the size of {preset}'s settings ({', '.join(bounds) or 'that of the image'})"
+    return Working(inference.size, named)

@@ -36,13 +36,13 @@ Model = Annotated[str, typer.Option(help="Diffusion model: mini (embedded), a di
 Images = Annotated[str, typer.Argument(help="Folder of images, or a name of `data list`.")]
 Labels = Annotated[
     Path | None,
-    typer.Argument(help="Folder of masks, VOC XML, YOLO or labelme files, or a COCO JSON file."),
+    typer.Argument(help="Folder of masks, depth maps, VOC XML, YOLO or labelme files, or a COCO JSON file."),
 ]
 TargetLabelled = Annotated[
     Path | None, typer.Option(help="Folder of a few labelled target images that join the source's.")
 ]
 TargetLabels = Annotated[
-    Path | None, typer.Option(help="Their masks, VOC XML, YOLO or labelme files, or a COCO file.")
+    Path | None, typer.Option(help="Their masks, depth maps, VOC XML, YOLO or labelme files, or a COCO file.")
 ]
 Classes = Annotated[
     str,
@@ -50,6 +50,18 @@ Classes = Annotated[
 ]
 Legend = Annotated[
     Path | None, typer.Option(help="What values or colours of masks mean: YAML file, or CVAT's labelmap.txt.")
+]
+
+DepthUnit = Annotated[
+    float | None,
+    typer.Option(
+        help="Metres that a stored depth of 1 means: 0.001 for millimetres.",
+        show_default="0.001 for whole numbers, 1 for fractions",
+    ),
+]
+MaxDepth = Annotated[
+    float | None,
+    typer.Option(help="Metres beyond which depths do not count.", show_default="10, or the model's"),
 ]
 
 

@@ -16,12 +16,14 @@ from tadp_da.cli.options import (
     Captions,
     Classes,
     Data,
+    DepthUnit,
     Device,
     Fallback,
     IgnoreIndex,
     Images,
     Labels,
     Legend,
+    MaxDepth,
     Model,
     NewCaptioner,
     Out,
@@ -174,6 +176,8 @@ def adapt(
     classes: Classes = "",
     legend: Legend = None,
     ignore_index: IgnoreIndex = None,
+    depth_unit: DepthUnit = None,
+    max_depth: MaxDepth = None,
     target_labelled: TargetLabelled = None,
     target_labels: TargetLabels = None,
     concept: Annotated[Path | None, typer.Option(help="Concept folder from `personalize`.")] = None,
@@ -215,8 +219,11 @@ def evaluate(
     classes: Classes = "",
     legend: Legend = None,
     ignore_index: IgnoreIndex = None,
+    depth_unit: DepthUnit = None,
+    max_depth: MaxDepth = None,
     captions: Captions = None,
     captioner: Captioner = "",
+    sets: Sets = None,
     split: Split = "",
     data: Data = Path("data"),
     device: Device = "auto",
@@ -231,16 +238,22 @@ def evaluate(
 
     Example: `tadp-da evaluate runs/model dusk/images dusk/masks --out runs/score`
     """
+    from tadp_da.tasks import in_unit
+
     relaunch(processes)
     with report_if_complete(out_folder):
         report = api.evaluate(**_arguments(context))
     (found,) = report.evaluations.values()
-    table = Table("class", found.main.name, box=None, header_style="bold")
-    for name, value in found.main.per_class.items():
-        table.add_row(name, "-" if value is None else f"{value:.1f}")
+    main = found.main
+    table = Table("class", main.name, box=None, header_style="bold")
+    for name, value in main.per_class.items():
+        table.add_row(name, in_unit(value, main.unit))
+    if not main.per_class:
+        table = Table("measure", "value", "unit", box=None, header_style="bold")
+        for each in found.further:
+            table.add_row(each.name, in_unit(each.value, each.unit), each.unit)
     out.print(table)
-    main = "-" if found.main.value is None else f"{found.main.value:.1f}"
-    out.print(f"{found.main.name} {main} {found.main.unit} over {found.images} images")
+    out.print(f"{main.name} {in_unit(main.value, main.unit)} {main.unit} over {found.images} images")
 
 
 def predict(
@@ -261,12 +274,18 @@ def predict(
     skip_bad: SkipBad = False,
     caption_fallback: Fallback = "",
 ) -> None:
-    """Predict: colour overlays, index masks or objects as JSON, and attention maps of chosen words.
+    """Predict: colour overlays, index masks, objects as JSON or depth maps, and attention maps of chosen words.
 
     Example: `tadp-da predict runs/model dusk/images --out predictions --attention car,road`
     """
     count = api.predict(**_arguments(context))
-    kinds = {"overlays": "overlays", "masks": "index masks", "objects": "objects", "attention": "attention"}
+    kinds = {
+        "overlays": "overlays",
+        "masks": "index masks",
+        "objects": "objects",
+        "depth": "depth maps",
+        "attention": "attention",
+    }
     made = [
         f"{words} in {out_folder / kind}" for kind, words in kinds.items() if (out_folder / kind).is_dir()
     ]

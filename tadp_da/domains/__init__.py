@@ -25,7 +25,8 @@ class Domain:
         images: ``(root, split)`` to the image files of a split in a fixed order.
         labels: label space, or None for a domain of images only.
         labelled: splits whose labels may be read; if empty, all but ``"unlabeled"``.
-        label: reads the label of one image file: ``uint8 (h, w)`` class ids for segmentation, ``Boxes`` for detection.
+        label: reads the label of one image file: ``uint8 (h, w)`` class ids for segmentation, ``Boxes`` for detection,
+            ``float32 (h, w)`` metres (0: unknown) for depth.
         counts: number of images of each complete split as published; compared by ``data check``.
         fetch: where to download the data and how to arrange the folder.
     """
@@ -108,7 +109,7 @@ domains: Registry[Domain] = Registry("domain", "tadp_da.domains")
 """All domains by name; a plug-in calls ``domains.add(name)(Domain(...))``. The contract tests require that a member
 
 - has the split ``"train"``, with labels, or ``"unlabeled"``, and labels for ``"test"`` if it has labels at all;
-- names every class once, and ignores an id that is not a class;
+- names every class once, or, of a quantity, the range in which it counts, and ignores an id that is not a class;
 - has different ``nearby`` and ``unrelated`` phrases, which do not describe the domain itself;
 - says in ``fetch`` which root to give, which is shown for a root that does not hold the data.
 """

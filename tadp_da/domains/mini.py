@@ -15,6 +15,11 @@ Some domains also come with boxes of cars, people, trees and poles, as ``mini-da
 the same files; the boxes are written beside them on first use:
 
     <root>/mini-manga/test/boxes.json           {"00000": [{"class": "car", "xyxy": [left, top, right, bottom]}, ...]}
+
+Others come with depth, as ``mini-day-depth``: 16-bit PNGs that state their unit, 1/256 m, each written when it is first
+read. The street ends at 80 m; the sky has no depth that counts.
+
+    <root>/mini-day/test/depth/00000.png        128x128
 """
 
 from __future__ import annotations
@@ -32,11 +37,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tadp_da.domains import Domain, domains
+from tadp_da.domains.formats.depth import Depth, read_depth
 from tadp_da.domains.formats.masks import Mask, read_mask
 from tadp_da.errors import DataError, EnvironmentSetupError
 from tadp_da.mini.styles import LOOKS, Look, render
-from tadp_da.mini.world import CLASSES, PALETTE, Scene, draw_scene
-from tadp_da.storage.files import storing, write_json
+from tadp_da.mini.world import CLASSES, PALETTE, SKY_DEPTH, Scene, draw_scene
+from tadp_da.storage.depth_files import write_depth
+from tadp_da.storage.files import replacing, storing, write_json
 from tadp_da.terminal import tracked
 from tadp_da.types import Boxes, DomainDescription, LabelSpace
 
@@ -50,6 +57,9 @@ THINGS = LabelSpace(
 )
 BOXED = ("mini-day", "mini-manga", "mini-aquarelle", "mini-dev-thermal", "mini-dev-night")
 """Domains that also come with boxes."""
+DEPTH = LabelSpace("depth", (), range=(1.0, 100.0))
+DEEP = ("mini-day", "mini-night")
+"""Domains that also come with depth."""
 
 COUNTS = {"train": 600, "val": 100, "test": 200, "unlabeled": 300}
 SIZE = (128, 128)
@@ -182,6 +192,19 @@ def _read_boxes(image: Path) -> Boxes:
         return _boxes_of(image.parent.parent)[image.stem]
 
 
+def _read_depth(image: Path) -> Depth:
+    """The depth of one image, drawn again and written to its file unless it exists."""
+    place = image.parent.parent
+    path = place / "depth" / image.name
+    with _WRITING, storing(path):
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            with replacing(path) as fresh:
+                depth = draw_scene(_seed(place), int(image.stem), size=SIZE).depth
+                write_depth(depth, fresh, SKY_DEPTH, path.suffix)
+    return read_depth(path, image=image)
+
+
 @lru_cache(maxsize=16)
 def _boxes_of(place: Path) -> Mapping[str, Boxes]:
     """The boxes of a drawn split by the stem of their image, written to its file unless it exists."""
@@ -253,3 +276,5 @@ for _name in LOOK_OF:
     _domain(_name, LABELS, _label)
 for _name in BOXED:
     _domain(_name, THINGS, _read_boxes, "-boxes")
+for _name in DEEP:
+    _domain(_name, DEPTH, _read_depth, "-depth")

@@ -30,7 +30,7 @@ _LABELS = frozenset({
 })  # fmt: skip
 _NO_IMAGES = frozenset({
     ".txt", ".json", ".jsonl", ".xml", ".csv", ".tsv", ".yaml", ".yml", ".md", ".html", ".pdf", ".log", ".py", ".db",
-    ".ini", ".zip", ".ipynb", ".safetensors",
+    ".ini", ".zip", ".ipynb", ".safetensors", ".npy",
 })  # fmt: skip
 """Suffixes of files that nobody takes for images: left out without a warning."""
 

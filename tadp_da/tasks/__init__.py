@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from tadp_da.tasks.labels.label import Label
 
 Size = tuple[int, int]
+Area = tuple[int, int, int, int]
+"""A part of an image: rows from the first up to and without the second number, columns likewise by the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,11 @@ class Metric(Protocol):
         """What a reader of the measures has to know, one sentence each."""
 
 
+def in_unit(value: float | None, unit: str, sign: str = "") -> str:
+    """A measure's value as text: one digit behind the point in %, three in other units, "-" for none."""
+    return "-" if value is None else format(value, f"{sign}.{1 if unit == '%' else 3}f")
+
+
 @dataclass(frozen=True)
 class SharedClasses:
     """What :meth:`Task.shared` found.
@@ -111,11 +118,13 @@ class Task(Protocol):
         suffix: ending of the files that :meth:`write` writes, with its dot.
         files: what these files are, for the name of their folder and for messages, e.g. ``"masks"``.
         pipeline_tag: the Hugging Face hub's name of the task.
+        exports: endings of further files that :meth:`write` writes, in which the values may be rounded.
     """
 
     suffix: str
     files: str
     pipeline_tag: str
+    exports: tuple[str, ...]
 
     def label(self, raw: Any, size: Size, labels: LabelSpace, *, where: object) -> Label:
         """The label of an image of ``size`` (h, w), as a domain read it, in the form that moves with the image.
@@ -152,6 +161,14 @@ class Task(Protocol):
             UsageError: when no class is shared.
         """
 
+    def inside(self, label: Any, area: Area, labels: LabelSpace) -> Any:
+        """The label with nothing to score outside of an area.
+
+        Raises:
+            DataError: when the area reaches outside the image.
+            UsageError: when labels of this task cannot be scored in part.
+        """
+
     def render(self, image: Image, value: Any, labels: LabelSpace, opacity: float = 0.6) -> Image:
         """A prediction or a label drawn over its image, RGB."""
 
@@ -159,7 +176,7 @@ class Task(Protocol):
         """Names of the classes that :meth:`render` shows, for a legend, in the order of the label space."""
 
     def write(self, prediction: Any, path: Path, labels: LabelSpace) -> None:
-        """Write a prediction to a file, from which :meth:`read` gives back the same."""
+        """Write a prediction to a file, from which :meth:`read` gives back the same if it ends in :attr:`suffix`."""
 
     def read(self, path: Path, labels: LabelSpace) -> Any:
         """Read a prediction that :meth:`write` wrote.

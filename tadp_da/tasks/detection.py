@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from tadp_da.errors import DataError
+from tadp_da.errors import DataError, UsageError
 from tadp_da.storage.files import write_json
-from tadp_da.tasks import SharedClasses, Size, View, tasks
+from tadp_da.tasks import Area, SharedClasses, Size, View, tasks
 from tadp_da.tasks.labels.boxes import BoxLabel, check_detections
 from tadp_da.tasks.labels.classes import shared_classes
 from tadp_da.tasks.metrics.average_precision import AveragePrecision
@@ -33,6 +33,7 @@ class Detection:
     """
 
     suffix, files, pipeline_tag = ".json", "objects", "object-detection"
+    exports: tuple[str, ...] = ()
 
     def label(self, raw: Boxes, size: Size, labels: LabelSpace, *, where: object) -> BoxLabel:
         """Boxes on the image."""
@@ -74,6 +75,10 @@ class Detection:
     def shared(self, labels: LabelSpace, known: LabelSpace) -> SharedClasses:
         """Boxes of classes that the model does not know are left out."""
         return shared_classes(labels, known, _renumbered)
+
+    def inside(self, label: Boxes, area: Area, labels: LabelSpace) -> Boxes:
+        """Refused: an object may reach out of the area."""
+        raise UsageError("boxes are scored on whole images", where="evaluate.crop", fix="omit evaluate.crop")
 
     def render(
         self, image: Image.Image, value: Boxes | Detections, labels: LabelSpace, opacity: float = 0.6

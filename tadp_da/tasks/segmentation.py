@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
 from tadp_da.images import opened
-from tadp_da.tasks import SharedClasses, Size, View, tasks
+from tadp_da.tasks import Area, SharedClasses, Size, View, tasks
 from tadp_da.tasks.labels.classes import shared_classes
+from tadp_da.tasks.labels.maps import keep_inside, merged
 from tadp_da.tasks.labels.masks import MaskLabel
 from tadp_da.tasks.metrics.confusion import MeanIoU
 from tadp_da.types import LabelSpace
@@ -25,6 +25,7 @@ class Segmentation:
     """Labels and predictions are class ids ``uint8 (h, w)``; raw outputs are logits ``(b, k, h, w)``."""
 
     suffix, files, pipeline_tag = ".png", "masks", "image-segmentation"
+    exports: tuple[str, ...] = ()
 
     def label(self, raw: Any, size: Size, labels: LabelSpace, *, where: object) -> MaskLabel:
         """A mask of the image's own size."""
@@ -39,16 +40,7 @@ class Segmentation:
     ) -> NDArray[np.uint8]:
         """``uint8 (h, w)`` of ``size``. Logits are averaged over windows, then over the image and its mirror image, and
         enlarged bilinearly before the likeliest class is taken."""
-        sides = []
-        for mirrored in (False, True):
-            those = [(x, view) for x, view in zip(outputs, views, strict=True) if view.mirrored is mirrored]
-            if those:
-                mean = _mean(those, shape)
-                sides.append(mean.flip(-1) if mirrored else mean)
-        logits = sides[0] if len(sides) == 1 else (sides[0] + sides[1]) / 2
-        if shape != size:
-            logits = F.interpolate(logits[None].float(), size, mode="bilinear", align_corners=False)[0]
-        prediction: NDArray[np.uint8] = head.predict(logits[None])[0]
+        prediction: NDArray[np.uint8] = head.predict(merged(outputs, views, shape, size)[None])[0]
         return prediction
 
     def metric(self, labels: LabelSpace, predicted: LabelSpace) -> MeanIoU:
@@ -58,6 +50,10 @@ class Segmentation:
     def shared(self, labels: LabelSpace, known: LabelSpace) -> SharedClasses:
         """Pixels of classes that the model does not know are ignored."""
         return shared_classes(labels, known, lambda mask, table, _: table[mask].astype(np.uint8))
+
+    def inside(self, label: NDArray[np.uint8], area: Area, labels: LabelSpace) -> NDArray[np.uint8]:
+        """Pixels outside are ignored."""
+        return keep_inside(label, area, labels.ignore)
 
     def render(
         self, image: Image, value: NDArray[np.uint8], labels: LabelSpace, opacity: float = 0.6
@@ -78,18 +74,6 @@ class Segmentation:
         """The class ids."""
         with opened(path, "a prediction") as image:
             return np.array(image)
-
-
-def _mean(views: Sequence[tuple[Tensor, View]], shape: Size) -> Tensor:
-    """Mean logits ``(k, h, w)`` of windows that cover an image of ``shape``."""
-    first = views[0][0]
-    if len(views) == 1:
-        return first
-    total, covered = first.new_zeros(len(first), *shape), first.new_zeros(shape)
-    for logits, view in views:
-        total[..., view.rows, view.columns] += logits
-        covered[view.rows, view.columns] += 1
-    return total / covered
 
 
 tasks.add("segmentation")(Segmentation())

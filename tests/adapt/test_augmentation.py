@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from adapt.augmentation import Augmentation
+from tadp_da.errors import UsageError
+from tadp_da.tasks.labels.depth import DepthLabel
 from tadp_da.tasks.labels.masks import MaskLabel
 from tadp_da.types import LabelSpace
 
@@ -141,3 +143,34 @@ def test_only_flips_tells_when_latents_may_be_kept() -> None:
     assert not Augmentation(scale=(0.9, 1.1)).only_flips
     assert not Augmentation(crop=(8, 8)).only_flips
     assert not Augmentation(photometric=True).only_flips
+
+
+def test_cut_depth_shows_the_depth_in_a_strip_and_moves_with_it() -> None:
+    image = np.full((*SIZE, 3), 200, np.uint8)
+    metres = np.linspace(1, 9, SIZE[0] * SIZE[1], dtype=np.float32).reshape(SIZE)
+    label = DepthLabel.checked(metres, SIZE, LabelSpace("depth", (), range=(0.001, 10.0)), "here")
+    grey = (255 / 10 * metres).round()
+    widths = []
+    for seed in range(40):
+        pixels, kept = Augmentation(flip=0, cut_depth=1)(image, label, SIZE, rng(seed))
+        shown = ((pixels + 1) * 127.5).round().numpy()
+        strip = (shown != 200).all(0).any(0)
+        columns = np.flatnonzero(strip)
+        widths.append(len(columns))
+        assert columns[-1] - columns[0] == len(columns) - 1, "one strip"
+        assert (shown[:, :, strip] == grey[:, strip]).all()
+        assert (shown[:, :, ~strip] == 200).all()
+        np.testing.assert_array_equal(kept.numpy(), metres)
+    assert min(widths) < 4
+    assert 10 < max(widths) <= 30
+    assert (image == 200).all(), "not changed in place"
+    whole, _ = Augmentation(flip=0, cut_depth=0)(image, label, SIZE, rng(3))
+    assert len(whole.unique()) == 1
+
+
+def test_cut_depth_needs_depth_and_pixels() -> None:
+    image, mask = pair()
+    with pytest.raises(UsageError, match="these labels have none"):
+        Augmentation(cut_depth=1)(image, label_of(mask), SIZE, rng())
+    assert not Augmentation(cut_depth=0.1).only_flips
+    assert Augmentation(cut_depth=0.1).without_colours() == Augmentation(), "target images have no labels"

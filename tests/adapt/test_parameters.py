@@ -10,7 +10,7 @@ from torch import nn
 
 from adapt.parameters import Mode, parameter_groups, polynomial, trainable
 from tadp_da.errors import UsageError
-from tadp_da.heads.semantic_fpn import SemanticFPN, SemanticFPNSettings
+from tadp_da.heads.semantic_fpn import SemanticFPN
 from tadp_da.types import LabelSpace
 
 LABELS = LabelSpace("segmentation", ("sky", "road"))
@@ -18,7 +18,7 @@ LABELS = LabelSpace("segmentation", ("sky", "road"))
 
 @pytest.fixture
 def head(backbone: Any) -> nn.Module:
-    built: nn.Module = SemanticFPN(backbone.spec, LABELS, SemanticFPNSettings(width=16))
+    built: nn.Module = SemanticFPN(backbone.spec, LABELS, SemanticFPN.Settings(width=16))
     return built
 
 

@@ -211,3 +211,19 @@ def test_a_real_model_is_scored_the_same_twice(backbone: Any, data: Labeled, run
     assert first == second
     assert first.main.value is not None
     assert 0 <= first.main.value <= 100
+
+
+def test_only_the_crop_is_scored_and_a_note_says_so(
+    data: Labeled, truths: list[np.ndarray], run: Run
+) -> None:
+    """Wrong outside of the crop, right inside."""
+    right = [np.where(truth == 255, 0, truth) for truth in truths]
+    for mask in right:
+        mask[12:] = 3
+    settings = EvaluationSettings(crop=(0, 12, 0, SIZE[1]))
+    found = evaluate(Predicts(lambda i, *_: right[i]), data, same, run, settings)
+    assert found.main.value == 100.0
+    assert found.notes == (f"only rows 0 to 12 and columns 0 to {SIZE[1]} are scored",)
+    assert evaluate(Predicts(lambda i, *_: right[i]), data, same, run).main.value != 100.0
+    with pytest.raises(UsageError, match="has no pixels"):
+        EvaluationSettings(crop=(9, 9, 0, 4))

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
@@ -24,7 +25,7 @@ from adapt.fine_tuning import FineTuning
 from benchmarks.evaluate import EvaluationSettings
 from benchmarks.recipe import _CHOICES, Recipe
 from tadp_da.captions.captioner import CaptionerSettings
-from tadp_da.datasets import CustomDataset
+from tadp_da.custom_dataset import CustomDataset
 from tadp_da.errors import TadpError
 from tadp_da.inference import InferenceSettings
 from tadp_da.run import Run
@@ -47,6 +48,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for more, values in (("", (0, 1, 0, 1)), ("-2", (1, 0, 0, 1))):
                 trees.mask(root / f"{folder}-masks{more}/{name}.png", values)
             for more, width in (("", 20), ("-2", 30)):
+                metres = np.full((30, 40), 0.1 * width)
+                trees.depth(root / f"{folder}-depth{more}/{name}.npy", metres)
                 trees.xml(root / f"{folder}-boxes{more}/{name}.xml", [("a", 1, 1, width, 20)])
     (root / "legend.yaml").write_text("0: a\n1: b\n")
     (root / "legend-2.yaml").write_text("0: b\n1: a\n")
@@ -81,6 +84,7 @@ def bases(root: Path) -> dict[str, Fields]:
     }
     boxes = {"images": root / "day", "boxes": root / "day-boxes", "classes": ("a", "b")}
     tested = {"test_images": root / "test", "test_boxes": root / "test-boxes"}
+    deep = {"test_images": root / "test", "test_depth": root / "test-depth", "style": "dark"}
     labelled = target | {"masks": root / "night-masks"}
     scored = {"source": source | test, "target": labelled, "train_on": "target", "strategy": "simple"}
     return {
@@ -101,14 +105,24 @@ def bases(root: Path) -> dict[str, Fields]:
             "source": {"name": "s", **boxes, **tested},
             "target": None,
         },
+        "depth": common
+        | {
+            "head": "depth-fpn",
+            "strategy": "simple",
+            "train_on": "target",
+            "target_images": None,
+            "source": {"name": "s", "images": root / "day", **deep},
+            "target": {"name": "t", "images": root / "night", "depth": root / "night-depth", **deep},
+        },
         "labelled": common | scored | {"target_images": None},
     }
 
 
 def others(root: Path) -> dict[str, Any]:
     """Other values of settings whose type does not say one."""
-    sides = {"images": "{}2", "masks": "{}-masks-2", "boxes": "{}-boxes-2"}
+    sides = {"images": "{}2", "masks": "{}-masks-2", "boxes": "{}-boxes-2", "depth": "{}-depth-2"}
     found: dict[str, Any] = {"legend": root / "legend-2.yaml", "classes": ("b", "a"), "ignore": 254}
+    found |= {"depth_unit": 0.5, "max_depth": 8.0}
     known = {f"{side}.{name}": value for side in ("source", "target") for name, value in found.items()}
     for side, own in (("source", "day"), ("target", "night")):
         known |= {f"{side}.{name}": root / form.format(own) for name, form in sides.items()}
@@ -131,6 +145,7 @@ def others(root: Path) -> dict[str, Any]:
         "inference.window": (96, 96),
     }
     known |= {"inference.stride": (32, 32), "adapt.target_batch": 5, "adapt.augment.crop": (96, 96)}
+    known |= {"evaluate.crop": (0, 8, 0, 8)}
     known |= {"adapt.augment.scale": (0.5, 1.0), "personalize.settings.resolution": 64}
     known |= {"personalize.settings.templates": ("{caption} {word}",), "personalize.settings.snr_gamma": 5.0}
     known |= {
@@ -218,6 +233,7 @@ TRIED = {
     "word": ("",),
     "weights": ("personalize", "concept", "strategy", "target_labelled"),
     "boxes": ("source", "head"),
+    "depth": ("source", "target", "head"),
     "labelled": ("source", "target", "train_on", "sides", "clean", "limit"),
 }
 """By base, beginnings of the settings that are tried on it."""

@@ -10,7 +10,8 @@ from benchmarks.custom import method_rows, preset_for
 from benchmarks.experiment import Experiment
 from benchmarks.recipe import Recipe, read_benchmark, shipped
 from tadp_da.captions.rewrite import Rewrite
-from tadp_da.datasets import CustomDataset, resolve
+from tadp_da.custom_dataset import CustomDataset
+from tadp_da.datasets import resolve
 from tadp_da.domains import domains
 from tadp_da.errors import DataError, UsageError
 from tadp_da.plain_yaml import parse_yaml
@@ -32,13 +33,10 @@ def test_every_shipped_benchmark_is_valid_and_has_its_reference_rows(name: str) 
     assert "null" in table.rows
     assert table.claim
     for recipe in table.rows.values():
-        for domain in (recipe.source, recipe.target):
-            assert isinstance(domain, str)
-            assert domain in domains
-        assert "unlabeled" in domains[recipe.target].splits  # type: ignore[index]
+        source, target = (domains[str(side)] for side in (recipe.source, recipe.target or recipe.source))
+        assert "unlabeled" in target.splits
         if recipe.train_on == "target":
-            assert "train" in domains[recipe.target].splits  # type: ignore[index]
-        source, target = (domains[str(side)] for side in (recipe.source, recipe.target))
+            assert "train" in target.splits
         assert source.labels
         rewrite = Rewrite(
             strategy=recipe.strategy,
@@ -320,10 +318,11 @@ def test_an_override_of_a_choice_reaches_the_rows_whose_choice_has_it(tmp_path: 
 
 
 def test_presets_say_which_models_they_are_for() -> None:
-    assert [preset_for("mini", task) for task in (None, "segmentation", "detection")] == [
+    assert [preset_for("mini", task) for task in (None, "segmentation", "detection", "depth")] == [
         "mini",
         "mini",
         "mini-boxes",
+        "mini-depth",
     ]
     assert preset_for("sd-1.5") == "stable-diffusion"
     assert preset_for("some/repository", "detection") == "stable-diffusion-boxes"

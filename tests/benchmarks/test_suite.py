@@ -18,7 +18,7 @@ from benchmarks.recipe import Benchmark, read_benchmark
 from benchmarks.reports.paper import TABLE_4, measured
 from benchmarks.results import Report
 from benchmarks.suite import load_results, run_suite
-from tadp_da.datasets import CustomDataset
+from tadp_da.custom_dataset import CustomDataset
 from tadp_da.errors import UsageError
 from tadp_da.run import Run
 from tadp_da.storage.files import write_json

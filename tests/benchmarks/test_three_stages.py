@@ -21,7 +21,7 @@ from tadp_da import api
 from tadp_da.backbones.stable_diffusion import StableDiffusion
 from tadp_da.captions.rewrite import Rewrite
 from tadp_da.concept import Concept
-from tadp_da.datasets import CustomDataset
+from tadp_da.custom_dataset import CustomDataset
 from tadp_da.errors import ArtifactError, DataError, UsageError
 from tadp_da.provenance import PROVENANCE, learned_from
 from tadp_da.run import Run

@@ -35,7 +35,7 @@ def pyramid(size: tuple[int, int], batch: int = 2, seed: int = 0) -> FeaturePyra
 
 def build(name: str, **settings: Any) -> Any:
     entry = heads[name]
-    return entry(SPEC, LabelSpace(entry.task, CLASSES), entry.Settings(**({"width": 16} | settings))).eval()
+    return entry(SPEC, KINDS[entry.task].labels, entry.Settings(**({"width": 16} | settings))).eval()
 
 
 @pytest.fixture(params=list(heads))
@@ -117,10 +117,11 @@ def test_weights_round_trip_through_safetensors(name: str, head: Any, kind: Kind
     assert all(kind.same(a, b) for a, b in zip(head.predict(expected), other.predict(found), strict=True))
 
 
-def test_attention_is_read_exactly_when_asked_for(name: str, head: Any) -> None:
+def test_attention_is_read_exactly_when_asked_for(name: str) -> None:
     size = (64, 64)
     here, there = pyramid(size), pyramid(size)
     there.attention = {s: a.roll(1, dims=1) for s, a in there.attention.items()}
+    head = build(name, use_attention=True)
     assert not equal(head(here, size), head(there, size))
     blind = build(name, use_attention=False)
     assert head.use_attention

@@ -28,6 +28,7 @@ from tadp_da.captions.files import CaptionFile
 from tadp_da.captions.flags import flags
 from tadp_da.concept import Concept
 from tadp_da.domains.formats.coco import coco_domain
+from tadp_da.domains.formats.depth import read_depth
 from tadp_da.domains.formats.labelme import read_labelme
 from tadp_da.domains.formats.masks import read_mask
 from tadp_da.domains.formats.voc_xml import read_annotation
@@ -183,6 +184,18 @@ def _concept_file() -> bytes:
     return json.dumps(facts | {"settings": {"steps": 3}, "fingerprint": CONCEPT.fingerprint}).encode()
 
 
+def depth_png() -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def depth_npy() -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.linspace(0, 9, 600, dtype=np.float32).reshape(20, 30))
+    return stream.getvalue()
+
+
 #: name of a file, what is in it when it is sound, who reads it
 READERS: dict[str, tuple[str, bytes, Callable[[Path], object]]] = {
     "jpeg": ("p.jpg", picture("JPEG"), open_image),
@@ -191,6 +204,8 @@ READERS: dict[str, tuple[str, bytes, Callable[[Path], object]]] = {
     "webp": ("p.webp", picture("WEBP"), open_image),
     "bmp": ("p.bmp", picture("BMP"), open_image),
     "mask": ("p.png", index_mask(), lambda path: read_mask(path, LABELS)),
+    "depth png": ("p.png", depth_png(), read_depth),
+    "depth npy": ("p.npy", depth_npy(), read_depth),
     "voc xml": ("p.xml", XML, lambda path: read_annotation(path, path.parent / "x.png", ("dog", "cat"))),
     "coco json": ("p.json", COCO, _boxes),
     "yolo": ("p.txt", YOLO, lambda path: read_yolo(path, path.parent / "x.png", ("dog", "cat"))),

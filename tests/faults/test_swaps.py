@@ -12,7 +12,8 @@ import pytest
 from benchmarks.experiment import Experiment
 from benchmarks.pipeline import reproduce
 from benchmarks.recipe import Recipe
-from tadp_da.datasets import CustomDataset, resolve
+from tadp_da.custom_dataset import CustomDataset
+from tadp_da.datasets import resolve
 from tadp_da.errors import DataError
 from tadp_da.run import Run
 from tests.benchmarks.pretended import Pretended

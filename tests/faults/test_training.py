@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tadp_da.errors import DivergedError, EnvironmentSetupError, InterruptedRunError, UsageError
-from tadp_da.heads.semantic_fpn import SemanticFPN, SemanticFPNSettings
+from tadp_da.heads.semantic_fpn import SemanticFPN
 from tadp_da.run import Run
 from tadp_da.training.loop import LoopSettings, fit
 from tadp_da.training.monitor import STEPS, check_embeddings
@@ -185,7 +185,7 @@ def test_the_end_of_a_schedule_is_no_standstill(tmp_path: Path) -> None:
 
 def test_a_mask_of_ignored_pixels_only_gives_a_loss_and_gradients_of_zero() -> None:
     head = SemanticFPN(
-        FeatureSpec({4: 8}, {}), LabelSpace("segmentation", ("a", "b")), SemanticFPNSettings(width=8)
+        FeatureSpec({4: 8}, {}), LabelSpace("segmentation", ("a", "b")), SemanticFPN.Settings(width=8)
     )
     logits = torch.randn(1, 2, 8, 8, requires_grad=True)
     loss = head.loss(logits, torch.full((1, 8, 8), 255))

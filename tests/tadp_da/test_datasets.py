@@ -14,9 +14,11 @@ import pytest
 from benchmarks.custom import read_preset
 from benchmarks.recipe import read_benchmark, shipped
 from tadp_da import cli
-from tadp_da.datasets import CustomDataset, resolve
+from tadp_da.custom_dataset import CustomDataset
+from tadp_da.datasets import resolve
 from tadp_da.domains.formats.legend import read_legend
 from tadp_da.errors import UsageError
+from tadp_da.heads import heads
 from tests.tadp_da.domains import trees
 
 THINGS = (("person", 1, 1, 30, 24), ("Car", 5, 5, 20, 20))
@@ -128,7 +130,7 @@ def test_boxes_are_read_from_xml_and_from_coco(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "advice"),
     [
-        ({"masks": "m", "boxes": "b"}, "omit one of them"),
+        ({"masks": "m", "boxes": "b"}, "omit all but one of them"),
         ({"boxes": "b", "legend": "l"}, "name the classes instead"),
         ({"test_images": "t"}, "give both, or neither"),
         ({"test_boxes": "t"}, "give both, or neither"),
@@ -139,18 +141,13 @@ def test_labels_that_contradict_each_other_are_refused(fields: dict[str, str], a
         CustomDataset(name="own", images=Path("i"), **{k: Path(v) for k, v in fields.items()})
 
 
-def test_there_is_a_preset_with_boxes_for_every_one_with_masks() -> None:
-    folders = {"name": "own", "images": "i"}
+def test_there_is_a_preset_with_boxes_and_one_with_depth_for_every_one_with_masks() -> None:
+    folders, tasks = {"name": "own", "images": "i"}, dict[str, set[str]]()
     for name in shipped("presets"):
-        heads = {
-            r.head.name
-            for r in read_benchmark(
-                name, base={"source": folders, "target": folders}, kind="presets"
-            ).rows.values()
-        }
-        assert heads == {"faster-rcnn" if name.endswith("-boxes") else "semantic-fpn"}
-    plain = {name for name in shipped("presets") if not name.endswith("-boxes")}
-    assert {f"{name}-boxes" for name in plain} == {*shipped("presets")} - plain
+        table = read_benchmark(name, base={"source": folders, "target": folders}, kind="presets")
+        (task,) = {heads[recipe.head.name].task for recipe in table.rows.values()}
+        tasks.setdefault(name.removesuffix("-boxes").removesuffix("-depth"), set()).add(task)
+    assert tasks == {key: {"segmentation", "detection", "depth"} for key in ("mini", "stable-diffusion")}
 
 
 def test_a_stranger_with_boxes_is_scored_on_the_classes_that_both_sides_have(

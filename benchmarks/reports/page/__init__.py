@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from benchmarks.reports.tables import ABSENT
 from benchmarks.results import Report
 from tadp_da.images import output_folder
 from tadp_da.storage.files import write_text
+from tadp_da.tasks import in_unit
 from tadp_da.terminal import printable
 
 PAGE = "index.html"
@@ -64,7 +65,12 @@ def write_page(
     )
     sections = [found for make in SECTIONS if (found := make(material)) is not None]
     path = output_folder(folder) / PAGE
-    write_text(path, _template().render(title=title, lead=_lead(material), sections=sections, **_assets()))
+    write_text(
+        path,
+        _template(comparison.unit if comparison else "%").render(
+            title=title, lead=_lead(material), sections=sections, **_assets()
+        ),
+    )
     return path
 
 
@@ -92,8 +98,9 @@ def _assets() -> dict[str, str]:
 
 
 @cache
-def _template() -> Any:
-    """The page's template. Whatever is filled in is text: names, captions and paths are never markup."""
+def _template(unit: str) -> Any:
+    """The page's template; numbers are values in this unit unless it says otherwise. Whatever is filled in is
+    text: names, captions and paths are never markup."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -108,13 +115,13 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "duration": _duration, "p": _p}
+    environment.filters |= {"number": partial(_number, unit), "duration": _duration, "p": _p}
     return environment.get_template("page.html")
 
 
-def _number(value: float | None, form: str = ".1f") -> str:
-    """A number, or a dash where there is none."""
-    return ABSENT if value is None else format(value, form)
+def _number(unit: str, value: float | None, form: str = "") -> str:
+    """A number in a unit, with a sign if ``form`` is "+", or in that form; a dash where there is none."""
+    return ABSENT if value is None else format(value, form) if form.strip("+") else in_unit(value, unit, form)
 
 
 def _p(value: float | None) -> str:

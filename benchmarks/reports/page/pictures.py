@@ -13,6 +13,7 @@ from PIL import Image
 from benchmarks.reports.page.material import Material, Section, read_json
 from benchmarks.results import Evaluation, Report, SavedImage
 from tadp_da.storage.files import file_name
+from tadp_da.tasks import in_unit
 from tadp_da.visualize import colours
 
 MOST = 8
@@ -92,14 +93,14 @@ def _scored(shown: Sequence[tuple[str, Report, Evaluation]]) -> tuple[list[str],
             line.cells.append(Cell(path, f"{alt} {saved.key}"))
         for name, other, found in shown:
             own = next((s for s in found.saved if s.key == saved.key), None)
-            line.cells.append(_prediction(name, other, own, found.main.name) if own else None)
+            line.cells.append(_prediction(name, other, own, found) if own else None)
         lines.append(line)
     return ["image", "ground truth", *(name for name, *_ in shown)], lines
 
 
-def _prediction(row: str, report: Report, saved: SavedImage, metric: str) -> Cell:
+def _prediction(row: str, report: Report, saved: SavedImage, found: Evaluation) -> Cell:
     path = report.image(report.primary_name, saved, "prediction")
-    score = "" if saved.score is None else f", {metric} {saved.score:.1f}"
+    score = "" if saved.score is None else f", {found.main.name} {in_unit(saved.score, found.main.unit)}"
     return Cell(path, f"Prediction of {row} on {saved.key}{score}", saved.score, saved.prompt)
 
 
@@ -168,7 +169,7 @@ def extremes(material: Material) -> Section | None:
             continue
         order = sorted(scored, key=lambda key: material.better * scored[key])
         ends = sorted(saved, key=lambda s: material.better * (s.score or 0))
-        shown = [_pair(row, report, s, evaluation.main.name) for s in (ends[0], ends[-1])]
+        shown = [_pair(row, report, s, evaluation) for s in (ends[0], ends[-1])]
         short = _short(order)
         names = [[(short[key], scored[key]) for key in found] for found in (order[:3], order[:-4:-1])]
         lines.append((row, list(zip(shown, names, strict=True))))
@@ -178,10 +179,10 @@ def extremes(material: Material) -> Section | None:
     return Section("extremes", "Worst and best images", "extremes.html", {"lines": lines, "count": count})
 
 
-def _pair(row: str, report: Report, saved: SavedImage, metric: str) -> list[Cell]:
+def _pair(row: str, report: Report, saved: SavedImage, found: Evaluation) -> list[Cell]:
     """Ground truth and prediction in a small size."""
     truth = Cell(report.image(report.primary_name, saved, "truth"), f"Ground truth of {saved.key}")
-    cells = [truth, _prediction(row, report, saved, metric)]
+    cells = [truth, _prediction(row, report, saved, found)]
     for cell in cells:
         cell.src = data_uri(cell.path, _SMALL)
     return cells

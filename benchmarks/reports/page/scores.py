@@ -9,7 +9,8 @@ from benchmarks.reports.intervals import CLEAR, Difference, Spread
 from benchmarks.reports.page.material import Material, Section
 from benchmarks.reports.plots import reach
 from benchmarks.reports.statistics import ComparedRow, Comparison
-from benchmarks.reports.tables import footnotes
+from benchmarks.reports.tables import footnotes, mean_and_interval
+from tadp_da.tasks import in_unit
 
 _SAID = {"helps": "better", "hurts": "worse"}
 
@@ -103,7 +104,8 @@ def _how_sure(row: ComparedRow, found: Difference, table: Comparison) -> list[st
     else:
         seeds = len(paired.values)
         told.append(
-            f"{row.name}: the 95 % interval of the difference is {paired.low:+.1f} to {paired.high:+.1f}, from {seeds} "
+            f"{row.name}: the 95 % interval of the difference is {in_unit(paired.low, table.unit, '+')} to "
+            f"{in_unit(paired.high, table.unit, '+')}, from {seeds} "
             f"seeds{' - few: such an interval is wide' if seeds < 5 else ''}."
         )
         if found.p_holm is not None:
@@ -115,8 +117,8 @@ def _how_sure(row: ComparedRow, found: Difference, table: Comparison) -> list[st
     blind = row.against_blind
     if table.blind and blind and blind.spread:
         told.append(
-            f"Against {table.blind}, the strongest row that sees no target image: {_interval(blind.spread)}, "
-            f"{_SAID.get(blind.verdict, blind.verdict)}."
+            f"Against {table.blind}, the strongest row that sees no target image: "
+            f"{mean_and_interval(blind.spread, table.unit)}, {_SAID.get(blind.verdict, blind.verdict)}."
         )
     return told
 
@@ -128,7 +130,7 @@ def chance(p: float) -> str:
 
 def _amount(value: float, table: Comparison) -> str:
     unit = "points of " if table.unit == "%" else f"{table.unit} of " if table.unit else ""
-    return f"{abs(value):.1f} {unit}{table.metric}"
+    return f"{in_unit(abs(value), table.unit)} {unit}{table.metric}"
 
 
 def table(material: Material) -> Section | None:
@@ -154,7 +156,7 @@ def seeds(material: Material) -> Section | None:
     if found is None or not spreads:
         return None
     values = [value for spread in spreads for value in spread.values.values()]
-    scale = _Scale(min(values), max(values), margin=0.06)
+    scale = _Scale(min(values), max(values), found.unit, margin=0.06)
     lines = [(row.name, row.primary, scale.marks(row.primary) | {"width": 0}) for row in found.rows]
     data = {"lines": lines, "seeds": material.seeds, "scale": scale, "table": found, "best": material.better}
     return Section("seeds", "Scores of every seed", "seeds.html", data)
@@ -172,7 +174,7 @@ def differences(material: Material) -> Section | None:
         ]
         if base and kept:
             limit = reach([d.spread for _, d in kept if d.spread])
-            scale = _Scale(-limit, limit)
+            scale = _Scale(-limit, limit, found.unit)
             tables.append((base, [(row, d, scale.marks(d.spread)) for row, d in kept], scale))
     if not tables:
         return None
@@ -204,9 +206,9 @@ def classes(material: Material) -> Section | None:
 class _Scale:
     """Numbers as percentages of the width of a cell."""
 
-    def __init__(self, low: float, high: float, margin: float = 0.0) -> None:
+    def __init__(self, low: float, high: float, unit: str, margin: float = 0.0) -> None:
         room = margin * (high - low) or (0.5 if high == low else 0.0)
-        self.low, self.high = low - room, high + room
+        self.low, self.high, self.unit = low - room, high + room, unit
 
     def at(self, value: float) -> float:
         """Where a number is, held within the cell."""
@@ -215,7 +217,9 @@ class _Scale:
     @property
     def ticks(self) -> list[tuple[float, str]]:
         """Positions and numbers at the ends and in the middle."""
-        return [(self.at(v), f"{v:.1f}") for v in (self.low, (self.low + self.high) / 2, self.high)]
+        return [
+            (self.at(v), in_unit(v, self.unit)) for v in (self.low, (self.low + self.high) / 2, self.high)
+        ]
 
     def marks(self, found: Spread | None) -> dict[str, Any]:
         """Positions of the seeds, the mean and the interval of a number; ``beyond`` where the mean is off the scale."""
@@ -235,10 +239,5 @@ class _Scale:
 def _score(found: Spread | None, unit: str) -> str:
     if found is None:
         return "-"
-    return f"{found.mean:.1f}{' ' + unit if unit else ''}" + (
-        "" if found.std is None else f" ± {found.std:.1f}"
-    )
-
-
-def _interval(found: Spread) -> str:
-    return f"{found.mean:+.1f}" + ("" if found.low is None else f" ({found.low:+.1f} to {found.high:+.1f})")
+    value = f"{in_unit(found.mean, unit)}{' ' + unit if unit else ''}"
+    return value + ("" if found.std is None else f" ± {in_unit(found.std, unit)}")

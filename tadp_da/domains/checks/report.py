@@ -63,6 +63,7 @@ class SplitReport:
         labels: pixels or objects by class; empty without labels.
         holding: images that contain the class.
         ignored: ignored pixels, or objects marked difficult.
+        told: further lines on the labels.
         empty: labelled images without any object, or with ignored pixels only.
         bad: why an image (or its label) cannot be used, by path relative to the root.
         findings: problems of the split.
@@ -77,6 +78,7 @@ class SplitReport:
     holding: Mapping[str, int] = field(default_factory=dict)
     ignored: int = 0
     empty: int = 0
+    told: tuple[str, ...] = ()
     bad: Mapping[str, str] = field(default_factory=dict)
     findings: tuple[DataFinding, ...] = ()
 
@@ -90,6 +92,7 @@ class SplitReport:
             line += "; modes " + some([f"{mode} ({count})" for mode, count in self.modes.items()], 9)
         lines = ["", line, *[f"  {len(self.bad)} of them cannot be used"] * bool(self.bad)]
         lines += self._label_lines(boxes=task == "detection") if self.labels else []
+        lines += [f"  {line}" for line in self.told]
         return lines + [line for finding in self.findings for line in finding.lines()]
 
     def _label_lines(self, boxes: bool) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tadp_da.domains import Domain, domains
+from tadp_da.domains.checks.depths import depth_findings, depth_summary
 from tadp_da.domains.checks.report import EXAMPLES, CheckReport, DataFinding, Level, SplitReport
 from tadp_da.domains.checks.stored import (
     correction_findings,
@@ -22,6 +23,7 @@ from tadp_da.domains.checks.stored import (
     listing_findings,
     palette_findings,
 )
+from tadp_da.domains.formats.depth import StoredDepth, stored_depths
 from tadp_da.domains.formats.masks import StoredMask, stored_masks
 from tadp_da.errors import DataError, TadpError
 from tadp_da.images import open_image, opened
@@ -112,12 +114,17 @@ class _CheckedImage:
     labelled: bool = False
     problem: DataFinding | None = None
     stored: Sequence[StoredMask] = ()
+    depths: Sequence[StoredDepth] = ()
     corrections: Sequence[Remark] = ()
 
 
 def _check_image(domain: Domain, labelled: bool, working: Working, path: Path) -> _CheckedImage:
     one = _CheckedImage(path)
-    with stored_masks.recording() as one.stored, remarks.recording() as one.corrections:
+    with (
+        stored_masks.recording() as one.stored,
+        stored_depths.recording() as one.depths,
+        remarks.recording() as one.corrections,
+    ):
         try:
             digest = file_digest(path)
             with opened(path) as image:
@@ -153,7 +160,9 @@ def _lost(target: Boxes, size: tuple[int, int], working: Working) -> int:
 
 
 def _amounts(target: Any, labels: LabelSpace) -> tuple[dict[int, int], int]:
-    """Pixels or objects by class id, and how many of them are ignored or difficult."""
+    """Pixels or objects by class id, and how many of them are ignored or difficult; none of labels without classes."""
+    if not labels.classes:
+        return {}, 0
     counts = np.bincount(np.ravel(target.labels if isinstance(target, Boxes) else target))
     amounts = {int(i): int(counts[i]) for i in np.flatnonzero(counts)}
     if isinstance(target, Boxes):
@@ -178,10 +187,11 @@ def _split_report(
         fix = f"{domain.fetch}; or accept a part of it: --partial"
         findings.insert(0, DataFinding.at(level, what, [root], fix))
     findings += correction_findings(remark for one in checked for remark in one.corrections)
-    read = [one for one in checked if one.labelled]
+    read, depths = [one for one in checked if one.labelled], [d for one in checked for d in one.depths]
     ignored = sum(one.ignored for one in read)
     if read and domain.labels is not None:
         findings += doubtful_values([m for one in checked for m in one.stored], domain.labels, ignored)
+        findings += depth_findings(depths, domain.labels)
     blank = [one.path for one in read if not one.amounts]
     if blank and domain.labels is not None and domain.labels.task == "segmentation":
         what = "a mask has ignored pixels only: nothing can be learned from it"
@@ -197,6 +207,7 @@ def _split_report(
         holding={c: sum(i in one.amounts for one in read) for i, c in enumerate(classes)},
         ignored=ignored,
         empty=len(blank),
+        told=depth_summary(depths),
         bad={key: problem.what for key, problem in problems.items()},
         findings=tuple(findings),
     )

@@ -12,6 +12,8 @@ from torch import Tensor
 from tadp_da.images import geometry
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torchvision.tv_tensors import TVTensor
 
 Size = tuple[int, int]
@@ -84,6 +86,10 @@ class Label:
         """The same, with nothing to learn from this part ``bool (h, w)`` of the image; itself, where that cannot be
         said: an object without its box would be learned as background."""
         return self
+
+    def painted(self) -> NDArray[np.uint8] | None:
+        """The label as a grey image ``(h, w)``; None for labels that are no quantity."""
+        return None
 
     def dominance(self) -> float:
         """Share of the most frequent class, 1 where nothing is labelled, 0 for labels without shares."""

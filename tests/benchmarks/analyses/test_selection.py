@@ -14,7 +14,8 @@ from benchmarks import suite
 from benchmarks.recipe import read_benchmark
 from benchmarks.selection import predictions
 from benchmarks.selection.predictions import jitter
-from tadp_da.datasets import CustomDataset, resolve
+from tadp_da.custom_dataset import CustomDataset
+from tadp_da.datasets import resolve
 from tadp_da.provenance import learned_from
 from tests.tadp_da.captions.conftest import write_blip2
 from tests.toy import NAMES, draw_pair

@@ -141,7 +141,7 @@ def test_where_lower_is_better_a_fall_helps() -> None:
     )
     assert [row.verdict for row in found.rows] == ["baseline", "helps", "hurts"]
     assert (found.evaluation, found.metric, found.unit) == ("test", "RMSE", "m")
-    assert "Better than null on the test images: a (-1.0)" in found.conclusion()
+    assert "Better than null on the test images: a (-0.990)" in found.conclusion()
 
 
 def test_a_single_domain_is_not_compared_with_source_and_target() -> None:

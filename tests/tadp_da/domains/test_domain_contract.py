@@ -51,6 +51,10 @@ def test_labels_are_well_formed(domain: Domain) -> None:
     labels = domain.labels
     if labels is None:
         return
+    if labels.range is not None:
+        assert 0 < labels.range[0] < labels.range[1]
+        assert not labels.classes
+        return
     assert len(set(labels.classes)) == len(labels.classes) >= 2
     assert labels.ignore >= len(labels.classes)
     assert len(set(labels.palette)) in (0, len(labels.classes)), "two classes share a colour"

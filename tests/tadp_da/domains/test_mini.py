@@ -210,3 +210,23 @@ def test_threads_that_read_boxes_at_once_write_them_once(tmp_path: Path) -> None
         found = list(pool.map(domain.label, [*paths] * 8))
     assert sum(len(boxes.labels) for boxes in found[:3]) > 0
     assert [len(boxes.labels) for boxes in found] == [len(boxes.labels) for boxes in found[:3]] * 8
+
+
+@pytest.mark.usefixtures("small")
+def test_depth_is_that_of_the_scenes_and_written_once_whoever_asks(tmp_path: Path) -> None:
+    deep, plain = domains["mini-night-depth"], domains["mini-night"]
+    assert deep.label is not None
+    assert deep.labels is not None
+    paths = deep.unlabeled(tmp_path, "test").paths
+    assert paths == plain.unlabeled(tmp_path, "test").paths
+    assert not (tmp_path / "mini-night/test/depth").exists()
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(deep.label, [*paths] * 8))
+    for index, depth in enumerate(found):
+        scene = draw_scene(mini._TARGET_WORLDS["test"], index % 3, size=mini.SIZE)
+        assert np.abs(depth - scene.depth).max() <= 0.5 / 256 + 1e-4
+        sky = scene.mask == 0
+        low, high = deep.labels.range or (0, 0)
+        assert (depth[sky] > high).all(), "the sky does not count"
+        assert ((depth[~sky] > low) & (depth[~sky] < high)).all()
+    assert sorted(p.name for p in (tmp_path / "mini-night/test/depth").iterdir()) == [p.name for p in paths]

@@ -136,3 +136,28 @@ def camvid(root: Path) -> Path:
             picture(root / f"images/{folder}/{index:05d}.jpg")
             (root / f"labels/{folder}/{index:05d}.png").hardlink_to(first)
     return root
+
+
+def depth(path: Path, metres: Any, furthest: float = 10.0) -> Path:
+    """A depth map, 16-bit PNG in millimetres without a stated unit, or NPY in metres."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npy":
+        np.save(path, np.asarray(metres, np.float32))
+    else:
+        Image.fromarray((np.asarray(metres) * 1000).round().astype(np.uint16)).save(path)
+    return path
+
+
+def nyu(root: Path, size: tuple[int, int] = (640, 480)) -> Path:
+    """Two images of two scenes of ``sync``, two of the official test split, with a floor, and a border that the sensor
+    does not see."""
+    rng = np.random.default_rng(0)
+    for split in ("sync", "official_splits/test"):
+        for scene in ("bathroom_0001", "living_room_0010")[: None if split == "sync" else 1]:
+            for number in ("00045", "00046"):
+                place = root / f"nyu_depth_v2/{split}/{scene}"
+                picture(place / f"rgb_{number}.jpg", size)
+                metres = np.linspace(4 + rng.random(), 1, size[1])[:, None] + 0.1 * rng.random(size[::-1])
+                metres[:, : size[0] // 20] = 0
+                depth(place / f"sync_depth_{number}.png", metres)
+    return root

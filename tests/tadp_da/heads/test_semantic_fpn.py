@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from tadp_da.errors import UsageError
-from tadp_da.heads.semantic_fpn import SemanticFPN, SemanticFPNSettings
+from tadp_da.heads.semantic_fpn import SemanticFPN
 from tadp_da.types import FeaturePyramid, FeatureSpec, LabelSpace
 
 SPEC = FeatureSpec(channels={4: 4, 8: 4, 16: 4}, attention={})
@@ -18,7 +18,7 @@ FIVE = LabelSpace("segmentation", ("a", "b", "c", "d", "e"))
 def small() -> tuple[SemanticFPN, torch.Tensor, torch.Tensor]:
     """A head, its logits for two images of random features, and ids."""
     torch.manual_seed(0)
-    head = SemanticFPN(SPEC, FIVE, SemanticFPNSettings(width=8)).eval()
+    head = SemanticFPN(SPEC, FIVE, SemanticFPN.Settings(width=8)).eval()
     features = {s: torch.randn(2, 4, 32 // s, 32 // s) for s in SPEC.channels}
     return head, head(FeaturePyramid(features, {}), (32, 32)), torch.randint(0, 5, (2, 32, 32))
 
@@ -53,7 +53,7 @@ def test_a_batch_without_labels_costs_nothing() -> None:
 def test_off_the_grid_the_image_does_not_move() -> None:
     """Logits of an image cut off within the last cells are those of the whole image, away from the cut."""
     torch.manual_seed(0)
-    head = SemanticFPN(SPEC, FIVE, SemanticFPNSettings(width=8)).eval()
+    head = SemanticFPN(SPEC, FIVE, SemanticFPN.Settings(width=8)).eval()
     features = {s: torch.randn(1, 4, 64 // s, 64 // s) for s in SPEC.channels}
     whole = head(FeaturePyramid(features=features, attention={}), (64, 64))
     cut = head(FeaturePyramid(features=features, attention={}), (61, 50))
@@ -63,7 +63,7 @@ def test_off_the_grid_the_image_does_not_move() -> None:
 def test_a_cell_decides_its_own_pixels() -> None:
     """A classifier that reads the finest level puts the boundary between two cells where they meet."""
     torch.manual_seed(0)
-    head = SemanticFPN(SPEC, FIVE, SemanticFPNSettings(width=8)).eval()
+    head = SemanticFPN(SPEC, FIVE, SemanticFPN.Settings(width=8)).eval()
     coarse = {s: torch.zeros(1, 4, 64 // s, 64 // s) for s in SPEC.channels}
     bright = {s: f.clone() for s, f in coarse.items()}
     bright[4][..., 8] = 5.0
@@ -74,7 +74,7 @@ def test_a_cell_decides_its_own_pixels() -> None:
 
 
 def test_dropout_rests_outside_training() -> None:
-    head = SemanticFPN(SPEC, FIVE, SemanticFPNSettings(width=8, dropout=0.5))
+    head = SemanticFPN(SPEC, FIVE, SemanticFPN.Settings(width=8, dropout=0.5))
     pyramid = FeaturePyramid({s: torch.randn(1, 4, 64 // s, 64 // s) for s in SPEC.channels}, {})
     head.train()
     assert not torch.equal(head(pyramid, (64, 64)), head(pyramid, (64, 64)))
@@ -98,4 +98,4 @@ def test_label_spaces_it_cannot_hold_are_refused(labels: LabelSpace) -> None:
 
 def test_unknown_settings_are_refused() -> None:
     with pytest.raises(ValidationError, match="widht"):
-        SemanticFPN(SPEC, FIVE, SemanticFPNSettings(widht=64))
+        SemanticFPN(SPEC, FIVE, SemanticFPN.Settings(widht=64))

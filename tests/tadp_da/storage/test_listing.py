@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from tadp_da import api
-from tadp_da.datasets import CustomDataset, resolve
+from tadp_da.custom_dataset import CustomDataset
+from tadp_da.datasets import resolve
 from tadp_da.domains.checks.validate import check_data
 from tadp_da.domains.formats.folder import folder_domain
 from tadp_da.errors import DataError

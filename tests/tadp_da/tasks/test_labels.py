@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from tadp_da.types import Boxes, LabelSpace
 
 LABELS = LabelSpace("detection", ("car", "person", "tree"))
 MASKS = LabelSpace("segmentation", ("car", "person", "tree"))
+DEPTH = LabelSpace("depth", (), range=(0.001, 10.0))
 
 
 def boxes(*rows: tuple[float, ...], labels: tuple[int, ...] = ()) -> Boxes:
@@ -116,3 +119,36 @@ def test_boxes_may_have_more_classes_than_masks_have_values() -> None:
     shared = task.shared(many, LabelSpace("detection", many.classes[250:]))
     assert shared.convert(label).labels.tolist() == [49, 5]
     assert len(shared.labels.classes) == 50
+
+
+def test_a_depth_map_moves_as_its_pixels_and_keeps_its_metres() -> None:
+    metres = np.array([[1, 2, 3], [0, 5, 20]], np.float32)
+    label: Any = tasks["depth"].label(metres, (2, 3), DEPTH, where="x")
+    assert label.tensors().tolist() == [[1, 2, 3], [0, 5, 0]], "20 m is out of the range"
+    assert label.flip().tensors().tolist() == [[3, 2, 1], [0, 5, 0]]
+    assert label.crop(0, 1, (2, 2)).tensors().tolist() == [[2, 3], [5, 0]]
+    assert label.pad((3, 4)).tensors()[2].tolist() == [0] * 4
+    large = label.resize((4, 9))
+    assert large.tensors().tolist() == [[1] * 3 + [2] * 3 + [3] * 3] * 2 + [[0] * 3 + [5] * 3 + [0] * 3] * 2
+    assert large.painted()[0].tolist() == [26] * 3 + [51] * 3 + [76] * 3
+    assert label.without(label.tensors() > 2).tensors().tolist() == [[1, 2, 0], [0, 0, 0]]
+    assert label.crop(1, 0, (1, 1)).blank
+
+
+@pytest.mark.parametrize("value", [-1, np.nan, np.inf])
+def test_what_is_no_depth_is_refused_with_its_place(value: float) -> None:
+    with pytest.raises(DataError, match="negative or not finite") as caught:
+        tasks["depth"].label(np.full((2, 2), value, np.float32), (2, 2), DEPTH, where="here")
+    assert caught.value.where == "here"
+
+
+def test_depth_is_drawn_in_colours_with_a_scale_and_unknown_pixels_show_the_image() -> None:
+    image = Image.new("RGB", (240, 120), (7, 7, 7))
+    depth = np.zeros((120, 240), np.float32)
+    depth[:40, :120], depth[:40, 120:] = 0.5, 9.5
+    drawn = np.asarray(tasks["depth"].render(image, depth, DEPTH, 1.0)).astype(int)
+    near, far, unknown = drawn[10, 10], drawn[10, 200], drawn[60, 60]
+    assert near[0] > near[2], "red"
+    assert far[2] > far[0], "blue"
+    assert unknown.tolist() == [7, 7, 7]
+    assert len(np.unique(drawn[111], axis=0)) > 100, "a scale"

@@ -166,7 +166,7 @@ def test_where_smaller_is_better_the_sign_does_not_mislead() -> None:
 
     reports = {"null": errors(NULL), "x": errors({s: v - 3 - s / 10 for s, v in NULL.items()})}
     data = verdict(Material(title="t", reports=reports, comparison=compare(reports))).data  # type: ignore[arg-type]
-    assert data["headline"].startswith("x is better than null on the target, by 3.1 m of RMSE")
+    assert data["headline"].startswith("x is better than null on the target, by 3.100 m of RMSE")
 
 
 def test_without_labels_there_are_predictions_and_no_scores(tmp_path: Path) -> None:

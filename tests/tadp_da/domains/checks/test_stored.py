@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tadp_da.datasets import CustomDataset, resolve
+from tadp_da.custom_dataset import CustomDataset
+from tadp_da.datasets import resolve
 from tadp_da.domains.checks.validate import check_data
 from tadp_da.errors import DataError, UsageError
 from tadp_da.run import Run

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tadp_da.datasets import CustomDataset, DataSource, resolve
+from tadp_da.custom_dataset import CustomDataset
+from tadp_da.datasets import DataSource, resolve
 from tadp_da.domains.checks.report import CheckReport
 from tadp_da.domains.checks.validate import check_data
 from tadp_da.domains.formats.boxes import MOST_BOXES, flag

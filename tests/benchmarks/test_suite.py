@@ -208,8 +208,8 @@ def words(folders: Path, *, rows: str) -> list[object]:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ([], ["null", "strong", "dreambooth-strong"]),
-        (["--method", "best"], ["null", "strong", "best"]),
+        ([], ["null", "strong", "best"]),
+        (["--method", "dreambooth-strong"], ["null", "strong", "dreambooth-strong"]),
         (["--rows", "null,simple"], ["null", "simple"]),
     ],
 )

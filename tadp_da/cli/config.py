@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -101,12 +102,18 @@ def init(
 
     if file.exists():
         raise UsageError("the file exists", where=file, fix="edit it, or name another: --file FILE")
-    images = Path(_answer(source_images, "--source-images", "Folder of labelled source images"))
-    labels = Path(_answer(source_labels, "--source-labels", "Their labels (folder, or COCO file)"))
+    images = Path(
+        _answer(source_images, "--source-images", "Folder of labelled source images", check=_existing)
+    )
+    labels = Path(
+        _answer(source_labels, "--source-labels", "Their labels (folder, or COCO file)", check=_existing)
+    )
     if legend is None:
         asked = "Class names in the order of their ids: sky,road,car; none for depth"
         classes = _answer(classes, "--classes", asked, default="")
-    target = Path(_answer(target_images, "--target-images", "Folder of unlabelled target images"))
+    target = Path(
+        _answer(target_images, "--target-images", "Folder of unlabelled target images", check=_existing)
+    )
     style = _answer(target_style, "--target-style", "The target in simple words, such as: dark dusk")
     results = Path(_answer(out_folder, "--out", "Folder of the results", default="runs/own"))
     data_check(str(images), labels, classes, legend, ignore_index, model=model)
@@ -135,7 +142,16 @@ def init(
     out.print(f"Written: {file}. Start: tadp-da run --config {file}")
 
 
-def _answer(given: Any, option: str, question: str, default: str | None = None) -> str:
+def _existing(answer: str) -> str:
+    if not Path(answer).exists():
+        raise typer.BadParameter(f"{answer} does not exist")
+    return answer
+
+
+def _answer(
+    given: Any, option: str, question: str, default: str | None = None, check: Callable[[str], str] = str
+) -> str:
+    """What was given, or else the answer to a question, which is asked again until it passes the check."""
     if given not in (None, ""):
         return str(given)
     if not sys.stdin.isatty():
@@ -145,4 +161,4 @@ def _answer(given: Any, option: str, question: str, default: str | None = None) 
             f"{option} is not given, and there is no terminal to ask in",
             fix=f"give {option}; see tadp-da init --help",
         )
-    return str(typer.prompt(question, default=default, err=True))
+    return str(typer.prompt(question, default=default, err=True, value_proc=check))

@@ -56,10 +56,18 @@ def test_init_checks_and_writes_what_run_runs_and_a_run_leaves_what_it_ran_with(
     assert {path: path.stat().st_mtime_ns for path in Path("second").glob("*/manifest.json")} == made
 
 
-def test_init_asks_on_a_terminal(
+def test_init_asks_on_a_terminal_until_a_folder_exists(
     command: Command, toys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = [toys / "day/images", toys / "day/masks", NAMES, toys / "night/images", "dark night", ""]
+    answers = [
+        "no/such/folder",
+        toys / "day/images",
+        toys / "day/masks",
+        NAMES,
+        toys / "night/images",
+        "dark night",
+        "",
+    ]
     monkeypatch.setattr("sys.stdin", Screen("".join(f"{answer}\n" for answer in answers)))
     file = tmp_path / "run.yaml"
     assert command("init", "--file", file) == 0

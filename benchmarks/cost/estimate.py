@@ -41,6 +41,7 @@ PEAKS: Mapping[str, Peak] = {
 }  # fmt: skip
 PRECISIONS = ("no", "bf16", "fp16")
 IMAGE_SIZES: Mapping[str, Size] = {
+    "nyu-v2": (480, 640),
     "cityscapes": (1024, 2048),
     "dark-zurich": (1080, 1920),
     "nighttime-driving": (1080, 1920),

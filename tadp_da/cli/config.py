@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,12 +69,10 @@ def write_config(context: typer.Context, folder: Path) -> None:
     """Write the options that a command was run with, in the form that ``--config`` reads."""
     first = {parameter: name for name, parameter in reversed(_options(context).items())}
     used = {
-        first[name]: str(value) if isinstance(value, Path) else value
-        for name, value in context.params.items()
-        if name in first and name != "config" and value not in (None, "", [])
+        first[name]: value for name, value in context.params.items() if name in first and name != "config"
     }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / NAME).write_text(yaml.safe_dump(used, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    (folder / NAME).write_text(_as_yaml(used), encoding="utf-8")
 
 
 def init(
@@ -119,27 +117,22 @@ def init(
     data_check(str(images), labels, classes, legend, ignore_index, model=model)
     data_check(str(target))
     known = CustomDataset.of(images, labels, classes=names_of(classes), legend=legend)
-    found: dict[str, Any] = {
-        "source-images": images,
-        "source-masks": known.masks,
-        "source-boxes": known.boxes,
-        "source-depth": known.depth,
-        "classes": classes,
-        "legend": legend,
-        "ignore-index": ignore_index,
-        "target-images": target,
-        "target-style": style,
-        "model": model,
-        "out": results,
-    }
+    kinds = {"source-masks": known.masks, "source-boxes": known.boxes, "source-depth": known.depth}
+    meaning = {"classes": classes, "legend": legend, "ignore-index": ignore_index}
+    wanted = {"target-images": target, "target-style": style, "model": model, "out": results}
+    with file.open("x", encoding="utf-8") as opened:
+        opened.write(_as_yaml({"source-images": images} | kinds | meaning | wanted))
+    out.print(f"Written: {file}. Start: tadp-da run --config {file}")
+
+
+def _as_yaml(options: Mapping[str, Any]) -> str:
+    """Those options that are given."""
     plain = {
         name: str(value) if isinstance(value, Path) else value
-        for name, value in found.items()
-        if value not in (None, "")
+        for name, value in options.items()
+        if value not in (None, "", [])
     }
-    with file.open("x", encoding="utf-8") as opened:
-        yaml.safe_dump(plain, opened, sort_keys=False, allow_unicode=True)
-    out.print(f"Written: {file}. Start: tadp-da run --config {file}")
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 
 
 def _existing(answer: str) -> str:

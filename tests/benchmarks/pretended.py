@@ -58,6 +58,7 @@ class Pretended:
             monkeypatch.setattr(personalizers[name], "__call__", learn)
         known = SimpleNamespace(assemble=assemble, load=loaded)
         monkeypatch.setattr(stage, "PerceptionModel", known)
+        monkeypatch.setattr(stage, "write_card", lambda folder: None)  # of files that are not pretended
         monkeypatch.setattr(FineTuning, "__call__", self.tune)
         monkeypatch.setattr(scoring, "evaluate", score)
         monkeypatch.setattr(Run, "get_or_create", lambda run, *given, **more: self.make(*given))

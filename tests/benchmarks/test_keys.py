@@ -266,7 +266,10 @@ def test_every_setting_is_in_the_key_of_what_depends_on_it(root: Path, pretended
 
 
 def test_what_a_run_is_given_is_in_the_keys_or_declared(root: Path, pretended: Pretended) -> None:
-    recipe, values = Recipe.from_mapping(bases(root)["word"]), {"precision": "bf16", "device": "meta"}
+    recipe, values = (
+        Recipe.from_mapping(bases(root)["word"]),
+        {"precision": "bf16", "device": "meta", "tracker": "tensorboard"},
+    )
     keys, _ = pretended(recipe)
     for field in dataclasses.fields(Run):
         value = values.get(field.name, field.default)

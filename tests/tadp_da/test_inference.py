@@ -15,6 +15,7 @@ from tadp_da.inference import InferenceSettings, pixels_of, predict, predict_ima
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.tasks import View, tasks
 from tadp_da.types import Detections, LabelSpace
+from tests.contract.kinds import KINDS
 
 LABELS = LabelSpace("segmentation", ("sky", "road", "car"))
 BOXES = LabelSpace("detection", ("car", "person", "tree"))
@@ -25,7 +26,7 @@ def picture(height: int, width: int, seed: int = 0) -> Image.Image:
 
 
 def assemble(backbone: Any, name: str = "semantic-fpn", **settings: Any) -> PerceptionModel:
-    labels = LabelSpace(heads[name].task, LABELS.classes)
+    labels = KINDS[heads[name].task].labels
     return PerceptionModel.assemble(backbone, name, labels, inference=InferenceSettings(**settings), width=16)
 
 

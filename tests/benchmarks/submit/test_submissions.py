@@ -159,7 +159,7 @@ def test_a_model_is_asked_only_for_what_it_does(backbone: Any, pictures: Unlabel
             tmp_path / "x",
             run,
         )
-    assert {form.task for form in FORMS.values()} == set(tasks)
+    assert {form.task for form in FORMS.values()} <= set(tasks)
     assert not list(tmp_path.glob("*x*"))
 
 

@@ -107,7 +107,7 @@ def test_layers_that_this_cpu_cannot_run_in_4_bits_are_refused_before_the_first_
     layers = pytest.importorskip("bitsandbytes").nn
     if not layers.Linear4bit(32, 32).support_avx512bf16_for_cpu:
         pytest.skip("this CPU has no kernel with such a limit")
-    with pytest.raises(UsageError, match=r"has \d+ outputs; this CPU") as caught:
+    with pytest.raises(UsageError, match=r"has \d+ outputs; on this CPU") as caught:
         Captioner.from_pretrained(blip2, settings("nf4"))
     assert "choose quantization: int8" in caught.value.fix
 

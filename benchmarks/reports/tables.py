@@ -8,6 +8,7 @@ import html
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,12 +111,19 @@ def write(comparison: Comparison, reports: Mapping[str, Mapping[int, Report]], f
 
 
 def terminal(comparison: Comparison) -> Table:
-    """The table for a rich console: scores, differences and verdicts."""
+    """The table for a rich console: scores, differences and verdicts, without columns in which nothing is known."""
     from rich.text import Text
 
     caption = Text("\n".join([comparison.conclusion(), *_notes(comparison)]))
     styles = [_INKS.get(row.verdict) for row in comparison.rows]
-    return _scores(comparison).rich(styles, caption=caption, caption_justify="left")
+    table = _scores(comparison)
+    known = [any(line[i] != "-" for line in table.lines) for i in range(len(table.header))]
+    shown = Grid(
+        table.title,
+        [*compress(table.header, known)],
+        [[*compress(line, known)] for line in table.lines],
+    )
+    return shown.rich(styles, caption=caption, caption_justify="left")
 
 
 def terminal_classes(comparison: Comparison) -> Table:

@@ -48,8 +48,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for more, values in (("", (0, 1, 0, 1)), ("-2", (1, 0, 0, 1))):
                 trees.mask(root / f"{folder}-masks{more}/{name}.png", values)
             for more, width in (("", 20), ("-2", 30)):
-                metres = np.full((30, 40), 0.1 * width)
-                trees.depth(root / f"{folder}-depth{more}/{name}.npy", metres)
+                trees.depth(root / f"{folder}-depth{more}/{name}.npy", np.full((30, 40), 0.1 * width))
                 trees.xml(root / f"{folder}-boxes{more}/{name}.xml", [("a", 1, 1, width, 20)])
     (root / "legend.yaml").write_text("0: a\n1: b\n")
     (root / "legend-2.yaml").write_text("0: b\n1: a\n")
@@ -266,10 +265,8 @@ def test_every_setting_is_in_the_key_of_what_depends_on_it(root: Path, pretended
 
 
 def test_what_a_run_is_given_is_in_the_keys_or_declared(root: Path, pretended: Pretended) -> None:
-    recipe, values = (
-        Recipe.from_mapping(bases(root)["word"]),
-        {"precision": "bf16", "device": "meta", "tracker": "tensorboard"},
-    )
+    recipe = Recipe.from_mapping(bases(root)["word"])
+    values = {"precision": "bf16", "device": "meta", "tracker": "tensorboard"}
     keys, _ = pretended(recipe)
     for field in dataclasses.fields(Run):
         value = values.get(field.name, field.default)
@@ -328,7 +325,6 @@ def test_colours_of_classes_and_how_a_source_is_prompted_are_inputs(
 
 
 def paint(file: Path, colour: tuple[int, int, int]) -> None:
-    import numpy as np
     from PIL import Image
 
     values = np.zeros((30, 40, 3), np.uint8)
@@ -348,10 +344,6 @@ def test_a_setting_that_is_added_is_in_the_key_unless_it_declares_an_effect(root
 
 
 def test_every_field_of_a_data_set_is_tried() -> None:
-    tried = {path.partition(".")[2] for path in others(Path()) if path.startswith("source.")} | {
-        "name",
-        "medium",
-        "style",
-    }
-    declared = effects(CustomDataset)
-    assert {field.name for field in dataclasses.fields(CustomDataset)} <= tried | declared.keys()
+    tried = {path.partition(".")[2] for path in others(Path()) if path.startswith("source.")}
+    tried |= {"name", "medium", "style"}
+    assert {field.name for field in dataclasses.fields(CustomDataset)} <= tried | effects(CustomDataset).keys()

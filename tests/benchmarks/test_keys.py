@@ -345,5 +345,5 @@ def test_a_setting_that_is_added_is_in_the_key_unless_it_declares_an_effect(root
 
 def test_every_field_of_a_data_set_is_tried() -> None:
     tried = {path.partition(".")[2] for path in others(Path()) if path.startswith("source.")}
-    tried |= {"name", "medium", "style"}
-    assert {field.name for field in dataclasses.fields(CustomDataset)} <= tried | effects(CustomDataset).keys()
+    tried |= {"name", "medium", "style"} | effects(CustomDataset).keys()
+    assert {field.name for field in dataclasses.fields(CustomDataset)} <= tried

@@ -77,7 +77,7 @@ def test_everything_is_there_and_in_order(read: Page) -> None:
         "abc1234",
         "1.25",  # of an analysis
         "25 min of computing",  # 12 models, 12 reports, and one concept although three seeds use it
-        "adapt.steps 120",
+        "adapt.steps 80",
     ):
         assert part in text, part
     assert len(read.all("polyline")) == 3 * len(GAINS) + 1 + 2 * len(GAINS)

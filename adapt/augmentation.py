@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from tadp_da.errors import UsageError
-from tadp_da.images import geometry, normalize
+from tadp_da.images import geometry, normalize, resize_part
 from tadp_da.images import resize as resize_image
 from tadp_da.tasks.labels.label import Label
 
@@ -81,33 +81,45 @@ class Augmentation:
         low, high = self.scale
         # no number is drawn where nothing varies, so that flips are the same with and without cached latents
         factor = low if low == high else math.exp(rng.uniform(math.log(low), math.log(high)))
-        image, annotation = resize(
-            image, annotation, (max(1, round(size[0] * factor)), max(1, round(size[1] * factor)))
-        )
+        size = max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
         if self.cut_depth and rng.random() < self.cut_depth:
+            image, annotation = resize(image, annotation, size)
             image = cut_depth(image, annotation, rng)
         if self.crop is not None:
-            image, annotation = self._crop(*pad(image, annotation, self.crop), self.crop, rng)
-        pixels = _tensor(image)
+            image, annotation = self._crop(image, annotation, size, self.crop, rng)
+        else:
+            image, annotation = resize(image, annotation, size)
         if self.photometric:
-            pixels = distort(pixels, rng)
-        return _finish(pixels, annotation, flipped=rng.random() < self.flip)
+            image = distort(image, rng)
+        return finish(image, annotation, flipped=rng.random() < self.flip)
 
     def _crop(
-        self, image: np.ndarray, annotation: Label, crop: tuple[int, int], rng: np.random.Generator
+        self,
+        image: np.ndarray,
+        annotation: Label,
+        size: tuple[int, int],
+        crop: tuple[int, int],
+        rng: np.random.Generator,
     ) -> Pair:
-        height, width = annotation.size
+        """A crop of image and label at ``size``; only what is in the crop is resized."""
+        height, width = max(size[0], crop[0]), max(size[1], crop[1])
         for _ in range(10 if self.cat_max_ratio < 1 else 1):
             top, left = int(rng.integers(height - crop[0] + 1)), int(rng.integers(width - crop[1] + 1))
-            part = annotation.crop(top, left, crop)
+            part = annotation.resized_crop(size, top, left, crop)
             if part.dominance() <= self.cat_max_ratio:
                 break
-        return image[top : top + crop[0], left : left + crop[1]], part
+        image = resize_part(
+            image, size, (top, left, min(top + crop[0], size[0]), min(left + crop[1], size[1]))
+        )
+        return pad_image(image, crop), part
 
 
 def finish(image: np.ndarray, annotation: Label, *, flipped: bool) -> tuple[Tensor, Any]:
     """Pixels ``float32 (3, h, w)`` in [-1, 1] and the label's tensors of an image, or of its mirror image."""
-    return _finish(_tensor(image), annotation, flipped=flipped)
+    pixels = _tensor(image)
+    if flipped:
+        pixels, annotation = pixels.flip(-1), annotation.flip()
+    return normalize(pixels), annotation.tensors()
 
 
 def resize(image: np.ndarray, annotation: Label, size: tuple[int, int]) -> Pair:
@@ -121,10 +133,17 @@ def pad(image: np.ndarray, annotation: Label, size: tuple[int, int]) -> Pair:
     """Image and label grown to at least this height and width, to the right and below, with ignored grey."""
     height, width = annotation.size
     grown = max(height, size[0]), max(width, size[1])
-    if grown == (height, width):
-        return image, annotation
-    edges = (0, grown[0] - height), (0, grown[1] - width), (0, 0)
-    return np.pad(image, edges, constant_values=127), annotation.pad(grown)
+    return (
+        (image, annotation) if grown == (height, width) else (pad_image(image, grown), annotation.pad(grown))
+    )
+
+
+def pad_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image grown to this height and width, to the right and below, with grey."""
+    height, width = image.shape[:2]
+    if (height, width) == size:
+        return image
+    return np.pad(image, ((0, size[0] - height), (0, size[1] - width), (0, 0)), constant_values=127)
 
 
 def cut_depth(image: np.ndarray, annotation: Label, rng: np.random.Generator) -> np.ndarray:
@@ -153,15 +172,14 @@ def _tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(image).permute(2, 0, 1)
 
 
-def _finish(pixels: Tensor, annotation: Label, *, flipped: bool) -> tuple[Tensor, Any]:
-    if flipped:
-        pixels, annotation = pixels.flip(-1), annotation.flip()
-    return normalize(pixels), annotation.tensors()
-
-
-def distort(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+def distort(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Each of four changes with probability a half, in the ranges of torchvision's ``RandomPhotometricDistort``."""
+    from PIL import Image
+
     transforms = geometry()
+    changed = Image.fromarray(
+        image
+    )  # Pillow changes the hue of 8-bit values, several times as fast as of floats
     for change, low, high in (
         (transforms.adjust_brightness, 0.875, 1.125),
         (transforms.adjust_contrast, 0.5, 1.5),
@@ -169,5 +187,5 @@ def distort(pixels: Tensor, rng: np.random.Generator) -> Tensor:
         (transforms.adjust_hue, -0.05, 0.05),
     ):
         if rng.random() < 0.5:
-            pixels = change(pixels, rng.uniform(low, high))
-    return pixels
+            changed = change(changed, rng.uniform(low, high))
+    return np.array(changed)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
@@ -30,5 +29,4 @@ class Photometric(Source):
     def __call__(
         self, key: str, image: np.ndarray, label: Any, target: Unlabeled | None, rng: np.random.Generator
     ) -> tuple[np.ndarray, Any]:
-        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)
-        return distort(pixels, rng).permute(1, 2, 0).numpy(), label
+        return distort(image, rng), label

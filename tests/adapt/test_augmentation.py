@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from adapt.augmentation import Augmentation
+from adapt.augmentation import Augmentation, resize
 from tadp_da.errors import UsageError
+from tadp_da.images import resize_part
 from tadp_da.tasks.labels.depth import DepthLabel
 from tadp_da.tasks.labels.masks import MaskLabel
 from tadp_da.types import LabelSpace
@@ -174,3 +175,24 @@ def test_cut_depth_needs_depth_and_pixels() -> None:
         Augmentation(cut_depth=1)(image, label_of(mask), SIZE, rng())
     assert not Augmentation(cut_depth=0.1).only_flips
     assert Augmentation(cut_depth=0.1).without_colours() == Augmentation(), "target images have no labels"
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(st.integers(9, 60), st.integers(9, 60)),
+    size=st.tuples(st.integers(9, 90), st.integers(9, 90)),
+    corner=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+def test_a_crop_of_what_is_resized_is_what_is_resized_of_a_crop(
+    shape: tuple[int, int], size: tuple[int, int], corner: tuple[float, float]
+) -> None:
+    image = rng().integers(0, 256, (*shape, 3)).astype(np.uint8)
+    label = label_of(rng().integers(0, 26, shape).astype(np.uint8))
+    whole, whole_label = resize(image, label, size)
+    top, left = (int(share * side) for share, side in zip(corner, size, strict=True))
+    top, left = min(top, size[0] - 1), min(left, size[1] - 1)
+    bottom, right = min(top + 20, size[0]), min(left + 20, size[1])
+    part = resize_part(image, size, (top, left, bottom, right)).astype(int)
+    assert np.abs(part - whole[top:bottom, left:right]).max() <= 1
+    moved = label.resized_crop(size, top, left, (bottom - top, right - left))
+    assert torch.equal(moved.value, whole_label.value[top:bottom, left:right])

@@ -89,7 +89,7 @@ def read_mask(
     values, palette = _indices(path) if colours is None else (_painted(path, colours), None)
     if image is not None:
         _check_size(path, values.shape, image)
-    counts = np.bincount(values.reshape(-1))
+    counts = _histogram(values)
     stored_masks.add(
         StoredMask(path, counts[:256].copy(), palette, direct=mapping is None and colours is None)
     )
@@ -102,6 +102,15 @@ def read_mask(
         ignoring = True  # what it maps to the ignore id
     _check_values(path, counts, labels, ignoring)
     return values.astype(np.uint8)
+
+
+def _histogram(values: Values) -> Counts:
+    from PIL import Image
+
+    if values.dtype != np.uint8:
+        return np.bincount(values.reshape(-1))
+    counts = np.array(Image.fromarray(values).histogram())  # several times as fast
+    return counts[: np.flatnonzero(counts).max(initial=-1) + 1]
 
 
 def stored_colours(path: Path) -> tuple[NDArray[Any], Counts, bool]:

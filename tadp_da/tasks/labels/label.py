@@ -63,9 +63,25 @@ class Label:
         """The part below and to the right of a corner."""
         return self._moved(geometry().crop(self.value, top, left, *size))
 
+    def resized_crop(self, size: Size, top: int, left: int, crop: Size) -> Self:
+        """``resize(size)``, then ``pad`` to at least ``crop``, then ``crop(top, left, crop)``; of a mask, only what is
+        in the crop is computed."""
+        from torchvision import tv_tensors
+
+        if not isinstance(self.value, tv_tensors.Mask):
+            return self.resize(size).pad((max(size[0], crop[0]), max(size[1], crop[1]))).crop(top, left, crop)
+        value = self.value.as_subclass(Tensor)
+        for axis, start in enumerate((top, left)):
+            places = torch.arange(start, min(start + crop[axis], size[axis]), dtype=torch.float32) + 0.5
+            places = (places * (value.shape[axis] / size[axis])).long().clamp(max=value.shape[axis] - 1)
+            value = value.index_select(axis, places)
+        return self._moved(tv_tensors.Mask(value)).pad(crop)
+
     def pad(self, size: Size) -> Self:
         """For an image that grows to ``size``, to the right and below."""
         height, width = self.size
+        if (height, width) == size:
+            return self
         grown = [0, 0, size[1] - width, size[0] - height]
         return self._moved(geometry().pad(self.value, grown, fill=self.fill))
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from adapt.augmentation import distort
 from adapt.sources import sources
@@ -97,8 +96,8 @@ def test_strong_darkens_as_often_as_it_brightens(image: np.ndarray) -> None:
 
 
 def test_photometric_is_the_augmentation_of_that_name(image: np.ndarray) -> None:
-    tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)
-    expected = distort(tensor, np.random.default_rng(5)).permute(1, 2, 0)
+    expected = distort(image, np.random.default_rng(5))
+    assert not np.array_equal(expected, image)
     assert np.array_equal(styled("photometric", image, seed=5), expected)
 
 

@@ -6,6 +6,7 @@ The target's test labels are read here and nowhere else; nothing is ever chosen 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from pydantic.dataclasses import dataclass as settings
 from benchmarks.results import Evaluation, SavedImage
 from tadp_da.distributed.processes import all_gather_object, count, rank
 from tadp_da.errors import UsageError
+from tadp_da.inference import read_ahead
 from tadp_da.run import Run
 from tadp_da.settings import Effect
 from tadp_da.storage.files import file_digest
@@ -136,14 +138,19 @@ class _Predictions:
     folder: Path | None
 
     def __iter__(self) -> Iterator[tuple[Example, str, Any]]:
-        for first in range(0, len(self.data), self.batch * count()):
-            for part in all_gather_object(self.share, first + self.batch * rank()):
+        starts = [i + self.batch * rank() for i in range(0, len(self.data), self.batch * count())]
+        for first, waiting in zip(starts, read_ahead(self._examples, starts), strict=True):
+            for part in all_gather_object(self.share, first, waiting):
                 for example, prediction in part:
                     yield example, self.rewrite(example.caption), prediction
 
-    def share(self, first: int) -> list[tuple[Example, Any]]:
-        """Examples and predictions of a process, from an index on; of the last ones there may be none."""
-        examples = [self.data[i] for i in range(first, min(first + self.batch, len(self.data)))]
+    def _examples(self, first: int) -> list[Example]:
+        """Examples of a process, from an index on; of the last ones there may be none."""
+        return [self.data[i] for i in range(first, min(first + self.batch, len(self.data)))]
+
+    def share(self, first: int, waiting: Future[list[Example]]) -> list[tuple[Example, Any]]:
+        """Examples and predictions of a process."""
+        examples = waiting.result()
         found = {i: self._read(first + i) for i in range(len(examples))}
         missing = [i for i, prediction in found.items() if prediction is None]
         items = [(examples[i].image, self.rewrite(examples[i].caption)) for i in missing]

@@ -70,7 +70,8 @@ def open_run(folder: AnyPath, options: Mapping[str, Any]) -> Run:
     from tadp_da.distributed.processes import join
     from tadp_da.run import Run
 
-    run = Run(folder=Path(folder), **{k: v for k, v in options.items() if k in RunOptions.__annotations__})
+    given = {"precision": "auto"} | {k: v for k, v in options.items() if k in RunOptions.__annotations__}
+    run = Run(folder=Path(folder), **given)
     join(run.torch_device)
     return run
 

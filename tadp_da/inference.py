@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import torch
 from pydantic import ConfigDict, Field, model_validator
@@ -17,6 +19,7 @@ from tadp_da.tasks import View, tasks
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+T = TypeVar("T")
 Pixels = Annotated[int, Field(ge=8)]
 Precision = Literal["no", "bf16", "fp16"]
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -139,6 +142,17 @@ def predict_images(
         waiting.append((image, prompt))
     if waiting:
         yield from predict(model, *zip(*waiting, strict=True), precision=precision)
+
+
+def read_ahead(read: Callable[[int], T], indices: Iterable[int]) -> Iterator[Future[T]]:
+    """``read`` of each index, in order; the next is read while the caller works on one. Errors come with results."""
+    with ThreadPoolExecutor(1) as reader:
+        waiting: deque[Future[T]] = deque()
+        for index in indices:
+            waiting.append(reader.submit(read, index))
+            if len(waiting) > 1:
+                yield waiting.popleft()
+        yield from waiting
 
 
 def _slices(length: int, window: int, stride: int) -> list[slice]:

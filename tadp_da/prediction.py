@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tadp_da.images import output_folder
+from tadp_da.inference import read_ahead
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
 from tadp_da.storage.files import file_names
@@ -28,7 +30,7 @@ def predict_images(
     attention: Sequence[str] = (),
 ) -> None:
     """Write overlays, the predictions in the form of their task, attention maps and ``prompts.json`` into the run's
-    folder.
+    folder. One image is predicted while the one before it is written and the one after it is read.
 
     Args:
         model: on the run's device.
@@ -42,14 +44,21 @@ def predict_images(
     maps = file_names(
         {(k, w): (f"{name}-{w.strip('<>')}", f"{name}-{w}") for k, name in names.items() for w in attention}
     )
-    with run.progress(len(images), "predicting") as advance:
-        for index, (key, name) in enumerate(names.items()):
-            image = images[index]
+    read = read_ahead(images.__getitem__, range(len(images)))
+    with run.progress(len(images), "predicting") as advance, ThreadPoolExecutor(1) as writer:
+        saved: Future[None] | None = None
+        for waiting, (key, name) in zip(read, names.items(), strict=True):
+            image = waiting.result()
             prompts[key] = prompt = model.prompt(captions[key])
-            _save(model, image, model.predict(image, prompt, precision=run.precision), run.folder, name)
+            prediction = model.predict(image, prompt, precision=run.precision)
+            if saved:
+                saved.result()
+            saved = writer.submit(_save, model, image, prediction, run.folder, name)
             places = {word: run.folder / "attention" / f"{maps[key, word]}.png" for word in attention}
             _draw_attention(model, image, prompt, places)
             advance(key)
+        if saved:
+            saved.result()
     if lost := [w for w in attention if not any(model.says(prompt, w) for prompt in prompts.values())]:
         _log.warning("no prompt holds %s: there is no attention map of it", " or ".join(map(repr, lost)))
     (run.folder / "prompts.json").write_text(json.dumps(prompts, indent=1) + "\n", encoding="utf-8")

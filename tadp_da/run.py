@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tadp_da.distributed.processes import broadcast, device_of, is_main
+from tadp_da.distributed.processes import broadcast, device_of, has_bf16, is_main
 from tadp_da.errors import UsageError
 from tadp_da.settings import Effect
 from tadp_da.storage.artifacts import UNFINISHED, T, copy_files, find_equal, get_or_create, input_digest
@@ -31,7 +31,8 @@ class Run:
         seed: every random number is a function of it.
         device: ``"auto"`` takes CUDA, then Apple's MPS, then the CPU; otherwise a torch device name. Of several
             processes on GPUs each takes its own.
-        precision: mixed precision of training.
+        precision: mixed precision of forward and backward passes. ``"auto"`` becomes bf16 on a GPU that has it, and
+            ``"no"`` elsewhere.
         quiet: no progress bars.
         tracker: where curves and images go, beside ``metrics.jsonl``.
         skip_bad: go on without pictures that cannot be used, and list them in ``skipped-<domain>.json``.
@@ -48,8 +49,11 @@ class Run:
     allow_overlap: Annotated[bool, Effect.WORDING] = False
 
     def __post_init__(self) -> None:
-        if self.precision not in ("no", "bf16", "fp16"):
-            raise UsageError(f"precision {self.precision!r} is unknown", fix="choose no, bf16 or fp16")
+        asked: str = self.precision
+        if asked == "auto":
+            object.__setattr__(self, "precision", "bf16" if has_bf16(self.torch_device) else "no")
+        elif asked not in ("no", "bf16", "fp16"):
+            raise UsageError(f"precision {asked!r} is unknown", fix="choose auto, no, bf16 or fp16")
         check_tracker(self.tracker)
 
     @property

@@ -39,7 +39,8 @@ PEAKS: Mapping[str, Peak] = {
     "A100": Peak(312, 156), "H100": Peak(989, 495), "V100": Peak(125, 15.7), "L4": Peak(121, 60), "T4": Peak(65, 8.1),
     "RTX-4090": Peak(165, 83), "RTX-3090": Peak(71, 36),
 }  # fmt: skip
-PRECISIONS = ("no", "bf16", "fp16")
+PRECISIONS = ("auto", "no", "bf16", "fp16")
+NO_BF16 = ("V100", "T4")
 IMAGE_SIZES: Mapping[str, Size] = {
     "nyu-v2": (480, 640),
     "cityscapes": (1024, 2048),
@@ -58,30 +59,30 @@ class Work:
     """Floating point operations of a stage.
 
     Attributes:
-        training: of training steps, which ``--precision`` reaches, the encoding of their images among them.
-        rest: of the passes outside of them, which always run in full precision: evaluation, latents taken beforehand.
+        mixed: of what ``--precision`` reaches: training steps, with the encoding of their images, and evaluation.
+        rest: of what always runs in full precision: latents and images that are made before training.
     """
 
-    training: int = 0
+    mixed: int = 0
     rest: int = 0
 
     def __add__(self, other: Work) -> Work:
-        return Work(training=self.training + other.training, rest=self.rest + other.rest)
+        return Work(mixed=self.mixed + other.mixed, rest=self.rest + other.rest)
 
     def __mul__(self, times: int) -> Work:
-        return Work(training=times * self.training, rest=times * self.rest)
+        return Work(mixed=times * self.mixed, rest=times * self.rest)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Operations per second of training steps and of the rest."""
+    """Operations per second of what ``--precision`` reaches, and of the rest."""
 
-    training: float
+    mixed: float
     rest: float
 
     def hours(self, work: Work) -> float:
         """How long some work takes."""
-        return (work.training / self.training + work.rest / self.rest) / 3600
+        return (work.mixed / self.mixed + work.rest / self.rest) / 3600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +151,7 @@ class Planner:
         work = {
             "personalize": self._personalizing(recipe, networks),
             "adapt": Work(
-                training=adapt.steps * (encoding + passes * each) + self._on_target(recipe, size, each),
+                mixed=adapt.steps * (encoding + passes * each) + self._on_target(recipe, size, each),
                 rest=self._redrawing(recipe),
             ),
             "evaluate": self._evaluating(recipe),
@@ -224,7 +225,7 @@ class Planner:
         inputs = recipe.model, size, recipe.as_json()["personalize"]
         each = self._once(counting.noise_operations, [recipe, size], *inputs)
         passes = chosen.steps * chosen.batch * chosen.accumulate
-        return Work(training=passes * each, rest=images * self._encoding(recipe, size))
+        return Work(mixed=passes * each, rest=images * self._encoding(recipe, size))
 
     def _redrawing(self, recipe: Recipe) -> int:
         """Operations that the source style spends with the network before the training."""
@@ -248,7 +249,7 @@ class Planner:
             forward = self._once(counting.inference_pass, given, *self._shape(recipe), window)
             each = self._encoding(recipe, window) + forward
             total += _count(domain, "test") * len(windows) * views * each
-        return Work(rest=total)
+        return Work(mixed=total)
 
 
 def _trained_on(recipe: Recipe) -> str | CustomDataset:
@@ -274,15 +275,15 @@ def whole(benchmark: Benchmark, planner: Planner, seeds: int = 1) -> dict[str, d
 
 
 def throughput(gpu: str, tflops: float | None, utilisation: float, precision: str = "no") -> Speed:
-    """Operations per second: a fraction of the named GPU's peaks, in half precision for training with a half
-    ``precision`` and in full precision for all else.
+    """Operations per second: a fraction of the named GPU's peaks, in half precision for what a half ``precision``
+    reaches and in full precision for all else.
 
     Args:
         gpu: one of :data:`PEAKS`.
         tflops: its peak in half precision, if it is another; that in full precision follows in the ratio of the named
             GPU, and is half of it for an unknown GPU.
         utilisation: the fraction.
-        precision: ``"no"``, ``"bf16"`` or ``"fp16"``.
+        precision: ``"no"``, ``"bf16"``, ``"fp16"`` or ``"auto"``: bf16 except on :data:`NO_BF16`.
 
     Raises:
         UsageError: for an unknown GPU without ``tflops``, or an unknown precision.
@@ -300,4 +301,6 @@ def throughput(gpu: str, tflops: float | None, utilisation: float, precision: st
     peak = PEAKS.get(gpu, Peak(1, 0.5))
     half = 1e12 * (peak.half if tflops is None else tflops) * utilisation
     full = half * peak.full / peak.half
-    return Speed(training=full if precision == "no" else half, rest=full)
+    return Speed(
+        mixed=full if precision == "no" or (precision == "auto" and gpu in NO_BF16) else half, rest=full
+    )

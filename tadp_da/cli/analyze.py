@@ -26,7 +26,7 @@ def analyze(
     sets: Sets = None,
     seed: Seed = 0,
     device: Device = "auto",
-    precision: Precision = "no",
+    precision: Precision = "auto",
 ) -> None:
     """Look at finished models or tables; nothing is trained. `selection` says which row to take without labels.
 

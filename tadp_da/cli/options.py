@@ -19,7 +19,9 @@ out = TextConsole(quiet=not is_main())
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for artifacts, tables and pictures.")]
 Seed = Annotated[int, typer.Option(help="Every random number is a function of it.", min=0)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-Precision = Annotated[str, typer.Option(help="Mixed precision of training: no, bf16, fp16.")]
+Precision = Annotated[
+    str, typer.Option(help="Mixed precision: no, bf16, fp16; auto is bf16 on GPUs that have it.")
+]
 TrackerName = Annotated[
     str, typer.Option("--tracker", help="Also log to tensorboard or wandb.", show_default="none")
 ]

@@ -56,7 +56,7 @@ def plan(
     utilisation: Annotated[
         float, typer.Option(help="Fraction of the peak that is reached.", min=0.01, max=1)
     ] = 0.1,
-    precision: Precision = "no",
+    precision: Precision = "auto",
     seeds: Annotated[int, typer.Option(help="Number of seeds.", min=1)] = 1,
     image: Annotated[str, typer.Option(help="Size of images of unknown size, HEIGHTxWIDTH.")] = "375x500",
     sets: Sets = None,
@@ -86,13 +86,12 @@ def plan(
         lines.append([label, *(f"{value:.2f}" for value in (*values, sum(values)))])
     out.print(Grid("Hours (estimate)", ["row", *stages, "all"], lines).rich())
     peak = f"a peak of {tflops:g} TFLOPS in half precision" if tflops else f"{gpu}'s peaks"
-    full = "full precision (half with --precision bf16)"
-    half = full if precision == "no" else f"half precision ({precision})"
+    half = "full" if speed.mixed == speed.rest else "half"
     out.print(
-        f"Training at {speed.training / 1e12:.3g} TFLOPS, in {half}; evaluation, and encoding before training, at "
-        f"{speed.rest / 1e12:.3g}, always in full precision: {utilisation:.0%} of {peak}, which is assumed and not "
-        f"measured. {seeds} seed(s). Not included: captions, previews, reading and augmenting images, which may take "
-        "longer than the GPU (--set adapt.workers=8), and what a detector does depending on image content. "
+        f"Training and evaluation at {speed.mixed / 1e12:.3g} TFLOPS, in {half} precision (--precision {precision}); "
+        f"encoding before training at {speed.rest / 1e12:.3g}, always in full precision: {utilisation:.0%} of {peak}, "
+        f"which is assumed and not measured. {seeds} seed(s). Not included: captions, previews, reading and augmenting "
+        "images, which may take longer than the GPU, and what a detector does depending on image content. "
         f"Images of unknown size are assumed to be {image}.",
         soft_wrap=False,
     )

@@ -43,7 +43,7 @@ def playground(
     images: Annotated[Path | None, typer.Option(help="Folder of images to choose from.")] = None,
     captioner: Captioner = "",
     device: Device = "auto",
-    precision: Precision = "no",
+    precision: Precision = "auto",
     port: Annotated[
         int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.", min=0, max=65535)
     ] = 7860,

@@ -29,6 +29,9 @@ def make_accelerator(run: Run, *, share: int, clip: float) -> Accelerator:
     on_cpu = device.type == "cpu"
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # accelerate uses the current one
+    if device.type == "cuda" and run.precision != "no":
+        # what autocast leaves in fp32 on TF32 units; who asks for precision "no" gets fp32
+        torch.set_float32_matmul_precision("high")
     if on_cpu and run.precision == "fp16":
         raise UsageError("precision fp16 needs a GPU", fix="choose bf16 or no")
     # accelerate has one global state, which refuses another precision in the same process

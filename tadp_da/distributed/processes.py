@@ -73,6 +73,13 @@ def device_of(asked: str) -> torch.device:
     return torch.device("cuda", local()) if name == "cuda" and count() > 1 else device
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device is a GPU that computes in bfloat16; emulation does not count."""
+    import torch
+
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def local() -> int:
     """The number of this process on its machine, and of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0")) if count() > 1 else 0

@@ -120,9 +120,18 @@ class DeterministicSampler(Sampler[list[tuple[int, int]]]):
 
 
 class Stream(TorchDataset[Any]):
-    """Batches of a data set in the order of a sampler."""
+    """Batches of a data set in the order of a sampler.
 
-    def __init__(self, dataset: Dataset, sampler: DeterministicSampler, workers: int) -> None:
+    Args:
+        dataset: the data set.
+        sampler: the order.
+        workers: processes that prepare samples.
+        pinned: copy batches to memory from which a GPU reads them while it computes.
+    """
+
+    def __init__(
+        self, dataset: Dataset, sampler: DeterministicSampler, workers: int, *, pinned: bool = False
+    ) -> None:
         self.dataset, self.sampler = dataset, sampler
         loader: DataLoader[Any] = DataLoader(
             self,
@@ -130,6 +139,7 @@ class Stream(TorchDataset[Any]):
             collate_fn=dataset.collate,
             num_workers=workers,
             worker_init_fn=data_worker,
+            pin_memory=pinned,
         )
         self._batches: Iterator[Any] = iter(loader)
 

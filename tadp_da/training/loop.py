@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
@@ -51,7 +52,8 @@ class LoopSettings:
         clip: largest gradient norm, 0 for none.
         ema: decay of a moving average of the parameters, reached slowly as (1 + step) / (10 + step), which they become
             at the end; 0 for none.
-        workers: processes that prepare samples; changes speed only.
+        workers: processes that prepare samples; changes speed only. ``"auto"`` is none on the CPU, which has better to
+            do, and on a GPU its share of the machine's cores, at most eight.
         checkpoint_every: steps between checkpoints; 0 saves one only at the end and when a signal stops the training.
     """
 
@@ -60,7 +62,7 @@ class LoopSettings:
     accumulate: Positive = 1
     clip: Annotated[float, Field(ge=0)] = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    workers: Annotated[Count, Effect.SPEED] = 0
+    workers: Annotated[Count | Literal["auto"], Effect.SPEED] = "auto"
     checkpoint_every: Annotated[Count, Effect.SPEED] = 250
 
     def due(self, step: int) -> bool:
@@ -185,7 +187,7 @@ def fit(
     losses, state = accelerator.unwrap_model(module), whole_state(accelerator, optim.optimizer, trained)
     keeper = Checkpoints(checkpoints, losses.model, trained, state, average, accelerator.scaler, objectives)
     start = _resume(keeper, settings.steps)
-    feeds = _feeds(streams, settings, run.seed, start, batches or {}, objectives)
+    feeds = _feeds(streams, settings, run.seed, accelerator.device, start, batches or {}, objectives)
     yield from _Training(
         accelerator, module, losses, optim, trained, average, keeper, feeds, settings, base_lrs, schedule
     ).run(start)
@@ -210,11 +212,14 @@ def _feeds(
     streams: Mapping[str, Dataset],
     settings: LoopSettings,
     seed: int,
+    device: torch.device,
     start: int,
     batches: Mapping[str, int],
     objectives: Sequence[Objective],
 ) -> dict[str, Stream]:
     first = next(iter(streams))
+    automatic = min(8, (os.cpu_count() or 1) // count()) if device.type == "cuda" else 0
+    workers = automatic if settings.workers == "auto" else settings.workers
     read = [frozenset[str]().union(*(o.reads(step) for o in objectives)) for step in range(settings.steps)]
     return {
         name: Stream(
@@ -230,7 +235,8 @@ def _feeds(
                 world=count(),
                 read=frozenset(step for step, names in enumerate(read) if name in names),
             ),
-            settings.workers,
+            workers,
+            pinned=device.type == "cuda",
         )
         for name, dataset in streams.items()
     }

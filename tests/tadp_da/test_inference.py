@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from tadp_da.heads import heads
-from tadp_da.inference import InferenceSettings, pixels_of, predict, predict_images
+from tadp_da.inference import InferenceSettings, pixels_of, predict, predict_images, read_ahead
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.tasks import View, tasks
 from tadp_da.types import Detections, LabelSpace
@@ -215,3 +216,23 @@ def test_windows_of_the_paper() -> None:
 def test_nonsensical_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         InferenceSettings(**wrong)
+
+
+def test_the_next_image_is_read_meanwhile_and_an_error_comes_in_its_place() -> None:
+    begun: list[int] = []
+    second = threading.Event()
+
+    def read(index: int) -> int:
+        begun.append(index)
+        if index == 1:
+            second.set()
+        return 6 // (2 - index)
+
+    results = read_ahead(read, range(4))
+    assert next(results).result() == 3
+    assert second.wait(5)
+    assert next(results).result() == 6
+    with pytest.raises(ZeroDivisionError):
+        next(results).result()
+    assert next(results).result() == -6
+    assert begun == [0, 1, 2, 3]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tadp_da.api import open_run
 from tadp_da.errors import ArtifactError, EnvironmentSetupError, TadpError, UsageError
 from tadp_da.run import Run
 from tadp_da.storage import artifacts
@@ -187,6 +188,12 @@ def test_what_was_complete_but_not_yet_in_place_is_not_made_again(tmp_path: Path
     run.get_or_create("thing", {}, lambda f: (f / "text").write_text("true"), read)
     place.rename(tmp_path / f".{place.name}.draft")
     assert run.get_or_create("thing", {}, lambda f: pytest.fail("made again"), read) == "true"
+
+
+def test_automatic_precision_is_that_of_the_device_and_is_recorded_as_such(tmp_path: Path) -> None:
+    assert Run(folder=tmp_path, device="cpu", precision="auto").precision == "no"  # type: ignore[arg-type]
+    assert open_run(tmp_path, {"device": "cpu"}).precision == "no"
+    assert open_run(tmp_path, {"device": "cpu", "precision": "bf16"}).precision == "bf16"
 
 
 @pytest.mark.parametrize(("name", "kind"), [("gpu", UsageError), ("cuda:63", EnvironmentSetupError)])

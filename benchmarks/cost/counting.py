@@ -1,4 +1,4 @@
-"""One real step of a recipe's networks on tensors without data: its operations, and the bytes that autograd keeps.
+"""One real step of a recipe's networks on tensors without data: its operations, and its memory.
 
 The networks are those of the runs, built on the ``meta`` device (:meth:`tadp_da.backbones.Backbone.on_meta`). The
 loss is not run, because it depends on the content of images and labels; it has next to no operations. A head whose loss
@@ -8,13 +8,16 @@ on all of its parameters, computed on as many regions as it trains on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 from benchmarks.recipe import Recipe
 from personalize import personalizers
@@ -146,34 +149,58 @@ def operations(work: Callable[[], Any]) -> int:
     return int(counter.get_total_flops())
 
 
-def kept_for_backward(recipe: Recipe, size: Size, batch: int = 1) -> int:
-    """Bytes in fp32 that autograd keeps from the forward pass of a training step for its backward pass. Attention is
-    fused except in the layers whose maps are read.
+def step_bytes(recipe: Recipe, size: Size, precision: str) -> int:
+    """Peak of memory in a training step beyond weights, optimizer and inputs: activations, gradients, and what is
+    alive for a moment. Attention is fused except in the layers whose maps are read.
+
+    Args:
+        recipe: batch, what is trained, and whether activations are recomputed.
+        size: height and width of training images.
+        precision: ``"no"``, ``"bf16"`` or ``"fp16"``, of the forward pass.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    networks = build(recipe)
+    networks, batch = build(recipe), recipe.adapt.batch
     networks.train(recipe)
     # Fused attention is chosen by the device: fake tensors have one.
     with FakeTensorMode(allow_non_fake_inputs=True):
         for module in (networks.backbone, networks.head):
             module.to_empty(device="cpu")
-        latents, text = networks.latents(size, batch), networks.text(batch)
-        return kept_bytes(networks, lambda: networks.perceive(latents, text, size))
+        text = networks.text(batch)
+        return live_bytes(
+            networks, lambda: networks.perceive(networks.latents(size, batch), text, size), recipe, precision
+        )
 
 
-def kept_bytes(networks: Networks, forward: Callable[[], Tensor]) -> int:
-    """Bytes that autograd keeps for the backward pass of ``forward``: every storage once, parameters not counted."""
-    kept: dict[int, Tensor] = {}
+def live_bytes(networks: Networks, forward: Callable[[], Tensor], recipe: Recipe, precision: str) -> int:
+    """Peak of the bytes of all tensors that a forward and a backward pass make: every storage once, from its creation
+    until nothing holds it."""
+    owned = [*networks.backbone.parameters(), *networks.head.parameters()]
+    kind = torch.float16 if precision == "fp16" else torch.bfloat16
+    with _Live(owned) as made, networks.backbone.gradient_checkpointing(recipe.adapt.gradient_checkpointing):
+        with torch.autocast("cpu", kind, enabled=precision != "no"):
+            loss = forward()
+        loss.backward()
+    return made.peak
 
-    def pack(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage()._cdata] = tensor
-        return tensor
 
-    parameters = (*networks.backbone.parameters(), *networks.head.parameters())
-    owned = {parameter.untyped_storage()._cdata for parameter in parameters}
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = forward()
-    total = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in owned)
-    del loss
-    return total
+class _Live(TorchDispatchMode):
+    """Counts the bytes of storages that operations make."""
+
+    def __init__(self, owned: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self.known = WeakIdKeyDictionary({tensor.untyped_storage(): True for tensor in owned})
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in pytree.tree_leaves(made):
+            if isinstance(tensor, Tensor) and (storage := tensor.untyped_storage()) not in self.known:
+                self.known[storage] = True
+                self.live += storage.nbytes()
+                weakref.finalize(storage, self._freed, storage.nbytes())
+        self.peak = max(self.peak, self.live)
+        return made
+
+    def _freed(self, size: int) -> None:
+        self.live -= size

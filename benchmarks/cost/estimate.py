@@ -97,7 +97,7 @@ class Cost:
         trained: parameters that fine-tuning changes.
         encoding: operations of the frozen image encoder in one step.
         training: operations of network and head in one step, forward and backward.
-        memory: by part while fine-tuning in fp32; None for what is not estimated.
+        memory: by part while fine-tuning, without models of objectives, such as a teacher.
         work: of the stages: ``"personalize"``, ``"adapt"``, ``"evaluate"``.
     """
 
@@ -108,7 +108,7 @@ class Cost:
     trained: int
     encoding: int
     training: int
-    memory: Mapping[str, int | None]
+    memory: Mapping[str, int]
     work: Mapping[str, Work]
 
 
@@ -117,10 +117,11 @@ class Planner:
 
     Args:
         image: height and width of images of domains that have no size of their own here.
+        precision: ``"no"``, ``"bf16"`` or ``"fp16"``, for the memory of a training step.
     """
 
-    def __init__(self, image: Size = USUAL) -> None:
-        self.image = image
+    def __init__(self, image: Size = USUAL, precision: str = "no") -> None:
+        self.image, self.precision = image, precision
         self._known: dict[str, Any] = {}
 
     def cost(self, recipe: Recipe, *, memory: bool = True) -> Cost:
@@ -138,16 +139,15 @@ class Planner:
         )
         parts = {**networks.backbone.parts(), "head": networks.head}
         parameters = {name: counting.count(part) for name, part in parts.items()}
-        held: dict[str, int | None] = {}
+        held: dict[str, int] = {}
         if memory:
-            held["weights"] = 4 * sum(parameters.values())
+            networks_known = (*self._trained(recipe), size, adapt.batch, recompute, self.precision)
+            step = self._once(counting.step_bytes, [recipe, size, self.precision], *networks_known)
+            held["weights"] = sum(p.nbytes for part in parts.values() for p in part.parameters())
             held["gradients"] = 4 * trained
             held["optimizer"] = _OPTIMIZER_BYTES[adapt.optimizer] * trained
             held["average"] = 4 * trained if adapt.ema else 0
-            held["activations"] = None
-            if not recompute:
-                kept = self._once(counting.kept_for_backward, [recipe, size], *self._trained(recipe), size)
-                held["activations"] = adapt.batch * kept
+            held["activations"] = max(0, step - held["gradients"])
         work = {
             "personalize": self._personalizing(recipe, networks),
             "adapt": Work(
@@ -283,7 +283,7 @@ def throughput(gpu: str, tflops: float | None, utilisation: float, precision: st
         tflops: its peak in half precision, if it is another; that in full precision follows in the ratio of the named
             GPU, and is half of it for an unknown GPU.
         utilisation: the fraction.
-        precision: ``"no"``, ``"bf16"``, ``"fp16"`` or ``"auto"``: bf16 except on :data:`NO_BF16`.
+        precision: see :func:`precision_on`.
 
     Raises:
         UsageError: for an unknown GPU without ``tflops``, or an unknown precision.
@@ -293,14 +293,23 @@ def throughput(gpu: str, tflops: float | None, utilisation: float, precision: st
             f"no peak is known for the GPU {gpu!r}{nearest(gpu, list(PEAKS))}",
             fix=f"choose one of: {', '.join(PEAKS)}; or state it: --tflops 100",
         )
-    if precision not in PRECISIONS:
-        raise UsageError(
-            f"unknown precision {precision!r}{nearest(precision, list(PRECISIONS))}",
-            fix=f"choose one of: {', '.join(PRECISIONS)}",
-        )
     peak = PEAKS.get(gpu, Peak(1, 0.5))
     half = 1e12 * (peak.half if tflops is None else tflops) * utilisation
     full = half * peak.full / peak.half
-    return Speed(
-        mixed=full if precision == "no" or (precision == "auto" and gpu in NO_BF16) else half, rest=full
-    )
+    return Speed(mixed=full if precision_on(gpu, precision) == "no" else half, rest=full)
+
+
+def precision_on(gpu: str, asked: str) -> str:
+    """The precision of a GPU: ``"auto"`` becomes bf16 except on :data:`NO_BF16`.
+
+    Raises:
+        UsageError: for an unknown precision.
+    """
+    if asked not in PRECISIONS:
+        raise UsageError(
+            f"unknown precision {asked!r}{nearest(asked, list(PRECISIONS))}",
+            fix=f"choose one of: {', '.join(PRECISIONS)}",
+        )
+    if asked == "auto":
+        return "no" if gpu in NO_BF16 else "bf16"
+    return asked

@@ -85,6 +85,8 @@ class StableDiffusion(Backbone):
         self._fingerprint = "meta"
         if self.device.type != "meta":
             self._fingerprint = base_key(self, tokenizer, self.noising.facts)
+        if self.settings.vae_dtype == "bf16":
+            vae.to(torch.bfloat16)
         if self.settings.channels_last:
             unet.to(memory_format=torch.channels_last)
             vae.to(memory_format=torch.channels_last)
@@ -243,7 +245,7 @@ class StableDiffusion(Backbone):
     @torch.no_grad()
     def decode_image(self, latents: Tensor) -> Tensor:
         """Scaled latents ``(b, 4, u, v)`` back to pixels ``(b, 3, h, w)``, about in [-1, 1]."""
-        return self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor).sample
+        return self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor).sample.float()
 
     # The network
 

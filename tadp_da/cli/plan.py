@@ -67,14 +67,14 @@ def plan(
 
     Example: `tadp-da plan nighttime-driving-ours --row dreambooth --gpu A100 --precision bf16 --seeds 3`
     """
-    from benchmarks.cost.estimate import Planner, Work, throughput, whole
+    from benchmarks.cost.estimate import Planner, Work, precision_on, throughput, whole
     from benchmarks.recipe import read_benchmark
     from benchmarks.reports.tables import Grid
 
     speed = throughput(gpu, tflops, utilisation, precision)
     table = read_benchmark(recipe, tuple(sets or ())).only(names_of(rows))
     name = row or next(iter(table.rows))
-    planner = Planner(_size(image))
+    planner = Planner(_size(image), precision_on(gpu, precision))
     chosen = table.only((name,)).rows[name]
     _show(f"{table.name} / {name} on {chosen.model}", planner.cost(chosen))
     stages = ("personalize", "adapt", "evaluate")
@@ -116,13 +116,12 @@ def _show(title: str, cost: Cost) -> None:
     shown.add_row("one training step", "frozen image encoder", f"{cost.encoding / 1e12:.2f} TFLOP")
     shown.add_row("one training step", "network and head, both ways", f"{cost.training / 1e12:.2f} TFLOP")
     for part, size in cost.memory.items():
-        text = "not estimated with gradient checkpointing" if size is None else f"{size / _GB:.2f} GB"
-        shown.add_row("memory in fp32", part, text)
-    if None not in cost.memory.values():
-        total = sum(size or 0 for size in cost.memory.values())
-        shown.add_row("memory in fp32", "all", f"{total / _GB:.2f} GB, without workspaces of kernels")
+        shown.add_row("memory in training", part, f"{size / _GB:.2f} GB")
+    total = sum(cost.memory.values())
+    shown.add_row("memory in training", "all", f"{total / _GB:.2f} GB, without workspaces of kernels")
     out.print(shown)
     out.print(
-        "Activations are the bytes that autograd keeps for the backward pass; attention is fused where no map is read.",
+        "Activations are the peak of what a step holds beside its gradients; attention is fused where no map is read. "
+        "A teacher and its target images come on top.",
         soft_wrap=False,
     )

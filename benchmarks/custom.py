@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from fnmatch import fnmatch
 from typing import Any
 
-from benchmarks.recipe import Benchmark, Recipe, read_benchmark, read_text, shipped
+from benchmarks.recipe import Benchmark, Recipe, read_benchmark, read_table, shipped
 from tadp_da.errors import UsageError
-from tadp_da.plain_yaml import parse_yaml
 from tadp_da.registry import nearest
 
 BASELINES = ("null", "strong")
@@ -24,8 +23,8 @@ def preset_for(model: str, task: str | None = None) -> str:
     """
     suited = {}
     for name in shipped("presets"):
-        table = parse_yaml(read_text(name, "presets"), where=name)
-        patterns = [pattern for pattern in table["models"] if fnmatch(model, pattern)]
+        table = read_table(name, "presets")
+        patterns = [pattern for pattern in table.get("models", ()) if fnmatch(model, pattern)]
         if patterns and task in (None, table["task"]):
             suited[name] = max(map(len, patterns))  # the longest pattern is the most specific one
     if not suited:
@@ -58,7 +57,7 @@ def method_rows(preset: str, method: str = "") -> tuple[str, ...]:
         preset: where the methods are rows; its key ``method`` names the one that development targets favour.
         method: which; that one if empty, and all rows of a preset that names none.
     """
-    table = parse_yaml(read_text(preset, "presets"), where=preset)
+    table = read_table(preset, "presets")
     known = list(table["rows"])
     method = method or str(table.get("method", ""))
     if not method:

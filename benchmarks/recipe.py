@@ -224,8 +224,7 @@ def read_benchmark(
     Raises:
         UsageError: for an unknown name, a key that does not exist, or a value that makes no sense.
     """
-    text = read_text(name, kind)
-    table = parse_yaml(text, where=name)
+    table = read_table(name, kind)
     unknown = set(table) - {"claim", "base", "rows", "models", "task", "method"}
     if unknown or not isinstance(table.get("rows"), Mapping):
         raise UsageError(
@@ -248,6 +247,25 @@ def read_benchmark(
             override(fields, assignment)
     rows = {row: Recipe.from_mapping(fields) for row, fields in merged.items()}
     return Benchmark(name=Path(name).stem, claim=str(table.get("claim", "")), rows=rows)
+
+
+def read_table(name: str, kind: str) -> dict[str, Any]:
+    """The values of a shipped table or of a file. With ``extends: NAME`` they are those of another table, changed by
+    what the file holds; the other's ``models`` are not its own."""
+    table = parse_yaml(read_text(name, kind), where=name)
+    if (parent := table.pop("extends", None)) is None:
+        return table
+    if parent == name or not isinstance(parent, str):
+        raise UsageError(
+            f"a table cannot extend {shorten(parent)}",
+            where=name,
+            fix="name another shipped table, or a file",
+        )
+    found = read_table(parent, kind)
+    rows = {str(row): found["rows"].get(row, {}) for row in (*found["rows"], *table.get("rows", {}))}
+    rows = {row: _merge(rows[row] or {}, table.get("rows", {}).get(row) or {}) for row in rows}
+    base = _merge(found.get("base") or {}, table.get("base") or {})
+    return {k: v for k, v in found.items() if k != "models"} | table | {"base": base, "rows": rows}
 
 
 def read_text(name: str, kind: str) -> str:

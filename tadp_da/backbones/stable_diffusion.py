@@ -86,7 +86,9 @@ class StableDiffusion(Backbone):
         if self.device.type != "meta":
             self._fingerprint = base_key(self, tokenizer, self.noising.facts)
         if self.settings.vae_dtype == "bf16":
-            vae.to(torch.bfloat16)
+            nn.Module.to(
+                vae, torch.bfloat16
+            )  # the method of diffusers warns of modules that this model has not
         if self.settings.channels_last:
             unet.to(memory_format=torch.channels_last)
             vae.to(memory_format=torch.channels_last)

@@ -56,7 +56,10 @@ def sample(
             fix=f"choose height and width as multiples of {model.grid}",
         )
     kind = "StableDiffusionPipeline" if start is None else "StableDiffusionImg2ImgPipeline"
-    draw = pipeline(model, kind, scheduler=type(model.scheduler).from_config(model.scheduler.config))
+    parts = {"scheduler": type(model.scheduler).from_config(model.scheduler.config)}
+    if model.vae.dtype != model.unet.dtype:  # the pipelines know one type only
+        parts["vae"] = copy.deepcopy(model.vae).float()
+    draw = pipeline(model, kind, **parts)
     draw.set_progress_bar_config(disable=True)
     images: list[Any] = []
     for first in range(0, len(prompts), _AT_ONCE):

@@ -169,3 +169,17 @@ def test_compiled_blocks_give_the_same_pyramid_and_gradient(backbone: StableDiff
         sum(x.square().mean() for x in levels.values()).backward()
         found.append(({s: x.detach() for s, x in levels.items()}, [p.grad for p in moving]))
     torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-4)
+
+
+def test_a_vae_in_half_precision_encodes_decodes_and_samples_about_the_same(
+    backbone: StableDiffusion,
+) -> None:
+    pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    whole = backbone.encode_image(pixels)
+    half = _with(backbone, vae_dtype="bf16")
+    latents = half.encode_image(pixels)
+    assert half.vae.dtype == torch.bfloat16
+    assert latents.dtype == half.decode_image(latents).dtype == torch.float32
+    assert 0 < (latents - whole).abs().max() < 0.1 * whole.abs().max()
+    assert half.sample(["a car"], seed=0, steps=1, size=(64, 64))[0].size == (64, 64)
+    assert half.image_key() != backbone.image_key()

@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow lint docs clean
+.PHONY: demo test test-slow test-gpu lint docs clean
 demo: $(VENV)/.installed
 	$(BIN)/tadp-da demo
 
@@ -14,6 +14,9 @@ test: $(VENV)/.installed
 
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow --timeout 3600
+
+test-gpu: $(VENV)/.installed
+	$(BIN)/python -m pytest -m gpu -n 0 -rs --timeout 3600
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -71,6 +71,20 @@ WORDS = [
 ]
 
 
+DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
+"""For tests that run on a GPU too: ``@pytest.mark.parametrize("device", DEVICES)``."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none."""
+    import torch
+
+    needing = [item for item in items if item.get_closest_marker("gpu")]
+    if needing and not torch.cuda.is_available():
+        for item in needing:
+            item.add_marker(pytest.mark.skip(reason="torch finds no NVIDIA GPU here"))
+
+
 def clip_tokenizer(words: Sequence[str] = tuple(WORDS)) -> Any:
     """A ``CLIPTokenizer`` of 77 positions whose merges were trained until every given word is one token."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers

@@ -12,15 +12,17 @@ from benchmarks.cost.estimate import Planner
 from benchmarks.recipe import read_benchmark
 from tadp_da import api
 from tadp_da.errors import UsageError
+from tests.conftest import DEVICES
 from tests.tadp_da.domains import trees
 
 DOMAINS = {"source": "mini-day", "target": "mini-night"}
 SMALLER = ("stable-diffusion-24gb", "stable-diffusion-12gb")
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("preset", [pytest.param(SMALLER[0], marks=pytest.mark.slow), SMALLER[1]])
 def test_a_row_runs_with_all_switches_on(
-    command: Callable[..., int], tiny_pipeline: Path, tmp_path: Path, preset: str
+    command: Callable[..., int], tiny_pipeline: Path, tmp_path: Path, preset: str, device: str
 ) -> None:
     for name in ("day", "night"):
         trees.picture(tmp_path / name / "a.png")
@@ -34,7 +36,7 @@ def test_a_row_runs_with_all_switches_on(
     words += ["--source-images", tmp_path / "day", "--source-masks", tmp_path / "masks", "--classes", "a,b"]
     words += ["--target-images", tmp_path / "night", "--target-style", "dark", "--out", tmp_path / "run"]
     sets = (word for each in small.split() for word in ("--set", each))
-    assert command(*words, "--device", "cpu", *sets) == 0
+    assert command(*words, "--device", device, *sets) == 0
     (place,) = (tmp_path / "run").glob("model-*")
     backbone = api.load_model(place).backbone
     assert (backbone.settings.vae_dtype == "bf16") == (preset == SMALLER[1])

@@ -106,3 +106,9 @@ def test_a_measurement_that_dies_is_told_with_advice():
     with pytest.raises(EnvironmentSetupError, match="a measurement failed: BrokenProcessPool") as caught:
         apart(os.abort)
     assert "a machine with more memory" in caught.value.fix
+
+
+@pytest.mark.gpu
+def test_full_size_is_measured_on_the_gpu(capsys):
+    full_size.main(["--device", "cuda", "--repeat", "1"])
+    assert "Stable Diffusion 1.5, batch 1, 512 px" in capsys.readouterr().out

@@ -17,6 +17,7 @@ from tadp_da.captions.flags import notes
 from tadp_da.errors import ArtifactError, DataError, EnvironmentSetupError, UsageError
 from tadp_da.run import Run
 from tadp_da.types import Unlabeled
+from tests.conftest import DEVICES
 
 SETTINGS = CaptionerSettings(batch=4, min_new_tokens=2, max_new_tokens=8)
 
@@ -35,7 +36,9 @@ def written(path: Path) -> dict[str, str]:
     return {key: entry.caption for key, entry in CaptionFile.read(path).entries.items()}
 
 
-def test_captions_do_not_depend_on_the_batch(captioner: Captioner, pictures: Unlabeled) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_captions_do_not_depend_on_the_batch(captioner: Captioner, pictures: Unlabeled, device: str) -> None:
+    captioner.model.to(device)
     together = captioner(list(pictures))
     alone = [captioner([image])[0] for image in pictures]
     assert together == alone

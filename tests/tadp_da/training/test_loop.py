@@ -14,6 +14,7 @@ from tadp_da.errors import DivergedError, UsageError
 from tadp_da.run import Run
 from tadp_da.training.data import DeterministicSampler
 from tadp_da.training.loop import LoopSettings, Step, fit
+from tests.conftest import DEVICES
 from tests.faults.victims import Points
 
 
@@ -25,12 +26,18 @@ class Line(nn.Module):
         self.unused = nn.Linear(1, 1)
 
     def forward(self, batch: Tensor, generators: list[torch.Generator]) -> Tensor:
-        jitter = torch.cat([torch.randn(1, generator=g) for g in generators])
+        jitter = torch.cat([torch.randn(1, generator=g) for g in generators]).to(batch)
         return ((self.layer(batch[:, :1])[:, 0] + 0.01 * jitter - batch[:, 1]) ** 2).mean()
 
 
 def train(
-    folder: Path, steps: int = 7, stop: int | None = None, line: Line | None = None, **more: Any
+    folder: Path,
+    steps: int = 7,
+    stop: int | None = None,
+    line: Line | None = None,
+    *,
+    device: str = "cpu",
+    **more: Any,
 ) -> tuple[Line, list[Step]]:
     line = line or Line()
     settings = LoopSettings(steps=steps, batch=3, accumulate=2, **({"checkpoint_every": 1} | more))
@@ -41,7 +48,7 @@ def train(
         groups,
         {"source": Points()},
         settings,
-        Run(folder=folder, seed=5, device="cpu"),
+        Run(folder=folder, seed=5, device=device),
         schedule=lambda s: 1 - s / steps,
         checkpoints=folder / "checkpoints",
     ):
@@ -51,12 +58,13 @@ def train(
     return line, seen
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("stop", [1, 3, 5])
-def test_resumed_run_equals_uninterrupted_bit_for_bit(tmp_path: Path, stop: int) -> None:
+def test_resumed_run_equals_uninterrupted_bit_for_bit(tmp_path: Path, stop: int, device: str) -> None:
     # 10 samples, 6 per step: the stops lie in mid-epoch and at the end of an epoch (step 5)
-    whole, steps = train(tmp_path / "whole")
-    train(tmp_path / "cut", stop=stop)
-    resumed, rest = train(tmp_path / "cut")
+    whole, steps = train(tmp_path / "whole", device=device)
+    train(tmp_path / "cut", stop=stop, device=device)
+    resumed, rest = train(tmp_path / "cut", device=device)
     assert [s.index for s in rest] == list(range(stop + 1, 8))
     assert [s.loss for s in rest] == [s.loss for s in steps[stop:]]
     assert torch.equal(resumed.layer.weight, whole.layer.weight)

@@ -13,6 +13,7 @@ from reprlib import repr as shorten
 from typing import Any
 
 from adapt.stage import reads_target
+from benchmarks.clusters import run_on
 from benchmarks.experiment import Experiment
 from benchmarks.pipeline import reproduce
 from benchmarks.recipe import Benchmark, Recipe, deciding
@@ -72,7 +73,9 @@ class _Cell:
         return facts | {"recipe": self.recipe.as_json()}
 
 
-def run_suite(benchmark: Benchmark, seeds: Sequence[int], run: Run, data: Path, jobs: int = 1) -> Reports:
+def run_suite(
+    benchmark: Benchmark, seeds: Sequence[int], run: Run, data: Path, jobs: int = 1, on: str = ""
+) -> Reports:
     """Run every row at every seed and note where each report lies, so that several processes can share the work.
 
     Args:
@@ -81,6 +84,7 @@ def run_suite(benchmark: Benchmark, seeds: Sequence[int], run: Run, data: Path, 
         run: folder, device, precision.
         data: folder of the registry's domains.
         jobs: rows that run at a time, each in a process of its own.
+        on: a cluster that runs them instead, see :func:`benchmarks.clusters.run_on`.
 
     Returns:
         Reports of all rows and seeds of this name in the folder.
@@ -98,7 +102,9 @@ def run_suite(benchmark: Benchmark, seeds: Sequence[int], run: Run, data: Path, 
     known = read_notes(run.folder, benchmark.name)
     for cell in cells[: len(benchmark.rows)] if known else ():
         _refuse_unlike(run.folder, cell.table, [*known, cell.note(Experiment(cell.recipe, run, data))])
-    if jobs > 1:
+    if on:
+        run_on(on, _run_cell, [replace(cell, data=data.absolute()) for cell in cells], run, benchmark.name)
+    elif jobs > 1:
         run_parallel(_run_cell, cells, run, jobs, benchmark.name)
     else:
         for number, cell in enumerate(cells, 1):

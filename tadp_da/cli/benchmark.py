@@ -235,6 +235,12 @@ def benchmark_run(
     captioner: Annotated[str, typer.Option(help="Another captioner than the recipe's.")] = "",
     out_folder: Out = Path("runs/benchmarks"),
     jobs: Jobs = 1,
+    on: Annotated[
+        str,
+        typer.Option(
+            help="Rows on a cluster: ray, ray:ADDRESS, slurm, slurm:KEY=VALUE,...", show_default="here"
+        ),
+    ] = "",
     sets: Sets = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -257,7 +263,7 @@ def benchmark_run(
         table = dataclasses.replace(table, name=f"{table.name}-first-{limit}")
     options = {"device": device, "precision": precision, "tracker": tracker}
     run = api.open_run(out_folder, options | {"skip_bad": skip_bad, "allow_overlap": allow_overlap})
-    _publish(table.name, run_suite(table, seeds_of(seeds), run, data, jobs), run.folder)
+    _publish(table.name, run_suite(table, seeds_of(seeds), run, data, jobs, on), run.folder)
 
 
 def compare(

@@ -54,7 +54,7 @@ def measure(
     work()
     reset()
     gc.collect()
-    peak = _peak(device)
+    peak = peak_of(device)
     begun, cpu = time.perf_counter(), time.process_time()
     held = work()
     synchronize(device)
@@ -70,7 +70,7 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _peak(device: torch.device) -> Callable[[], int]:
+def peak_of(device: torch.device) -> Callable[[], int]:
     """Watch memory from now on; the function returns its peak above what is held now: that of the device's allocator,
     or the resident set."""
     if device.type == "cuda":

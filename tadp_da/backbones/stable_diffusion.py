@@ -122,8 +122,11 @@ class StableDiffusion(Backbone):
                 self._captured.append((self.unet.get_submodule(name), processor))
                 self.unet.get_submodule(name).set_processor(processor)
         tokens = self.text_encoder.config.max_position_embeddings
+        channels = {level.stride: level.channels for level in levels}
+        if self.settings.latent:
+            channels[self.factor] += self.unet.config.in_channels
         return FeatureSpec(
-            channels={level.stride: level.channels for level in levels},
+            channels=channels,
             attention={level.stride: tokens for level in levels if level.maps},
         )
 
@@ -279,6 +282,9 @@ class StableDiffusion(Backbone):
             # out would mean an exception through diffusers' code.
             self.denoise(latents, timesteps, text)
             features, maps = self._recorder.take()
+        if self.settings.latent:
+            finest = features[self.factor]
+            features[self.factor] = torch.cat([finest, latents.to(finest.dtype)], dim=1)
 
         def crop(levels: dict[int, Tensor]) -> dict[int, Tensor]:
             return {s: x[..., : -(-height // s), : -(-width // s)] for s, x in levels.items()}

@@ -130,6 +130,7 @@ def enough_memory(batch: int, accumulate: int, device: torch.device) -> Iterator
         raise EnvironmentSetupError(
             f"a step with batch={batch} does not fit into the memory of {device}",
             where=str(error).strip().splitlines()[0][:200],
-            fix=f"set {halved if batch > 1 else ''}gradient_checkpointing=true, optimizer=adamw8bit, a smaller crop or "
-            "resolution, or on a GPU precision bf16",
+            fix=f"--set {halved if batch > 1 else ''}gradient_checkpointing=true, optimizer=adamw8bit, or a smaller "
+            "crop or resolution (in a table: adapt.NAME, personalize.settings.NAME); the presets stable-diffusion-24gb "
+            "and stable-diffusion-12gb do so",
         ) from error

@@ -116,7 +116,7 @@ class StableDiffusion(Backbone):
             layer = self.unet.get_submodule(level.feature)
             layer.register_forward_hook(FeatureHook(level.stride, self._recorder))
             for name in level.maps:
-                processor = MapProcessor(level.stride, self._recorder)
+                processor = MapProcessor(level.stride, name, self._recorder)
                 self._captured.append((self.unet.get_submodule(name), processor))
                 self.unet.get_submodule(name).set_processor(processor)
         tokens = self.text_encoder.config.max_position_embeddings
@@ -282,6 +282,13 @@ class StableDiffusion(Backbone):
             return {s: x[..., : -(-height // s), : -(-width // s)] for s, x in levels.items()}
 
         return FeaturePyramid(features=crop(features), attention=crop(maps))
+
+    def layer_attention(self, pixels: Tensor, text: Tensor) -> dict[tuple[int, str], Tensor]:
+        with self._recorder.keep_layers() as found:
+            strides = self.pyramid(pixels, text).attention
+        return {
+            k: maps[..., : strides[k[0]].shape[-2], : strides[k[0]].shape[-1]] for k, maps in found.items()
+        }
 
     # Training
 

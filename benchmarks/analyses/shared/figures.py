@@ -31,6 +31,7 @@ def tiles(
     widest = max(len(line) for line in lines.values())
     first = next(iter(lines.values()))[0]
     width = side * first.width / first.height
+    above = 0.35 + 0.16 * max((name.count("\n") for name in header), default=0)
 
     def draw(drawn: Any) -> None:
         grid = drawn.subplots(len(lines), widest, squeeze=False)
@@ -44,7 +45,7 @@ def tiles(
                     axes.set_title(header[x], size=9)
             grid[y][0].set_ylabel(name, size=9)
 
-    return figure((width * widest + 0.4, (side + 0.05) * len(lines) + 0.35), draw, w_pad=0.02, h_pad=0.02)
+    return figure((width * widest + 0.4, (side + 0.05) * len(lines) + above), draw, w_pad=0.02, h_pad=0.02)
 
 
 def intervals(

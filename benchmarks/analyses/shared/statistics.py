@@ -35,14 +35,17 @@ def mean_interval(values: Sequence[float]) -> Spread | None:
     return spread({i: float(v) for i, v in enumerate(values) if np.isfinite(v)})
 
 
-def told(found: Spread | None, scale: float = 1.0, digits: int = 2) -> str:
-    """A mean with its interval in words."""
+def told(found: Spread | None, scale: float = 1.0, *, sign: str = "+") -> str:
+    """A mean with its interval in words; ``sign`` is that of format specifications."""
     if found is None:
         return "none"
-    text = f"{scale * found.mean:+.{digits}f}"
+
+    def number(value: float) -> str:
+        return format(scale * value, f"{sign}.2f")
+
     if found.low is None or found.high is None:
-        return text
-    return f"{text} ({scale * found.low:+.{digits}f} to {scale * found.high:+.{digits}f})"
+        return number(found.mean)
+    return f"{number(found.mean)} ({number(found.low)} to {number(found.high)})"
 
 
 def correlate(

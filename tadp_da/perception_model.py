@@ -206,27 +206,56 @@ class PerceptionModel(nn.Module):
         Raises:
             UsageError: when a word is not in the prompt, or the backbone gives no maps.
         """
-        self.eval()
         prompt = self.prompt(caption) if prompt is None else prompt
-        positions = {word: self._positions(word, prompt) for word in words}
-        pyramid = self.backbone.pyramid(
-            pixels_of(image, self.inference, self.device), self.encode_text([prompt])
-        )
-        if not pyramid.attention:
-            raise UsageError("this backbone gives no attention maps", fix="choose one with cross-attention")
-        height, width = self.inference.size(image.height, image.width)
-        total = torch.zeros(0)
-        for stride, maps in pyramid.attention.items():
-            large = F.interpolate(maps.float(), scale_factor=stride, mode="bilinear", align_corners=False)
-            large = F.interpolate(large[..., :height, :width], (image.height, image.width), mode="bilinear")[
-                0
-            ]
-            total = large if len(total) == 0 else total + large
-        mean = (total / len(pyramid.attention)).cpu()
+        positions = {word: self.positions(word, prompt) for word in words}
+        maps = self.attention_maps(image, prompt)
+        mean = sum(maps.values(), torch.zeros(())) / len(maps)
         return {word: mean[at].mean(0).numpy() for word, at in positions.items()}
 
-    def _positions(self, word: str, prompt: str) -> list[int]:
-        """Positions of a word's tokens among those of the encoded prompt, whose first is the begin mark."""
+    @torch.no_grad()
+    def attention_maps(self, image: Image, prompt: str, *, layers: bool = False) -> dict[Any, Tensor]:
+        """Attention of every token of a prompt, the image seen as a whole.
+
+        Args:
+            image: any size.
+            prompt: given to the network as it is.
+            layers: maps of single layers instead of their means by stride.
+
+        Returns:
+            By stride in pixels, or by ``(stride, layer's name)``, ``float32 (t, h, w)`` at the image's resolution:
+            shares of attention, which sum to one over the tokens. The first token is the begin mark, those behind the
+            prompt's are end marks.
+
+        Raises:
+            UsageError: when the backbone gives no maps.
+        """
+        self.eval()
+        pixels, text = (
+            pixels_of(image, self.inference, self.device),
+            self.encode_text([prompt]),
+        )
+        found: dict[Any, Tensor] = (
+            self.backbone.layer_attention(pixels, text)
+            if layers
+            else self.backbone.pyramid(pixels, text).attention
+        )
+        if not found:
+            raise UsageError("this backbone gives no attention maps", fix="choose one with cross-attention")
+        size = self.inference.size(image.height, image.width)
+
+        def enlarged(stride: int, maps: Tensor) -> Tensor:
+            large = F.interpolate(maps.float(), scale_factor=stride, mode="bilinear", align_corners=False)
+            large = large[..., : size[0], : size[1]]
+            return F.interpolate(large, (image.height, image.width), mode="bilinear")[0].cpu()
+
+        return {key: enlarged(key[0] if layers else key, maps) for key, maps in found.items()}
+
+    def positions(self, word: str, prompt: str) -> list[int]:
+        """Positions of a word's tokens among those of the encoded prompt, whose first is the begin mark.
+
+        Raises:
+            UsageError: when it is not in the prompt.
+        """
         found = _occurrences(word, prompt)
         if not found:
             raise UsageError(

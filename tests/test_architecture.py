@@ -218,11 +218,18 @@ def test_personalization_never_says_labeled(name):
     assert {"labeled", "Labeled", "Example"}.isdisjoint(_words(TREES[name]))
 
 
-#: The only callers of ``Domain.labeled``: stage 2 refuses the test split, stage 3 hands its examples to evaluate().
-READERS_OF_LABELS = {"adapt.stage", "benchmarks.scoring"}
+#: The only callers of ``Domain.labeled``: stage 2 refuses the test split, stage 3 hands its examples to evaluate(), and
+#: analyses describe finished models.
+READERS_OF_LABELS = {"adapt.stage", "benchmarks.scoring", "benchmarks.analyses.shared.images"}
 
 
-def test_labels_are_read_in_two_places_only():
+def test_only_analyses_read_labels_for_analyses():
+    readers = {name for name in MODULES if "benchmarks.analyses.shared.images" in imports(name)}
+    assert readers
+    assert all(name.startswith("benchmarks.analyses.") for name in readers)
+
+
+def test_labels_are_read_in_three_places_only():
     """Labels are opened when an example is taken, so who may ask for examples decides who may see labels."""
     callers = {
         name

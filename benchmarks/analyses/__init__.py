@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from urllib.parse import quote
 
 from benchmarks.reports.tables import grid, harmless
 from benchmarks.results import Report
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 Needs = Literal["models", "table"]
 Row = Mapping[str, Any]
+_FRAME = 700
+"""Milliseconds that an image of an animation is shown for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,16 +49,19 @@ class Findings:
         text: a paragraph in plain words.
         tables: rows of each table by its name; a row is values by column, None where there is none.
         figures: images by name.
+        animations: images of one size by name, shown one after the other.
         facts: everything else, as JSON values.
     """
 
     text: str
     tables: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     figures: Mapping[str, Image] = field(default_factory=dict)
+    animations: Mapping[str, Sequence[Image]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> Path:
-        """Write ``findings.md``, ``findings.json``, a CSV file per table and a PNG file per figure.
+        """Write ``findings.md``, ``findings.json``, a CSV file per table, a PNG file per figure and a WebP file per
+        animation.
 
         Returns:
             The path of ``findings.md``.
@@ -72,8 +78,13 @@ class Findings:
             shown = [[_shown(row.get(column)) for column in columns] for row in rows]
             parts += [f"## {name}", grid(columns, shown)] if rows else []
         for name, image in self.figures.items():
-            image.save(folder / f"{file_name(name)}.png")
-            parts.append(f"![{name}]({file_name(name)}.png)")
+            path = folder / f"{file_name(name)}.png"
+            image.save(path)
+            parts.append(f"![{name}]({quote(path.name)})")
+        for name, (first, *others) in self.animations.items():
+            path = folder / f"{file_name(name)}.webp"
+            first.save(path, save_all=True, append_images=others, duration=_FRAME, loop=0, quality=80)
+            parts.append(f"![{name}]({quote(path.name)})")
         stored = {"text": self.text, "tables": {k: [dict(r) for r in v] for k, v in self.tables.items()}}
         write_json(folder / "findings.json", stored | {"facts": dict(self.facts)})
         write_text(folder / "findings.md", "\n\n".join(parts) + "\n")
@@ -108,13 +119,17 @@ class Given:
     Attributes:
         folders: model folders; or the run folder of a table.
         table: name of the table; the only one when empty.
-        images: a folder of images, or the name of a registered data set; empty for those of the table.
+        images: a folder of images, one image, or the name of a registered data set; empty for those of the table.
+        labels: labels of a folder of images, as for ``tadp-da evaluate``.
+        captions: caption file of the images; the model's captioner writes them if None.
         data: folder of the registered data sets.
     """
 
     folders: tuple[Path, ...]
     table: str = ""
     images: str = ""
+    labels: Path | None = None
+    captions: Path | None = None
     data: Path = Path("data")
 
     def check(self, needs: Needs) -> None:

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -34,7 +34,7 @@ _STYLE |= dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.
 
 
 @contextmanager
-def _figure(path: Path, size: tuple[float, float], dpi: int, **layout: Any) -> Iterator[Any]:
+def new_figure(path: Path | BinaryIO, size: tuple[float, float], dpi: int, **layout: Any) -> Iterator[Any]:
     """A figure of this size in inches, saved after the block."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -50,7 +50,7 @@ def plot_scores(comparison: Comparison, path: Path) -> None:
     """Write a PNG of every row: its seeds and their mean, the paired difference, and the same on the source if any."""
     rows, name, unit = comparison.rows, comparison.evaluation, comparison.unit
     widths = (1.2, 1.3, 0.9) if name == "target" else (1.2, 1.3)
-    with _figure(path, (12, 1.7 + 0.42 * len(rows)), 150, wspace=0.08) as figure:
+    with new_figure(path, (12, 1.7 + 0.42 * len(rows)), 150, wspace=0.08) as figure:
         panels = figure.subplots(1, len(widths), sharey=True, width_ratios=widths)
         primary, difference = panels[:2]
         limit = reach([row.difference for row in rows if row.difference is not None])
@@ -102,7 +102,7 @@ def plot_panels(reports: Mapping[str, Report], path: Path, *, most: int = 6) -> 
     labels, shown, columns = first.primary.labels, first.primary.saved[:most], 2 + len(rows)
     with Image.open(first.image(first.primary_name, shown[0], "image")) as image:
         cell = 1.9 * image.height / image.width
-    with _figure(
+    with new_figure(
         path, (1.95 * columns, (cell + 0.1) * len(shown) + 0.75), 120, w_pad=0.02, h_pad=0.02
     ) as figure:
         grid = figure.subplots(len(shown), columns, squeeze=False)

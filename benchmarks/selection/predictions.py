@@ -111,7 +111,7 @@ class Predicting:
         ) as advance:
             for kind in ("plain", "jittered")[: 1 + self.jittered]:
                 found = predict_images(
-                    _Soft(model), self._items(model, kind), batch=self.batch, precision=self.run.precision
+                    Soft(model), self._items(model, kind), batch=self.batch, precision=self.run.precision
                 )
                 for index, prediction in enumerate(found):
                     if kind == "plain":
@@ -131,7 +131,7 @@ class Predicting:
             yield (image if kind == "plain" else jitter(image, content)), prompt
 
 
-class _Soft:
+class Soft:
     """A model, or its head, whose predictions of classes are probabilities."""
 
     def __init__(self, of: Any) -> None:
@@ -139,7 +139,7 @@ class _Soft:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.of, name)
-        return _Soft(found) if name == "head" else found
+        return Soft(found) if name == "head" else found
 
     def __call__(self, *given: Any) -> Any:
         return self.of(*given)

@@ -208,6 +208,11 @@ class Backbone(nn.Module, ABC):
     ) -> FeaturePyramid:
         """:meth:`pyramid` of images of ``size`` (h, w) whose latents :meth:`encode_image` has given already."""
 
+    def layer_attention(self, pixels: Tensor, text: Tensor) -> dict[tuple[int, str], Tensor]:
+        """Maps ``(b, t, u, v)`` of single cross-attention layers by stride and name; :meth:`pyramid`, whose
+        arguments these are, gives their means. None for a backbone without cross-attention."""
+        return {}
+
     @abstractmethod
     def trainable(self, scope: Scope, *, rank: int = 8, prediction: bool = False) -> list[nn.Parameter]:
         """Choose what of the network trains; everything else of it is frozen.

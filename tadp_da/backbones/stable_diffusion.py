@@ -16,7 +16,7 @@ from tadp_da.backbones.sd import lora as _lora
 from tadp_da.backbones.sd import words as _words
 from tadp_da.backbones.sd.attention import FeatureHook, FeatureRecorder, Kernel, MapProcessor, require_capture
 from tadp_da.backbones.sd.feature_layers import feature_layers
-from tadp_da.backbones.sd.kernels import compile_blocks
+from tadp_da.backbones.sd.kernels import lay_out
 from tadp_da.backbones.sd.load_concept import load_concept
 from tadp_da.backbones.sd.loading import load_parts
 from tadp_da.backbones.sd.locate import locate
@@ -85,15 +85,7 @@ class StableDiffusion(Backbone):
         self._fingerprint = "meta"
         if self.device.type != "meta":
             self._fingerprint = base_key(self, tokenizer, self.noising.facts)
-        if self.settings.vae_dtype == "bf16":
-            nn.Module.to(
-                vae, torch.bfloat16
-            )  # the method of diffusers warns of modules that this model has not
-        if self.settings.channels_last:
-            unet.to(memory_format=torch.channels_last)
-            vae.to(memory_format=torch.channels_last)
-        if self.settings.compile:
-            compile_blocks(unet)
+        lay_out(unet, vae, self.settings)
 
     @classmethod
     def from_pretrained(
@@ -118,7 +110,7 @@ class StableDiffusion(Backbone):
             layer = self.unet.get_submodule(level.feature)
             layer.register_forward_hook(FeatureHook(level.stride, self._recorder))
             for name in level.maps:
-                processor = MapProcessor(level.stride, self._recorder)
+                processor = MapProcessor(level.stride, name, self._recorder)
                 self._captured.append((self.unet.get_submodule(name), processor))
                 self.unet.get_submodule(name).set_processor(processor)
         tokens = self.text_encoder.config.max_position_embeddings
@@ -291,6 +283,13 @@ class StableDiffusion(Backbone):
 
         return FeaturePyramid(features=crop(features), attention=crop(maps))
 
+    def layer_attention(self, pixels: Tensor, text: Tensor) -> dict[tuple[int, str], Tensor]:
+        with self._recorder.keep_layers() as found:
+            strides = self.pyramid(pixels, text).attention
+        return {
+            k: maps[..., : strides[k[0]].shape[-2], : strides[k[0]].shape[-1]] for k, maps in found.items()
+        }
+
     # Training
 
     def trainable(self, scope: Scope, *, rank: int = 8, prediction: bool = False) -> list[nn.Parameter]:
@@ -346,6 +345,5 @@ class StableDiffusion(Backbone):
         """Through diffusers' pipelines with this model's scheduler."""
         self._kernel.settle(self.device)
         how: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance}
-        if start is not None:
-            return sample(self, prompts, seed=seed, start=start, strength=strength, **how)
-        return sample(self, prompts, seed=seed, size=size, **how)
+        how |= {"size": size} if start is None else {"start": start, "strength": strength}
+        return sample(self, prompts, seed=seed, **how)

@@ -15,7 +15,12 @@ def analyze(
     name: Annotated[str, typer.Argument(help="Which analysis, e.g. selection.")],
     folders: Annotated[list[Path], typer.Argument(help="Model folders, or the run folder of a table.")],
     table: Annotated[str, typer.Option(help="Which table of the run folder, where it has several.")] = "",
-    images: Annotated[str, typer.Option(help="Folder of images, or a name of `data list`.")] = "",
+    images: Annotated[str, typer.Option(help="Folder of images, one image, or a name of `data list`.")] = "",
+    labels: Annotated[Path | None, typer.Option(help="Labels of a folder of images.")] = None,
+    captions: Annotated[
+        Path | None,
+        typer.Option(help="Caption file of the images.", show_default="the model's captioner writes them"),
+    ] = None,
     out_folder: Annotated[
         Path | None,
         typer.Option(
@@ -28,16 +33,20 @@ def analyze(
     device: Device = "auto",
     precision: Precision = "auto",
 ) -> None:
-    """Look at finished models or tables; nothing is trained. `selection` says which row to take without labels.
+    """Look at finished models or tables; nothing is trained. `selection` says which row to take without labels; what
+    text does to a model is shown by `off-target`, `image-variation`, `attention`, `alignment` and `oracle-quality`.
 
-    Example: `tadp-da analyze selection runs/benchmarks --table mini-night`
+    Examples: `tadp-da analyze selection runs/benchmarks --table mini-night`,
+    `tadp-da analyze off-target runs/model --images mini-day`
     """
     from benchmarks.analyses import Given, analyses
     from benchmarks.suite import table_folder
     from tadp_da.settings import build_settings
 
     analysis = build_settings(analyses[name], {}, tuple(sets or ()), where=name)
-    given = Given(folders=tuple(folders), table=table, images=images, data=data)
+    given = Given(
+        folders=tuple(folders), table=table, images=images, labels=labels, captions=captions, data=data
+    )
     given.check(analysis.needs)
     about_table = analysis.needs == "table"
     place = out_folder or (table_folder(folders[0], given.title) if about_table else Path("runs")) / name

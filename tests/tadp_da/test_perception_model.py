@@ -94,11 +94,24 @@ def test_attention_of_words_lies_on_their_tokens(backbone: Any) -> None:
 
 def test_attention_counts_every_place_of_a_word_and_whole_words_only(backbone: Any) -> None:
     model = assemble(backbone)
-    assert model._positions("car", "a car, two cars and a CAR") == [2, 8]
-    assert model._positions("two cars", "a car, two cars") == [4, 5]
+    assert model.positions("car", "a car, two cars and a CAR") == [2, 8]
+    assert model.positions("two cars", "a car, two cars") == [4, 5]
     assert model.says("a tree, a car", "tree")
     assert model.says("a CAR", "car")
     assert not model.says("two cars", "car")
+
+
+def test_maps_of_layers_have_the_mean_of_their_stride_and_sum_to_one(backbone: Any) -> None:
+    model, image = assemble(backbone), picture(45, 83)
+    strides = model.attention_maps(image, "a dark night")
+    layers = model.attention_maps(image, "a dark night", layers=True)
+    assert {stride for stride, _ in layers} == set(strides) == set(backbone.spec.attention)
+    for stride, maps in strides.items():
+        assert maps.shape == (77, 45, 83)
+        torch.testing.assert_close(maps.sum(0), torch.ones(45, 83), atol=1e-4, rtol=0)
+        own = torch.stack([found for (s, _), found in layers.items() if s == stride])
+        torch.testing.assert_close(own.mean(0), maps, atol=1e-5, rtol=0)
+    assert len(layers) > len(strides)
 
 
 def test_attention_of_a_missing_word_is_an_error(backbone: Any) -> None:

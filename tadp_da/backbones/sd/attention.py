@@ -27,6 +27,7 @@ class FeatureRecorder:
         self.mapping = False
         self._features: dict[int, Tensor] = {}
         self._maps: dict[int, tuple[Tensor, int]] = {}
+        self.layers: dict[tuple[int, str], Tensor] | None = None
 
     @contextmanager
     def record(self, *, maps: bool) -> Iterator[None]:
@@ -42,19 +43,33 @@ class FeatureRecorder:
         """Keep a feature ``(b, c, u, v)``."""
         self._features[stride] = hidden
 
-    def add_map(self, stride: int, probabilities: Tensor) -> None:
+    @contextmanager
+    def keep_layers(self) -> Iterator[dict[tuple[int, str], Tensor]]:
+        """Maps ``(b, t, u, v)`` of each layer by stride and name, of the last pass inside that was taken."""
+        self.layers = {}
+        try:
+            yield self.layers
+        finally:
+            self.layers = None
+
+    def add_map(self, stride: int, probabilities: Tensor, name: str = "") -> None:
         """Add one layer's head-mean probabilities ``(b, u*v, t)`` to the mean of its stride."""
         if self.recording:
+            if self.layers is not None:
+                self.layers[stride, name] = probabilities
             total, count = self._maps.get(stride, (0, 0))
             self._maps[stride] = (total + probabilities, count + 1)
 
     def take(self) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
         """Features ``(b, c, u, v)`` and layer-mean maps ``(b, t, u, v)``, both finest first; empties the recorder."""
         features = dict(sorted(self._features.items()))
-        maps = {
-            stride: (total / count).transpose(1, 2).unflatten(2, features[stride].shape[-2:])
-            for stride, (total, count) in sorted(self._maps.items())
-        }
+
+        def unflattened(stride: int, flat: Tensor) -> Tensor:
+            return flat.transpose(1, 2).unflatten(2, features[stride].shape[-2:])
+
+        maps = {s: unflattened(s, total / count) for s, (total, count) in sorted(self._maps.items())}
+        if self.layers is not None:
+            self.layers.update({key: unflattened(key[0], flat) for key, flat in self.layers.items()})
         self._features, self._maps = {}, {}
         return features, maps
 
@@ -102,10 +117,10 @@ class MapProcessor:
     keys, so this costs little. Otherwise it is ``plain``, which starts as diffusers' ``AttnProcessor2_0``.
     """
 
-    def __init__(self, stride: int, recorder: FeatureRecorder) -> None:
+    def __init__(self, stride: int, name: str, recorder: FeatureRecorder) -> None:
         from diffusers.models.attention_processor import AttnProcessor2_0
 
-        self.stride, self.recorder = stride, recorder
+        self.stride, self.name, self.recorder = stride, name, recorder
         self.plain: Any = AttnProcessor2_0()
 
     def __call__(
@@ -126,7 +141,7 @@ class MapProcessor:
         query = heads(attn.to_q(hidden_states)) * attn.scale
         key, value = heads(attn.to_k(encoder_hidden_states)), heads(attn.to_v(encoder_hidden_states))
         probabilities = _scores(query, key, upcast=attn.upcast_attention).softmax(dim=-1, dtype=torch.float32)
-        self.recorder.add_map(self.stride, probabilities.mean(dim=1))
+        self.recorder.add_map(self.stride, probabilities.mean(dim=1), self.name)
         mixed = (probabilities.to(value.dtype) @ value).transpose(1, 2).flatten(2)
         return attn.to_out[1](attn.to_out[0](mixed))
 

@@ -149,7 +149,18 @@ def attention_processor(wanted: Attention, device: torch.device) -> Any:
 _MOST_GRAPHS = 64
 
 
-def compile_blocks(unet: Any) -> None:
+def lay_out(unet: Any, vae: Any, settings: Any) -> None:
+    """Type, memory layout and compilation of the networks, as the settings of the backbone say."""
+    if settings.vae_dtype == "bf16":
+        torch.nn.Module.to(vae, torch.bfloat16)  # its own method warns of modules that it has not
+    if settings.channels_last:
+        unet.to(memory_format=torch.channels_last)
+        vae.to(memory_format=torch.channels_last)
+    if settings.compile:
+        _compile_blocks(unet)
+
+
+def _compile_blocks(unet: Any) -> None:
     """Have a UNet's transformer blocks compiled when they first run; capture and state dict stay as they are."""
     import torch._dynamo
 

@@ -1,0 +1,1 @@
+"""What several analyses need: images with captions and labels, statistics, and figures."""

@@ -209,8 +209,7 @@ class Backbone(nn.Module, ABC):
         """:meth:`pyramid` of images of ``size`` (h, w) whose latents :meth:`encode_image` has given already."""
 
     def layer_attention(self, pixels: Tensor, text: Tensor) -> dict[tuple[int, str], Tensor]:
-        """Maps ``(b, t, u, v)`` of single cross-attention layers by stride and name; :meth:`pyramid`, whose
-        arguments these are, gives their means. None for a backbone without cross-attention."""
+        """Maps ``(b, t, u, v)`` of single cross-attention layers by stride and name; :meth:`pyramid` gives means."""
         return {}
 
     @abstractmethod
@@ -273,7 +272,6 @@ class Backbone(nn.Module, ABC):
 
     def load_concept(self, concept: Concept) -> Self:
         """Put a concept's rows and weights in place, and return this backbone. All is checked before anything changes.
-        A concept that learned nothing fits every backbone that it was made for.
 
         Raises:
             ArtifactError: when the concept was made on another base, or its tensors are not this model's.
@@ -304,7 +302,7 @@ class Backbone(nn.Module, ABC):
 
         Args:
             seed: image i is a function of (seed, i) and its prompt, not of the other prompts.
-            guidance: classifier-free guidance scale; 1 for none.
+            guidance: scale of classifier-free guidance; 1 for none.
             size: (h, w) in pixels, multiples of the coarsest stride; None for :attr:`default_resolution`.
             start: latents, as of :meth:`posterior`, to start from instead of from noise (SDEdit, Meng et al., 2022).
             strength: share of the schedule, its noise and its steps, that these go through.
@@ -312,11 +310,11 @@ class Backbone(nn.Module, ABC):
         self._refuse("draws no images")
 
     def _refuse(self, what: str) -> NoReturn:
-        able = [name for name in backbones if backbones[name].generates]
+        able = ", ".join(name for name in backbones if backbones[name].generates)
         raise UsageError(
             f"{type(self).__name__} {what}: it is not a generative model",
             where="backbone",
-            fix=f"choose a backbone that generates ({', '.join(able)}), or personalize: none",
+            fix=f"choose a backbone that generates ({able}), or personalize: none",
         )
 
 
@@ -345,11 +343,9 @@ def meta_backbone(name: str, model: str, settings: Any = None) -> Backbone:
 
 def portable_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What of a backbone's settings decides the features, as JSON values; the rest is about speed and memory."""
-    portable: dict[str, Any] = _settings(name, settings).portable()
-    return portable
+    return dict(_settings(name, settings).portable())
 
 
 def _settings(name: str, settings: Any) -> Any:
-    if not isinstance(settings, Mapping):
-        return settings
-    return build(backbones[name].Settings, settings, "backbone.settings")
+    given = isinstance(settings, Mapping)
+    return build(backbones[name].Settings, settings, "backbone.settings") if given else settings

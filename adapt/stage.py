@@ -57,6 +57,7 @@ class Adaptation:
         unlabeled: target images without labels, for objectives and source styles that read them.
         labelled_target: labelled target images (``train``) that join the source's.
         labelled_share: their share of the labelled images that the training sees; half of them if None.
+        text_adapter: whether a text adapter is trained with the head.
         pretrained: False draws the trainable weights anew: the same network without pretraining.
         folder: where the model is to be, instead of a name in the run's folder.
     """
@@ -78,6 +79,7 @@ class Adaptation:
     split: str = "train"
     side: Side = "source"
     pretrained: bool = True
+    text_adapter: bool = False
     folder: Path | None = None
 
     def __post_init__(self) -> None:
@@ -146,7 +148,8 @@ class Adaptation:
     def _text_inputs(self) -> dict[str, Any]:
         templates = self.rewrite.class_templates
         classes = list(self.rewrite.classes)
-        return {"class_embeddings": digest(json.dumps([templates, classes]).encode())} if templates else {}
+        found = {"class_embeddings": digest(json.dumps([templates, classes]).encode())} if templates else {}
+        return found | ({"text_adapter": True} if self.text_adapter else {})
 
     def _target_inputs(self) -> dict[str, Any]:
         if self.unlabeled is None:
@@ -215,6 +218,7 @@ class Adaptation:
             inference=self.inference,
             captioner=self.captions.captioner,
             seed=self.run.seed,
+            adapter=self.text_adapter,
             **self.head.settings,
         )
         images = self.data.images(self.split)

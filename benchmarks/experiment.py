@@ -166,6 +166,7 @@ class Experiment:
             rewrite=self.rewrite(concept),
             side=self.recipe.train_on,
             head=self.recipe.head,
+            text_adapter=self.recipe.text_adapter,
             inference=self.recipe.inference,
             objectives=self.recipe.objectives,
             source_style=self.recipe.source_style,

@@ -73,6 +73,7 @@ class Recipe:
         inference: at what size and through which windows images are seen.
         head: what reads the pyramid.
         source_style: how labelled source images are shown.
+        text_adapter: put VPD's text adapter before the backbone (:mod:`tadp_da.text_adapter`).
         objectives: what stage 2 learns from.
         adapt: the training.
         evaluate: how test images are scored.
@@ -100,6 +101,7 @@ class Recipe:
     inference: InferenceSettings = dataclasses.field(default_factory=InferenceSettings)
     head: Chosen
     source_style: Chosen = Choice(name="original")
+    text_adapter: bool = False
     objectives: tuple[Chosen, ...] = (Choice(name="supervised"),)
     adapt: FineTuning = dataclasses.field(default_factory=FineTuning)
     evaluate: EvaluationSettings = dataclasses.field(default_factory=EvaluationSettings)

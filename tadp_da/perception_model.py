@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from tadp_da import model_files as files
+from tadp_da import text_adapter
 from tadp_da.backbones import Backbone
 from tadp_da.captions.rewrite import Rewrite, fit_and_tell
 from tadp_da.class_names import spoken
@@ -89,6 +90,7 @@ class PerceptionModel(nn.Module):
         inference: InferenceSettings | None = None,
         captioner: str = "",
         seed: int = 0,
+        adapter: bool = False,
         **settings: Any,
     ) -> PerceptionModel:
         """A new head on a backbone.
@@ -101,6 +103,7 @@ class PerceptionModel(nn.Module):
             inference: whole images at their own size if None.
             captioner: what writes the captions that it is trained on.
             seed: of the head's first weights.
+            adapter: put a text adapter (:mod:`tadp_da.text_adapter`) before the backbone.
             settings: of the head.
 
         Raises:
@@ -121,6 +124,8 @@ class PerceptionModel(nn.Module):
                     where=".".join(map(str, first["loc"])),
                     fix=f"see the settings in {build.__module__}",
                 ) from None
+            if adapter and backbone.reads_text:
+                text_adapter.add(built, backbone.encode_text([""]).shape[-1])
         return cls(
             backbone,
             built,
@@ -151,11 +156,13 @@ class PerceptionModel(nn.Module):
         """Raw outputs of the head for pixels ``(b, 3, h, w)`` in [-1, 1] and text ``(b, t, d)``. The
         generator is for a backbone that samples the autoencoder's posterior; without one the noise is always the same.
         """
+        text = text_adapter.adapted(self.head, text)
         pyramid = self.backbone.pyramid(pixels, text, attention=self.head.use_attention, generator=generator)
         return self.head(pyramid, tuple(pixels.shape[-2:]))
 
     def from_latents(self, latents: Tensor, text: Tensor, size: tuple[int, int]) -> Any:
         """The same for latents ``(b, c, u, v)`` that the backbone's ``encode_image`` gave for images of ``size``."""
+        text = text_adapter.adapted(self.head, text)
         return self.head(
             self.backbone.pyramid_of(latents, text, size, attention=self.head.use_attention), size
         )
@@ -232,7 +239,7 @@ class PerceptionModel(nn.Module):
         self.eval()
         pixels, text = (
             pixels_of(image, self.inference, self.device),
-            self.encode_text([prompt]),
+            text_adapter.adapted(self.head, self.encode_text([prompt])),
         )
         found: dict[Any, Tensor] = (
             self.backbone.layer_attention(pixels, text)
@@ -282,6 +289,7 @@ class PerceptionModel(nn.Module):
             "rewrite": as_json(self.rewrite),
             "inference": as_json(self.inference),
             "captioner": self.captioner,
+            "text_adapter": hasattr(self.head, "text_adapter"),
         }
         files.write(folder, self.backbone, self.head, facts, dtype)
 
@@ -302,6 +310,7 @@ class PerceptionModel(nn.Module):
                 rewrite=files.parse(Rewrite, facts["rewrite"]),
                 inference=files.parse(InferenceSettings, facts["inference"]),
                 captioner=str(facts.get("captioner", "")),
+                adapter=bool(facts.get("text_adapter")),
                 **facts["head"]["settings"],
             )
             model.head.load_state_dict(files.load_head(folder))

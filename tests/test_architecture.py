@@ -57,6 +57,7 @@ LAYERS = (
     (
         "tadp_da.inference",
         "tadp_da.perception_model",
+        "tadp_da.text_adapter",
         "tadp_da.model_files",
         "tadp_da.model_card",
         "tadp_da.base_model",

@@ -21,6 +21,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from benchmarks.recipe import Recipe
 from personalize import personalizers
+from tadp_da import text_adapter
 from tadp_da.backbones import Backbone, Scope, meta_backbone
 from tadp_da.captions.strategies import find
 from tadp_da.custom_dataset import custom_domain
@@ -55,6 +56,7 @@ class Networks:
 
     def perceive(self, latents: Tensor, text: Tensor, size: Size) -> Tensor:
         """Backbone and head on latents; a scalar that depends on every parameter that is trained."""
+        text = text_adapter.adapted(self.head, text)
         pyramid = self.backbone.pyramid_of(latents, text, size, attention=self.head.use_attention)
         raw = self.head(pyramid, size)
         if hasattr(self.head, "probe"):
@@ -79,6 +81,8 @@ def build(recipe: Recipe) -> Networks:
     with torch.device("meta"):
         kind = heads[recipe.head.name]
         head = kind(spec, labels, kind.Settings(**recipe.head.settings))
+        if recipe.text_adapter and backbone.reads_text:
+            text_adapter.add(head, backbone.encode_text([""]).shape[-1])
     return Networks(backbone, head, tokens)
 
 

@@ -16,8 +16,7 @@ A member is a subclass of :class:`Backbone`, registered by name::
 - Gradient checkpointing changes no gradient.
 - ``save`` and ``load`` keep the pyramid bit for bit and ``Settings`` but for those of the machine; ``fingerprint``
   changes with the weights and stays through training.
-- ``reinitialize`` changes the pyramid, as a function of the seed alone.
-- ``on_meta`` has the spec and the parameters of the loaded model, and its passes run without data.
+- ``reinitialize`` changes the pyramid, as a function of the seed alone. ``on_meta`` has the spec and the parameters of the loaded model, and its passes run without data.
 - A backbone that does not read text gives the same pyramid for all prompts; one that does not generate refuses concepts
   and everything about noise with a ``UsageError``.
 """
@@ -305,7 +304,7 @@ class Backbone(nn.Module, ABC):
             guidance: scale of classifier-free guidance; 1 for none.
             size: (h, w) in pixels, multiples of the coarsest stride; None for :attr:`default_resolution`.
             start: latents, as of :meth:`posterior`, to start from instead of from noise (SDEdit, Meng et al., 2022).
-            strength: share of the schedule, its noise and its steps, that these go through.
+            strength: share of the schedule that these go through.
         """
         self._refuse("draws no images")
 

@@ -3,15 +3,21 @@ for your own folders are in ``formats/``. A plug-in registers one or more :class
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tadp_da.errors import DataError, UsageError
 from tadp_da.registry import Registry
 from tadp_da.storage.listing import remarks
 from tadp_da.types import DomainDescription, Labeled, LabelSpace, Unlabeled
+
+if TYPE_CHECKING:
+    from tadp_da.domains.formats.masks import StoredMask
+
+Doubt = tuple[str, tuple[Path, ...], str]
+"""What is wrong with files, which, and what to do about it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +34,7 @@ class Domain:
         label: reads the label of one image file: ``uint8 (h, w)`` class ids for segmentation, ``Boxes`` for detection,
             ``float32 (h, w)`` metres (0: unknown) for depth.
         captions: the caption file of a split, for data sets that come with true captions.
+        doubts: mistakes that the masks of a split show only together; ``data check`` and every run warn of them.
         counts: number of images of each complete split as published; compared by ``data check``.
         fetch: where to download the data and how to arrange the folder.
     """
@@ -40,6 +47,7 @@ class Domain:
     labelled: tuple[str, ...] = ()
     label: Callable[[Path], Any] | None = None
     captions: Callable[[Path, str], Path] | None = None
+    doubts: Callable[[Sequence[StoredMask]], Sequence[Doubt]] | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     fetch: str = ""
 

@@ -13,19 +13,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from tadp_da.domains import Domain, domains
-from tadp_da.domains.formats.files import dataset_folder
-from tadp_da.domains.formats.masks import Mask, read_mask
-from tadp_da.domains.shared.voc_layout import CLASSES, box_reader, listed_images
+from tadp_da.domains.shared.voc_layout import (
+    BOXES,
+    CLASSES,
+    MASKS,
+    box_reader,
+    listed_images,
+    mask_of,
+    without_boundary,
+    year_folder,
+)
 from tadp_da.errors import DataError
-from tadp_da.types import LabelSpace
 
-_PALETTE = (
-    (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128), (0, 128, 128), (128, 128, 128), (64, 0, 0),
-    (192, 0, 0), (64, 128, 0), (192, 128, 0), (64, 0, 128), (192, 0, 128), (64, 128, 128), (192, 128, 128), (0, 64, 0),
-    (128, 64, 0), (0, 192, 0), (128, 192, 0), (0, 64, 128),
-)  # fmt: skip
-BOXES = LabelSpace("detection", CLASSES, palette=_PALETTE)
-MASKS = LabelSpace("segmentation", ("background", *CLASSES), palette=((0, 0, 0), *_PALETTE))
 _FETCH = (
     "fetch VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar from "
     "http://host.robots.ox.ac.uk/pascal/VOC/voc2007/ "
@@ -34,17 +33,10 @@ _FETCH = (
 )
 
 
-def _year(root: Path, year: int) -> Path:
-    """The folder of one year, also in the nesting of torchvision."""
-    own = f"VOC{year}"
-    places = (f"VOCdevkit/{own}", own, f"VOCdevkit/{own}/VOCdevkit/{own}", f"{own}/VOCdevkit/{own}")
-    return dataset_folder(root, places, "ImageSets")
-
-
 def _detection(root: Path, split: str) -> tuple[Path, ...]:
     if split == "test":
-        return listed_images(_year(root, 2007), "test")
-    years = {year: listed_images(_year(root, year), "trainval") for year in (2007, 2012)}
+        return listed_images(year_folder(root, 2007), "test")
+    years = {year: listed_images(year_folder(root, year), "trainval") for year in (2007, 2012)}
     if any(years.values()) and not all(years.values()):
         lacking = next(year for year, found in years.items() if not found)
         raise DataError(
@@ -57,12 +49,7 @@ def _detection(root: Path, split: str) -> tuple[Path, ...]:
 
 def _segmentation(root: Path, split: str) -> tuple[Path, ...]:
     names = {"train": "train", "test": "val"}[split]
-    return listed_images(_year(root, 2012), names, kind="Segmentation")
-
-
-def _mask(image: Path) -> Mask:
-    place = image.parent.parent / "SegmentationClass"
-    return read_mask(place / f"{image.stem}.png", MASKS, image=image)
+    return listed_images(year_folder(root, 2012), names, kind="Segmentation")
 
 
 DETECTION = Domain(
@@ -79,7 +66,8 @@ SEGMENTATION = Domain(
     splits=("train", "test"),
     images=_segmentation,
     labels=MASKS,
-    label=_mask,
+    label=lambda image: mask_of(image, "SegmentationClass"),
+    doubts=without_boundary,
     counts={"train": 1464, "test": 1449},
     fetch=_FETCH,
 )

@@ -234,3 +234,28 @@ def test_facts_that_do_not_fit_the_weights_are_refused(learned: PerceptionModel,
     (tmp_path / "model.json").write_text(json.dumps(facts), encoding="utf-8")
     with pytest.raises(ArtifactError, match="cannot be put together"):
         PerceptionModel.load(tmp_path)
+
+
+def test_a_text_adapter_starts_at_almost_nothing_is_trained_with_the_head_and_saved(
+    backbone: Any, tmp_path: Path
+) -> None:
+    plain, model = assemble(backbone), assemble(backbone, adapter=True)
+    image = picture(64, 64)
+    torch.testing.assert_close(dense(model, image), dense(plain, image), atol=1e-2, rtol=1e-2)
+    text = backbone.encode_text(["a street"])
+    model(pixels_of(image, model.inference), text).square().mean().backward()
+    trained = dict(model.head.named_parameters())
+    assert {n for n in trained if n not in dict(plain.head.named_parameters())} == {
+        f"text_adapter.{n}" for n in ("gamma", "mlp.0.weight", "mlp.0.bias", "mlp.2.weight", "mlp.2.bias")
+    }
+    assert all(p.grad is not None for p in trained.values())
+    gamma, mlp = trained["text_adapter.gamma"], model.head.text_adapter.mlp
+    assert torch.equal(model.head.text_adapter(text), text + 1e-4 * mlp(text))
+    with torch.no_grad():
+        gamma.fill_(5.0)
+    changed = dense(model, image)
+    assert not torch.allclose(changed, dense(plain, image), atol=1e-3)
+    latents = backbone.encode_image(pixels_of(image, model.inference))
+    torch.testing.assert_close(model.from_latents(latents, text, (64, 64)), changed)
+    model.save(tmp_path)
+    assert torch.equal(dense(PerceptionModel.load(tmp_path), image), changed)

@@ -192,6 +192,9 @@ def _split_report(
     if read and domain.labels is not None:
         findings += doubtful_values([m for one in checked for m in one.stored], domain.labels, ignored)
         findings += depth_findings(depths, domain.labels)
+    if read and domain.doubts is not None:
+        doubts = domain.doubts([mask for one in checked for mask in one.stored])
+        findings += [DataFinding.at("warning", what, files, fix) for what, files, fix in doubts]
     blank = [one.path for one in read if not one.amounts]
     if blank and domain.labels is not None and domain.labels.task == "segmentation":
         what = "a mask has ignored pixels only: nothing can be learned from it"

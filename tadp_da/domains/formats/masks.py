@@ -221,6 +221,11 @@ def _check_values(path: Path, counts: Counts, labels: LabelSpace, ignoring: bool
             "it looks like Cityscapes labelIds: name the file *_labelIds.png, which the driving domains map on load, "
             f"use *_labelTrainIds.png files, or give {LEGEND}"
         )
+    elif count == 150 and wrong == [150]:
+        fix = (
+            "it looks like ADE20K as it was published, with 0 for no class and 1 to 150: give the name ade20k instead "
+            f"of folders; or {LEGEND} that begins with `0: ignore` and `1: wall`"
+        )
     elif count == 2 and wrong[0] in _SECOND and len(np.flatnonzero(counts)) <= 2:
         fix = f"if {most} is {labels.classes[1]!r}: --ignore-index none; otherwise {fix}"
     elif len(wrong) == 1:

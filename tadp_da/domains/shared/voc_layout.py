@@ -4,20 +4,44 @@ that define the splits, ``ImageSets/Main/<list>.txt``."""
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tadp_da.domains.formats.files import some
+import numpy as np
+
+from tadp_da.domains import Doubt
+from tadp_da.domains.formats.files import dataset_folder, some
+from tadp_da.domains.formats.masks import Mask, StoredMask, read_mask
 from tadp_da.domains.formats.voc_xml import read_annotation
 from tadp_da.errors import DataError
 from tadp_da.storage.listing import Remark, remarks
-from tadp_da.types import Boxes
+from tadp_da.types import Boxes, LabelSpace
+
+_ENOUGH = 20
+"""Masks below which nothing is concluded from what they lack."""
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 """The twenty classes of VOC, in the order and spelling of the development kit."""
+
+_PALETTE = (
+    (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128), (0, 128, 128), (128, 128, 128), (64, 0, 0),
+    (192, 0, 0), (64, 128, 0), (192, 128, 0), (64, 0, 128), (192, 0, 128), (64, 128, 128), (192, 128, 128), (0, 64, 0),
+    (128, 64, 0), (0, 192, 0), (128, 192, 0), (0, 64, 128),
+)  # fmt: skip
+BOXES = LabelSpace("detection", CLASSES, palette=_PALETTE)
+MASKS = LabelSpace("segmentation", ("background", *CLASSES), palette=((0, 0, 0), *_PALETTE))
+_BOUNDARY = MASKS.ignore
+_LUMA = np.array([*MASKS.palette, (224, 224, 192)]) @ np.array([0.299, 0.587, 0.114])
+_GREY = {int(value) for value in (*np.floor(_LUMA), *np.round(_LUMA))}
+"""What the colours of the classes and of the boundary become when they are turned to grey."""
+_PALETTE_PNG = (
+    "unpack SegmentationClass again, and do not convert its files: VOC's masks are palette PNGs whose indices are the "
+    "class ids, and a library that opens them as RGB or grey saves the colours"
+)
 
 
 def listed_images(folder: Path, names: str, *, kind: str = "Main") -> tuple[Path, ...]:
@@ -55,6 +79,43 @@ def listed_images(folder: Path, names: str, *, kind: str = "Main") -> tuple[Path
     for name in sorted(spare):
         remarks.add(Remark("images that no list of ImageSets names are left out", place / name))
     return tuple(place / f"{name}.jpg" for name in ids)
+
+
+def year_folder(root: Path, year: int) -> Path:
+    """The folder of one year, also in the nesting of torchvision."""
+    own = f"VOC{year}"
+    places = (f"VOCdevkit/{own}", own, f"VOCdevkit/{own}/VOCdevkit/{own}", f"{own}/VOCdevkit/{own}")
+    return dataset_folder(root, places, "ImageSets")
+
+
+def mask_of(image: Path, folder: str) -> Mask:
+    """Class ids of an image in ``JPEGImages``, 255 for the boundary, from a folder beside it.
+
+    Raises:
+        DataError: if the mask is missing, or its colours were saved instead of their indices.
+    """
+    try:
+        return read_mask(image.parents[1] / folder / f"{image.stem}.png", MASKS, image=image)
+    except DataError as error:
+        values = {int(v) for v in re.findall(r"value (\d+) in", error.what)}
+        if "one channel" in error.what:
+            raise DataError(error.what, where=error.where, fix=_PALETTE_PNG) from None
+        if values and values <= _GREY:
+            what = f"{error.what}; these are the colours of VOC's palette turned to grey"
+            raise DataError(what, where=error.where, fix=_PALETTE_PNG) from None
+        raise
+
+
+def without_boundary(stored: Sequence[StoredMask]) -> list[Doubt]:
+    """Masks of VOC's own people of which none has a boundary: it became a class. Those of SBD have none."""
+    own = [mask for mask in stored if mask.path.parent.name == "SegmentationClass"]
+    if len(own) < _ENOUGH or any(len(mask.counts) > _BOUNDARY for mask in own):
+        return []
+    what = (
+        f"none of {len(own)} masks holds {_BOUNDARY}, with which VOC marks the boundary of objects: it was stored as a "
+        "class, probably as background, and would be learned and scored"
+    )
+    return [(what, tuple(mask.path for mask in own), _PALETTE_PNG)]
 
 
 def box_reader(classes: Sequence[str]) -> Callable[[Path], Boxes]:

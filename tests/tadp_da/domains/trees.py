@@ -161,3 +161,30 @@ def nyu(root: Path, size: tuple[int, int] = (640, 480)) -> Path:
                 metres[:, : size[0] // 20] = 0
                 depth(place / f"sync_depth_{number}.png", metres)
     return root
+
+
+def ade20k(root: Path, values: Any = (0, 1, 150, 13), count: int = 2) -> Path:
+    """Images and annotations as published: 0 for no class, 1 to 150."""
+    for split, name in (("training", "train"), ("validation", "val")):
+        for index in range(1, count + 1):
+            stem = f"{split}/ADE_{name}_{index:08d}"
+            picture(root / f"ADEChallengeData2016/images/{stem}.jpg")
+            mask(root / f"ADEChallengeData2016/annotations/{stem}.png", values)
+    return root
+
+
+def voc_masks(root: Path, values: Any = (0, 7, 20, 255), count: int = 2) -> Path:
+    """VOC 2012 with its own masks of val and of the first half of trainaug, and SBD's of the other half."""
+    folder = root / "VOCdevkit/VOC2012"
+    lists = {"val": [], "trainaug": []}
+    for index in range(count):
+        lists["val"].append(f"2007_{index:06d}")
+        lists["trainaug"] += [f"2008_{index:06d}", f"2009_{index:06d}"]
+    for name, ids in lists.items():
+        (folder / "ImageSets/Segmentation").mkdir(parents=True, exist_ok=True)
+        (folder / f"ImageSets/Segmentation/{name}.txt").write_text("".join(f"{i}\n" for i in ids))
+        for number in ids:
+            picture(folder / f"JPEGImages/{number}.jpg")
+            own = "Aug" if number.startswith("2009") else ""
+            mask(folder / f"SegmentationClass{own}/{number}.png", values, palette=not own)
+    return root

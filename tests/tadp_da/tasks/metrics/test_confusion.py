@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchmetrics.classification import MulticlassJaccardIndex
 
+from tadp_da.domains import domains
 from tadp_da.errors import DataError
 from tadp_da.tasks.metrics.confusion import MeanIoU
 from tadp_da.types import LabelSpace
@@ -78,3 +81,29 @@ def test_nothing_labelled_is_an_error_that_says_so() -> None:
 def test_other_sizes_are_refused() -> None:
     with pytest.raises(DataError, match="predict at the label's own resolution"):
         MeanIoU(FIVE).update(np.zeros((4, 4), np.uint8), np.zeros((8, 8), np.uint8))
+
+
+@pytest.mark.parametrize(("name", "images"), [("ade20k", 3), ("voc-segmentation-aug", 5)])
+def test_scores_of_ade20k_and_voc_are_those_of_torchmetrics(name: str, images: int) -> None:
+    """Its counts over all images: a class that is nowhere is left out, an ignored pixel counts nowhere."""
+    labels, rng = domains[name].labels, np.random.default_rng(len(name))
+    assert labels is not None
+    classes = len(labels.classes)
+    score = MeanIoU(labels)
+    theirs = MulticlassJaccardIndex(classes, average="none", ignore_index=labels.ignore)
+    for _ in range(images):
+        truth = rng.integers(0, classes, (12, 17)).astype(np.uint8)
+        prediction = np.where(rng.random(truth.shape) < 0.6, truth, rng.integers(0, classes, truth.shape))
+        truth[(truth == 5) | (rng.random(truth.shape) < 0.1)] = labels.ignore
+        prediction[prediction == 5] = 6
+        score.update(prediction.astype(np.uint8), truth)
+        theirs.update(torch.from_numpy(prediction), torch.from_numpy(truth.astype(np.int64)))
+    expected = 100 * theirs.compute().double().numpy()
+    counted = theirs.confmat.sum(0) + theirs.confmat.sum(1) > 0
+    main = score.compute()[0]
+    assert main.value == pytest.approx(expected[counted].mean(), abs=1e-4)
+    confusion = theirs.confmat.double().numpy()
+    exact = np.diag(confusion) / (confusion.sum(0) + confusion.sum(1) - np.diag(confusion)).clip(1)
+    assert main.value == pytest.approx(100 * exact[counted.numpy()].mean(), abs=1e-6)
+    assert main.per_class[labels.classes[5]] is None
+    assert not counted[5]

@@ -16,7 +16,7 @@ A member is a subclass of :class:`Backbone`, registered by name::
 - Gradient checkpointing changes no gradient.
 - ``save`` and ``load`` keep the pyramid bit for bit and ``Settings`` but for those of the machine; ``fingerprint``
   changes with the weights and stays through training.
-- ``reinitialize`` changes the pyramid, as a function of the seed alone. ``on_meta`` has the same spec, and needs no data.
+- ``reinitialize`` changes the pyramid, as a function of the seed alone. ``on_meta`` has the same spec without data.
 - A backbone that does not read text gives the same pyramid for all prompts; one that does not generate refuses concepts
   and everything about noise with a ``UsageError``.
 """

@@ -16,6 +16,7 @@ from tadp_da.installation import require_own_packages, warn_about_foreign_packag
 if TYPE_CHECKING:
     from tadp_da.api import adapt, evaluate, load_concept, load_model, personalize, predict
     from tadp_da.concept import Concept
+    from tadp_da.onnx_export import export
     from tadp_da.perception_model import PerceptionModel
 
 __version__ = "0.1.0"
@@ -24,6 +25,7 @@ __all__ = [
     "PerceptionModel",
     "adapt",
     "evaluate",
+    "export",
     "load_concept",
     "load_model",
     "personalize",
@@ -34,6 +36,7 @@ _STAGES = ("personalize", "adapt", "evaluate", "predict")
 #: Public names and the modules that define them, imported when first asked for (PEP 562).
 _LAZY = dict.fromkeys((*_STAGES, "load_concept", "load_model"), "tadp_da.api") | {
     "Concept": "tadp_da.concept",
+    "export": "tadp_da.onnx_export",
     "PerceptionModel": "tadp_da.perception_model",
 }
 

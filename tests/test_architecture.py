@@ -60,6 +60,7 @@ LAYERS = (
         "tadp_da.text_adapter",
         "tadp_da.model_files",
         "tadp_da.model_card",
+        "tadp_da.onnx_export",
         "tadp_da.base_model",
         "tadp_da.custom_dataset",
         "tadp_da.datasets",

@@ -268,7 +268,7 @@ class StableDiffusion(Backbone):
         height, width = size
         if not self.settings.scaled:
             latents = latents / self.vae.config.scaling_factor
-        timesteps = torch.full((len(latents),), self.settings.timestep, device=latents.device)
+        timesteps = torch.full((latents.shape[0],), self.settings.timestep, device=latents.device)
         with self._recorder.record(maps=attention):
             # The two output layers run for nothing: they are under a thousandth of the work, and leaving them
             # out would mean an exception through diffusers' code.

@@ -55,7 +55,7 @@ def _add(group: typer.Typer, *functions: Callable[..., None]) -> None:
 
 _add(app, config.init, figure.demo, stages.personalize, stages.caption, stages.rewrite, stages.adapt)
 _add(app, stages.evaluate, stages.predict, figure.run, figure.compare, figure.report, playground.playground)
-_add(app, analyze.analyze, plan.plan, submit.submit, exchange.push, doctor.doctor)
+_add(app, analyze.analyze, plan.plan, submit.submit, exchange.export, exchange.push, doctor.doctor)
 for word, about, functions in (
     (
         "benchmark",

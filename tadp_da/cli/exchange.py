@@ -1,4 +1,4 @@
-"""Commands that import concepts from other tools, export them, and upload concepts and models."""
+"""Commands that exchange concepts and models with other tools: import, export, upload."""
 
 from __future__ import annotations
 
@@ -72,6 +72,42 @@ def concept_export(
         )
     write_kohya(Concept.load(concept), out_file, alpha=alpha)
     out.print(f"The LoRA is in {out_file}.")
+
+
+def export(
+    model: Annotated[
+        Path, typer.Argument(help="Model folder from `adapt`, `distill`, `run` or `benchmark run`.")
+    ],
+    out_file: Annotated[Path, typer.Argument(help="A new .onnx file.")],
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            help="Prompt of every image.", show_default="the model's caption strategy with an empty caption"
+        ),
+    ] = None,
+    size: Annotated[
+        str, typer.Option(help="Fixed HEIGHTxWIDTH, for runtimes that need one.", show_default="free")
+    ] = "",
+) -> None:
+    """Write a model as an ONNX file for programs without PyTorch. Needs `pip install 'tadp-da[export]'`.
+
+    Example: `tadp-da export runs/model dusk.onnx --prompt "a dashcam photo at sks night"`
+    """
+    from tadp_da.onnx_export import as_size, require_packages
+    from tadp_da.onnx_export import export as write
+    from tadp_da.perception_model import PerceptionModel
+
+    require_packages()
+    loaded = PerceptionModel.load(model)
+    made = write(loaded, out_file, prompt=prompt, size=as_size(size))
+    if prompt is None and loaded.backbone.reads_text:
+        out.print(
+            f"The model writes a prompt for each image from its caption; the file has one for all, which the strategy "
+            f"{loaded.rewrite.strategy!r} makes of an empty caption: {made.prompt!r}. Choose another with --prompt."
+        )
+    out.print(
+        f"The graph is in {made.path}. Under onnxruntime it differs from the model by {made.deviation:.1g}."
+    )
 
 
 def push(

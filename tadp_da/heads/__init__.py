@@ -2,7 +2,9 @@
 
 A head holds the network, the loss and the step from raw outputs to predictions. What a label is, how predictions of
 windows are merged, scored and shown belongs to its task (:mod:`tadp_da.tasks`). Settings: a head's class has an
-attribute ``Settings``, a frozen dataclass, and is built as ``heads[name](spec, labels, settings)``.
+attribute ``Settings``, a frozen dataclass, and is built as ``heads[name](spec, labels, settings)``. A head whose raw
+outputs are not one tensor can be exported if it has a method ``graph_outputs(raw)``, which returns the prediction of a
+single image as tensors by name, without choices that depend on sizes or values.
 ``tests/contract/test_heads.py`` covers a new head from the moment its file exists.
 """
 

@@ -251,6 +251,21 @@ class FasterRCNN(nn.Module):
             found, _ = self.regions(raw.levels, proposals, images.image_sizes)
         return [Detections.sorted(f["boxes"], f["labels"] - 1, f["scores"]) for f in found]
 
+    def graph_outputs(self, raw: NeckOutputs) -> dict[str, Tensor]:
+        """What :meth:`predict` returns for a single image, as tensors in a graph that can be exported: ``boxes (n,
+        4)``, ``labels (n,)`` and ``scores (n,)``, best first."""
+        from tadp_da.heads.detection.graph import classify, pool, propose
+
+        levels = [*raw.levels.values()]
+        branch: Any = self.regions
+        with self._mode(raw, training=False) as images:
+            anchors = self.rpn.anchor_generator(images, levels)[0]
+            proposals = propose(self.rpn, levels, anchors, raw.size)
+            pooled = pool(branch.box_roi_pool, levels, proposals)
+            logits, moves = branch.box_predictor(branch.box_head(pooled))
+            boxes, scores, labels = classify(branch, logits, moves, proposals, raw.size)
+        return {"boxes": boxes, "labels": labels, "scores": scores}
+
 
 def _refuse_others(labels: LabelSpace, strides: tuple[int, ...]) -> None:
     if labels.task != FasterRCNN.task or not labels.classes:

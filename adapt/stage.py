@@ -148,7 +148,11 @@ class Adaptation:
     def _text_inputs(self) -> dict[str, Any]:
         templates = self.rewrite.class_templates
         classes = list(self.rewrite.classes)
-        found = {"class_embeddings": digest(json.dumps([templates, classes]).encode())} if templates else {}
+        found = (
+            {"class_embeddings": digest(json.dumps([templates, classes, self.rewrite.class_tokens]).encode())}
+            if templates
+            else {}
+        )
         return found | ({"text_adapter": True} if self.text_adapter else {})
 
     def _target_inputs(self) -> dict[str, Any]:

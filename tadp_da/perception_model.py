@@ -110,8 +110,8 @@ class PerceptionModel(nn.Module):
             UsageError: for an unknown head or settings that it does not take.
         """
         build, spec, rewrite = heads[head], backbone.spec, rewrite or Rewrite()
-        if rewrite.class_templates:
-            spec = spec.reading(len(rewrite.classes))
+        if tokens := rewrite.text_length(backbone.count_tokens):
+            spec = spec.reading(tokens)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             try:
@@ -149,7 +149,8 @@ class PerceptionModel(nn.Module):
             return self.backbone.encode_text(prompts)
         if self._class_text is None:
             names = [spoken(name) for name in self.rewrite.classes]
-            self._class_text = class_embeddings(self.backbone, names, self.rewrite.class_templates)
+            templates, tokens = self.rewrite.class_templates, self.rewrite.class_tokens
+            self._class_text = class_embeddings(self.backbone, names, templates, tokens=tokens)
         return self._class_text.to(self.device).expand(len(prompts), -1, -1)
 
     def forward(self, pixels: Tensor, text: Tensor, generator: Generators | None = None) -> Any:

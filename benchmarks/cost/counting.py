@@ -74,10 +74,9 @@ def build(recipe: Recipe) -> Networks:
     """The networks of a recipe, nothing of the backbone trainable."""
     backbone = meta_backbone(recipe.backbone.name, recipe.model, recipe.backbone.settings)
     backbone.requires_grad_(False)
-    labels, spec, tokens = label_space(recipe), backbone.spec, None
-    if find(recipe.strategy).class_templates:
-        tokens = len(labels.classes)
-        spec = spec.reading(tokens)
+    labels = label_space(recipe)
+    tokens = find(recipe.strategy).text_length(labels.classes, backbone.count_tokens)
+    spec = backbone.spec if tokens is None else backbone.spec.reading(tokens)
     with torch.device("meta"):
         kind = heads[recipe.head.name]
         head = kind(spec, labels, kind.Settings(**recipe.head.settings))

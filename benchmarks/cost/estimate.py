@@ -202,7 +202,8 @@ class Planner:
     def _shape(self, recipe: Recipe) -> list[Any]:
         chosen = recipe.backbone
         backbone = [recipe.model, chosen.name, portable_settings(chosen.name, chosen.settings)]
-        text = [bool(find(recipe.strategy).class_templates), recipe.text_adapter]
+        strategy = find(recipe.strategy)
+        text = [bool(strategy.class_templates), strategy.class_tokens, recipe.text_adapter]
         return [*backbone, recipe.head.name, recipe.head.settings, counting.label_space(recipe).classes, text]
 
     def _trained(self, recipe: Recipe) -> list[Any]:

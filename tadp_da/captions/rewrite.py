@@ -93,6 +93,15 @@ class Rewrite:
         """Templates of class embeddings, which the network gets instead of a prompt; usually none."""
         return self._strategy.class_templates
 
+    @property
+    def class_tokens(self) -> bool:
+        """Whether these are the tokens of the class names."""
+        return self._strategy.class_tokens
+
+    def text_length(self, count_tokens: CountTokens) -> int | None:
+        """How many embeddings the network is given instead of a prompt; usually None."""
+        return self._strategy.text_length(self.classes, count_tokens)
+
     def _write(self, strategy: CaptionStrategy, caption: str, side: Side) -> str:
         context = PromptContext(
             side=side,

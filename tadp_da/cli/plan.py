@@ -24,11 +24,12 @@ def benchmark_table(
     ] = None,
     variant: Annotated[str, typer.Option(help="Settings of our results: paper, repo, ours.")] = "ours",
 ) -> None:
-    """The paper's tables 4 and 5: every row with its result in the paper, and ours or `not run`.
+    """The paper's tables 1 to 5: every row with its result in the paper, and ours or `not run`.
 
     Example: `tadp-da benchmark table --out runs/benchmarks --variant paper`
     """
-    from benchmarks.reports.paper import TABLES, VARIANTS, beside_ours
+    from benchmarks.reports.paper import VARIANTS, beside_ours
+    from benchmarks.reports.paper_tables import TABLES
 
     found = next((known for known in VARIANTS if known == variant), None)
     if found is None:

@@ -22,6 +22,7 @@ from benchmarks.experiment import Experiment
 from benchmarks.pipeline import reproduce
 from benchmarks.recipe import Recipe, read_benchmark, shipped
 from tadp_da.base_model import BaseModel
+from tadp_da.captions.strategies import find, strategies
 from tadp_da.domains import mini
 from tadp_da.heads import heads
 from tadp_da.run import Run
@@ -32,7 +33,7 @@ from tests.tadp_da.domains import trees
 SHRINK, COUNT = 8, 2
 FAST = {"nighttime-driving-ours", "dark-zurich-repo", "watercolor2k-paper", "comic2k-ours"}
 FAST |= {"camvid", "mini-night", "mini-comic-detection"}
-FAST |= {"mini-depth", "nyu-v2-ours"}
+FAST |= {"mini-depth", "nyu-v2-ours", "ade20k-ours", "voc-segmentation-repo"}
 
 
 def rows() -> Iterator[Any]:
@@ -46,6 +47,8 @@ def rows() -> Iterator[Any]:
             kinds |= {
                 (head, recipe.personalize.name, recipe.backbone.name, recipe.pretrained, recipe.concept)
             }
+            strategy = find(recipe.strategy)
+            kinds |= {(recipe.text_adapter, strategy.reads_labels, bool(strategy.class_templates))}
             fast = name in FAST and (place == 0 or not kinds <= known)
             known |= kinds if fast else set()
             yield pytest.param(name, row, id=f"{name}-{row}", marks=() if fast else pytest.mark.slow)
@@ -68,6 +71,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         trees.voc(root / folder, names, things=THINGS)
     trees.camvid(root)
     trees.nyu(root, (80, 60))
+    trees.voc_masks(trees.ade20k(root))
     return root
 
 
@@ -102,6 +106,16 @@ def loaded_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BaseModel, "load", loaded)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_templates() -> Iterator[None]:
+    """Class embeddings of two templates instead of eighty: ADE20K has 150 classes."""
+    strategy = strategies["class-embeddings"]
+    few = dataclasses.replace(strategy, class_templates=strategy.class_templates[:2])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(strategies._entries, "class-embeddings", few)
         yield
 
 

@@ -55,6 +55,17 @@ def test_class_embeddings_are_the_mean_of_the_encoders_pooled_output_over_80_tem
     assert model(pixels, found[:1]).shape == (1, 2, 64, 64)
 
 
+def test_class_tokens_are_those_of_each_name_encoded_by_itself(backbone) -> None:
+    rewrite = Rewrite(strategy="class-tokens", classes=("diningtable", "street"))
+    labels = LabelSpace("segmentation", ("table", "street"))
+    model = PerceptionModel.assemble(backbone, "semantic-fpn", labels, rewrite=rewrite)
+    found = model.encode_text([""])[0]
+    one, two = backbone.encode_text(["dining table"])[0], backbone.encode_text(["street"])[0]
+    first, second = backbone.count_tokens("dining table"), backbone.count_tokens("street")
+    torch.testing.assert_close(found, torch.cat([one[: 1 + first], two[1 : 1 + second]]))
+    assert model(torch.zeros(1, 3, 64, 64), found[None]).shape == (1, 2, 64, 64)
+
+
 @pytest.mark.parametrize("strategy", ["class-embeddings", "oracle"])
 def test_what_replaces_captions_is_used_on_both_sides_or_not_at_all(strategy: str) -> None:
     with pytest.raises(UsageError, match="on the target's side alone") as caught:

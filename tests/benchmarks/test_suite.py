@@ -15,7 +15,8 @@ from benchmarks import suite as tables
 from benchmarks.custom import custom_benchmark
 from benchmarks.experiment import Experiment
 from benchmarks.recipe import Benchmark, read_benchmark
-from benchmarks.reports.paper import TABLE_4, measured
+from benchmarks.reports.paper import measured
+from benchmarks.reports.paper_tables import TABLE_4
 from benchmarks.results import Report
 from benchmarks.suite import load_results, run_suite
 from tadp_da.custom_dataset import CustomDataset

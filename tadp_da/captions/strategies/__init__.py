@@ -6,10 +6,11 @@ files or the training mode.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from tadp_da.captions.template import FIELDS, PromptContext, parse
+from tadp_da.class_names import spoken
 from tadp_da.errors import UsageError
 from tadp_da.registry import Registry, nearest
 
@@ -26,6 +27,7 @@ class CaptionStrategy:
             perfect captions would bring, and no method. Every report of such a model says so.
         class_templates: prompts with ``{}`` for a class name. If there are any, the network is given no prompt but one
             embedding for each class, the mean over these templates of the embedding of the end mark.
+        class_tokens: of the first template, all tokens of every class name instead, and no end marks.
         summary: one line for listings.
     """
 
@@ -34,10 +36,17 @@ class CaptionStrategy:
     needs_classes: bool = False
     reads_labels: bool = False
     class_templates: tuple[str, ...] = ()
+    class_tokens: bool = False
     summary: str = ""
 
     def __call__(self, caption: str, context: PromptContext) -> str:
         return self.rewrite(caption, context)
+
+    def text_length(self, classes: Sequence[str], count_tokens: Callable[[str], int]) -> int | None:
+        """How many embeddings the network is given for these classes; None where it reads prompts."""
+        if not self.class_tokens:
+            return len(classes) if self.class_templates else None
+        return 1 + sum(count_tokens(self.class_templates[0].format(spoken(name))) for name in classes)
 
 
 strategies: Registry[CaptionStrategy] = Registry("caption strategy", "tadp_da.captions.strategies")

@@ -1,4 +1,7 @@
-"""No prompt but one embedding for each class, as VPD has it (Zhao et al., ICCV 2023); TADP compares in table 1.
+"""No prompt but embeddings of the classes, as VPD has it (Zhao et al., ICCV 2023); TADP compares in table 1.
+
+``class-embeddings`` has one embedding for each class; ``class-tokens`` the tokens of every class name, each name
+encoded by itself, as the authors' code has it.
 
 The templates are those of CLIP for ImageNet (Radford et al., 2021), of which VPD averages the embeddings.
 """
@@ -36,6 +39,20 @@ def announced(caption: str, context: PromptContext) -> str:
     return f"one embedding for each of {len(context.classes)} classes"
 
 
+def announced_tokens(caption: str, context: PromptContext) -> str:
+    """The same."""
+    return f"the tokens of the names of {len(context.classes)} classes"
+
+
+strategies.add("class-tokens")(
+    CaptionStrategy(
+        rewrite=announced_tokens,
+        needs_classes=True,
+        class_templates=("{}",),
+        class_tokens=True,
+        summary="the embeddings of the tokens of every class name, no caption",
+    )
+)
 strategies.add("class-embeddings")(
     CaptionStrategy(
         rewrite=announced,

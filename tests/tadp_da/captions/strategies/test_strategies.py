@@ -48,6 +48,7 @@ def doubled(prompt: str) -> bool:
         ("unrelated", f"a watercolor painting of {CAPTION}"),
         ("class-names", "road, car"),
         ("class-embeddings", "one embedding for each of 2 classes"),
+        ("class-tokens", "the tokens of the names of 2 classes"),
         ("nouns", "car, street"),
         ("oracle", CAPTION),
         ("unrelated-caption", "a bowl of fruit on a wooden table"),
@@ -61,7 +62,7 @@ def test_says_what_its_name_promises_on_both_sides(name: str, prompt: str) -> No
 def test_all_registered_strategies_are_pinned_above() -> None:
     assert set(strategies) == {
         "no-text", "null", "simple", "textual-inversion", "dreambooth", "nearby", "unrelated", "class-names",
-        "class-embeddings", "nouns", "oracle", "unrelated-caption",
+        "class-embeddings", "class-tokens", "nouns", "oracle", "unrelated-caption",
     }  # fmt: skip
 
 
@@ -82,7 +83,7 @@ class TestEveryStrategy:
     def test_takes_the_domains_own_template_unless_it_is_a_baseline(self, name: str) -> None:
         own = DomainDescription(style="dark", templates={name: "over {caption} {word} {classes} out"})
         found = strategies[name]("x", context(own))
-        if name in ("no-text", "null", "class-embeddings", "nouns", "oracle", "unrelated-caption"):
+        if name not in ("class-names", "dreambooth", "nearby", "simple", "textual-inversion", "unrelated"):
             assert found == strategies[name]("x", context())
         else:
             assert found == "over x <night> road, car out"

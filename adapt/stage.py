@@ -105,7 +105,7 @@ class Adaptation:
 
     @cached_property
     def _captions(self) -> Mapping[str, str]:
-        return self.captions(self.data.images(self.split), self.split, self.run)
+        return self.data.captions(self.split, self.captions, self.run, from_labels=self.rewrite.reads_labels)
 
     def inputs(self) -> dict[str, Any]:
         """What the model depends on, as JSON values: prompts as they are written, not the names that made them, so that
@@ -140,7 +140,13 @@ class Adaptation:
             }
             | self._target_inputs()
             | self._labelled_inputs()
+            | self._text_inputs()
         )
+
+    def _text_inputs(self) -> dict[str, Any]:
+        templates = self.rewrite.class_templates
+        classes = list(self.rewrite.classes)
+        return {"class_embeddings": digest(json.dumps([templates, classes]).encode())} if templates else {}
 
     def _target_inputs(self) -> dict[str, Any]:
         if self.unlabeled is None:
@@ -168,7 +174,7 @@ class Adaptation:
         if (found := self.labelled_target) is None:
             return None
         images = found.images("train")
-        captions = self.captions(images, "train", self.run)
+        captions = found.captions("train", self.captions, self.run, from_labels=self.rewrite.reads_labels)
         return LabelledTarget(
             found.domain.labeled(found.root, "train", captions, images), self.labelled_share or 0.5
         )
@@ -179,8 +185,9 @@ class Adaptation:
                 "an objective or source style reads unlabelled target images, and none were given",
                 fix="name a target with unlabelled images",
             )
-        images = self.unlabeled.images("unlabeled")
-        return images, self.captions(images, "unlabeled", self.run)
+        labels = self.rewrite.reads_labels
+        captions = self.unlabeled.captions("unlabeled", self.captions, self.run, from_labels=labels)
+        return self.unlabeled.images("unlabeled"), captions
 
     def __call__(self) -> PerceptionModel:
         """The model: found when it was made before, trained otherwise."""

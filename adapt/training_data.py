@@ -68,7 +68,10 @@ class PromptEmbeddings:
         self.prompts = tuple(dict.fromkeys(prompts.values()))
         rows = {prompt: row for row, prompt in enumerate(self.prompts)}
         self.rows = [rows[prompts[key]] for key in keys]
-        self.embeddings = embeddings(backbone, self.prompts, run)
+        if model.rewrite.class_templates:
+            self.embeddings = model.encode_text(self.prompts).cpu()
+        else:
+            self.embeddings = embeddings(backbone, self.prompts, run)
 
     def __getitem__(self, index: int) -> Tensor:
         return self.embeddings[self.rows[index]]

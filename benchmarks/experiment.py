@@ -19,6 +19,7 @@ from tadp_da.captions.provider import CaptionProvider
 from tadp_da.captions.rewrite import Rewrite
 from tadp_da.concept import Concept
 from tadp_da.datasets import DataSource, resolve
+from tadp_da.domains import domains
 from tadp_da.errors import UsageError
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.registry import nearest
@@ -100,9 +101,27 @@ class Experiment:
         return CaptionProvider(
             captioner=self.recipe.captioner,
             settings=self.recipe.captions,
-            files=self.recipe.caption_files,
+            files=self._true_captions() | self.recipe.caption_files,
             cleaned=[self.target.domain.name] if self.recipe.clean_target else [],
+            shuffled=self.recipe.caption_source == "shuffled",
         )
+
+    def _true_captions(self) -> dict[str, Path]:
+        """Caption files that come with the data sets, if the recipe asks for them."""
+        if self.recipe.caption_source != "dataset":
+            return {}
+        found = {}
+        for data in (self.source, self.target):
+            if data.domain.captions is None:
+                having = [name for name in domains if domains[name].captions]
+                raise UsageError(
+                    f"the data set {data.domain.name!r} comes without captions",
+                    where="caption_source",
+                    fix=f"use caption_source: captioner, or one of: {', '.join(having)}",
+                )
+            for split in data.domain.splits:
+                found[f"{data.domain.name}/{split}"] = data.domain.captions(data.root, split)
+        return found
 
     def personalization(self) -> Personalization:
         """Stage 1."""

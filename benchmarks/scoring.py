@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,12 @@ from tadp_da.settings import keyed
 from tadp_da.storage.artifacts import inputs_of
 from tadp_da.storage.files import digest, folder_digest
 from tadp_da.tracking import log_images
+
+ORACLE = (
+    "strategy {strategy!r} reads the labels of {domain}'s test images: its prompts name the classes that are there. It "
+    "is an upper bound, and no method."
+)
+"""Note of an evaluation with captions from labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +65,9 @@ class Scoring:
             raise UsageError("the model was not loaded from a folder", fix="save it, and load it from there")
         return self.model.folder
 
-    def _captions(self, test: TestSet) -> dict[str, str]:
-        return self.captions(test.data.images(test.split), test.split, self.run)
+    def _captions(self, test: TestSet) -> Mapping[str, str]:
+        labels = self.model.rewrite.reads_labels
+        return test.data.captions(test.split, self.captions, self.run, from_labels=labels)
 
     def inputs(self) -> dict[str, Any]:
         """What the scores depend on, as JSON values."""
@@ -114,7 +121,7 @@ class Scoring:
         images = test.data.images(test.split)
         data = test.data.domain.labeled(test.data.root, test.split, self._captions(test), images)
         count, limit = self.model.backbone.count_tokens, self.model.backbone.token_limit
-        return evaluate(
+        found = evaluate(
             self.model,
             data,
             lambda caption: fit_and_tell(test.write, caption, count, limit),
@@ -122,4 +129,10 @@ class Scoring:
             self.settings,
             images=folder / name,
             predictions=self.run.inside(folder).unfinished / name,
+        )
+        if not self.model.rewrite.reads_labels:
+            return found
+        return replace(
+            found,
+            notes=(*found.notes, ORACLE.format(strategy=self.model.rewrite.strategy, domain=found.domain)),
         )

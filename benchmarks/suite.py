@@ -19,6 +19,7 @@ from benchmarks.recipe import Benchmark, Recipe, deciding
 from benchmarks.results import Report
 from benchmarks.workers import run_parallel
 from personalize import personalizers
+from tadp_da.captions.strategies import find
 from tadp_da.datasets import resolve
 from tadp_da.errors import DataError, UsageError
 from tadp_da.prediction import predict_overlays
@@ -183,16 +184,26 @@ def read_report(folder: Path, note: Note) -> Report:
 
 
 def sees_target(record: Mapping[str, Any]) -> bool | None:
-    """Whether anything is learned from target images, labelled or not, by the recipe of a record; None where its
-    plug-ins are unknown here. Simple words that a person says about the target are no image."""
+    """Whether anything is learned from target images, labelled or not, by the recipe of a record, or prompts hold what
+    is in their labels; None where its plug-ins are unknown here. Simple words that a person says about the target are
+    no image."""
     try:
         chosen = [Choice(**each) for each in record.get("objectives", ())]
         style = Choice(**record.get("source_style", {"name": "original"}))
         personalizer = personalizers[record.get("personalize", {}).get("name", "none")]
         reads = personalizer.needs_images or reads_target(chosen, style)
+        reads = reads or reads_test_labels(record)
     except UsageError:
         return None
     return bool(reads or record.get("target_labelled")) or record.get("train_on") == "target"
+
+
+def reads_test_labels(record: Mapping[str, Any]) -> bool:
+    """Whether the prompts of a record's recipe hold what is in the labels of its test images."""
+    try:
+        return find(record.get("strategy", "null")).reads_labels
+    except UsageError:  # a plug-in that is unknown here
+        return False
 
 
 def _same_config(told: Mapping[str, Any], recipe: Recipe | None) -> bool:

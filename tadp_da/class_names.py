@@ -40,6 +40,21 @@ _SPELLINGS: tuple[Callable[[str], str], ...] = (str, _plain, canonical)
 """How names are compared, strictest first: a data set may have both `person` and `pedestrian`."""
 
 
+_SPOKEN = {
+    "aeroplane": "airplane",
+    "diningtable": "dining table",
+    "motorbike": "motorcycle",
+    "pottedplant": "potted plant",
+    "tvmonitor": "television",
+}
+"""Names of Pascal VOC that no caption holds, as TADP writes them in prompts."""
+
+
+def spoken(name: str) -> str:
+    """A class name as prompts say it: words that text encoders were trained on."""
+    return _SPOKEN.get(name, name.replace("_", " "))
+
+
 def class_id(name: str, classes: Sequence[str], where: object) -> int:
     """Index of the class of a name in any spelling; the closest spelling wins.
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tadp_da.captions.provider import CaptionProvider
+from tadp_da.class_names import spoken
 from tadp_da.custom_dataset import CustomDataset, custom_domain
 from tadp_da.domains import Domain, domains
 from tadp_da.domains.checks.preflight import preflight
@@ -17,7 +19,8 @@ from tadp_da.images import changed
 from tadp_da.registry import nearest
 from tadp_da.run import Run
 from tadp_da.storage.files import digest, file_digest, stamps
-from tadp_da.types import Unlabeled
+from tadp_da.tasks import tasks
+from tadp_da.types import LabelSpace, Unlabeled
 
 _KNOWN: dict[Any, str] = {}
 """Digests of files and labels by all that tells whether they have changed: every row of a table asks for the same."""
@@ -83,6 +86,42 @@ class DataSource:
             assert read is not None  # only asked where there are labels
             self.labels[path] = _once((about, stamps(path)), lambda: digest(read(path).tobytes()))
         return self.labels[path]
+
+    def captions(
+        self, split: str, provider: CaptionProvider, run: Run, *, from_labels: bool = False
+    ) -> Mapping[str, str]:
+        """Captions of the images of a split by key.
+
+        Args:
+            split: which.
+            provider: gives them.
+            run: keeps what a captioner writes.
+            from_labels: the names of the classes in each image's label instead, for strategies that read labels.
+
+        Raises:
+            UsageError: when labels are to be read and there are none, or they have no classes.
+        """
+        images, labels = self.images(split), self.domain.labels
+        if not from_labels:
+            return provider(images, split, run)
+        if labels is None or not labels.classes or not self.has(split):
+            raise UsageError(
+                f"the caption strategy reads class names from labels, and those of {self.domain.name!r} ({split}) have "
+                "none",
+                where="strategy",
+                fix="choose another strategy, such as null; an oracle needs labels with classes on every image",
+            )
+        return {images.key(i): self._present(path, labels) for i, path in enumerate(images.paths)}
+
+    def _present(self, path: Path, labels: LabelSpace) -> str:
+        """The classes in a label, in the order of their ids."""
+        read, about = self.domain.label, (self.domain.name, labels, self.about, "classes")
+        assert read is not None  # only asked where there are labels
+
+        def names() -> str:
+            return ", ".join(map(spoken, tasks[labels.task].present(read(path), labels)))
+
+        return _once((about, stamps(path)), names)
 
     def checked(self, splits: Sequence[str], run: Run) -> DataSource:
         """The same after a look at every file of those of these splits that the domain has."""

@@ -129,6 +129,29 @@ def embeddings(backbone: Any, prompts: Sequence[str], run: Run) -> Tensor:
     return torch.stack(found)
 
 
+def class_embeddings(backbone: Any, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """One embedding per class ``(k, d)`` on the CPU: the mean over templates of that of a prompt's end mark (VPD).
+
+    Args:
+        backbone: reads text; its text encoder must be frozen while the embeddings are in use.
+        classes: names, as prompts say them.
+        templates: prompts with ``{}`` for the name.
+    """
+    cache, facts = open_cache(), backbone.text_key() | {"templates": list(templates)}
+
+    @torch.no_grad()
+    def embedded(name: str) -> dict[str, Tensor]:
+        prompts = [template.format(name) for template in templates]
+        ends = torch.tensor([backbone.count_tokens(prompt) + 1 for prompt in prompts])
+        text = backbone.encode_text(prompts)
+        return {"text": text[torch.arange(len(prompts)), ends.to(text.device)].mean(0).cpu()}
+
+    def known(name: str) -> Tensor:
+        return cache.get_or_create("text", facts | {"class": name}, lambda: embedded(name))["text"]
+
+    return torch.stack([known(name) for name in classes])
+
+
 def environment_key(module: Any) -> dict[str, str]:
     """Kernels of another kind of device round otherwise."""
     return {

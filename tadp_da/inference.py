@@ -106,7 +106,7 @@ def predict(
     """
     settings, task = model.inference, tasks[model.head.task]
     pixels = torch.cat([pixels_of(image, settings, model.device) for image in images])
-    text = model.backbone.encode_text(list(prompts))
+    text = model.encode_text(list(prompts))
     shape, size = (pixels.shape[-2], pixels.shape[-1]), (images[0].height, images[0].width)
     views = settings.views(*shape)
     pairs = [(i, view) for view in views for i in range(len(images))]

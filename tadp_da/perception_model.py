@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +24,9 @@ from torch import Tensor, nn
 from tadp_da import model_files as files
 from tadp_da.backbones import Backbone
 from tadp_da.captions.rewrite import Rewrite, fit_and_tell
+from tadp_da.class_names import spoken
 from tadp_da.errors import UsageError
+from tadp_da.fingerprints import class_embeddings
 from tadp_da.heads import heads
 from tadp_da.inference import InferenceSettings, Precision, pixels_of, predict, predict_images
 from tadp_da.noising import Generators
@@ -73,6 +75,7 @@ class PerceptionModel(nn.Module):
         self.labels, self.rewrite, self.inference = labels, rewrite, inference
         self.head_name, self.head_settings, self.captioner = head_name, head_settings, captioner
         self.folder: Path | None = None
+        self._class_text: Tensor | None = None
         self.eval()
 
     @classmethod
@@ -103,11 +106,13 @@ class PerceptionModel(nn.Module):
         Raises:
             UsageError: for an unknown head or settings that it does not take.
         """
-        build = heads[head]
+        build, spec, rewrite = heads[head], backbone.spec, rewrite or Rewrite()
+        if rewrite.class_templates:
+            spec = spec.reading(len(rewrite.classes))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             try:
-                built = build(backbone.spec, labels, build.Settings(**settings))
+                built = build(spec, labels, build.Settings(**settings))
             except ValidationError as error:
                 first = error.errors()[0]
                 why = first["msg"].removeprefix("Value error, ")
@@ -120,7 +125,7 @@ class PerceptionModel(nn.Module):
             backbone,
             built,
             labels,
-            rewrite=rewrite or Rewrite(),
+            rewrite=rewrite,
             inference=inference or InferenceSettings(),
             head_name=head,
             head_settings=settings,
@@ -131,6 +136,16 @@ class PerceptionModel(nn.Module):
     def device(self) -> torch.device:
         """Where the head's weights are, and so the backbone's."""
         return next(self.head.parameters()).device
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """What the network reads of prompts, ``(b, t, d)``: as the backbone encodes them or, where the strategy has
+        class embeddings, one per class, the same for all."""
+        if not self.rewrite.class_templates or not self.backbone.reads_text:
+            return self.backbone.encode_text(prompts)
+        if self._class_text is None:
+            names = [spoken(name) for name in self.rewrite.classes]
+            self._class_text = class_embeddings(self.backbone, names, self.rewrite.class_templates)
+        return self._class_text.to(self.device).expand(len(prompts), -1, -1)
 
     def forward(self, pixels: Tensor, text: Tensor, generator: Generators | None = None) -> Any:
         """Raw outputs of the head for pixels ``(b, 3, h, w)`` in [-1, 1] and text ``(b, t, d)``. The
@@ -215,10 +230,7 @@ class PerceptionModel(nn.Module):
             UsageError: when the backbone gives no maps.
         """
         self.eval()
-        pixels, text = (
-            pixels_of(image, self.inference, self.device),
-            self.backbone.encode_text([prompt]),
-        )
+        pixels, text = pixels_of(image, self.inference, self.device), self.encode_text([prompt])
         found: dict[Any, Tensor] = (
             self.backbone.layer_attention(pixels, text)
             if layers

@@ -106,6 +106,10 @@ class FeatureSpec:
     channels: Mapping[int, int]
     attention: Mapping[int, int]
 
+    def reading(self, tokens: int) -> FeatureSpec:
+        """The same for text of another number of tokens."""
+        return FeatureSpec(self.channels, dict.fromkeys(self.attention, tokens))
+
     def widths(self, *, use_attention: bool = True) -> dict[int, int]:
         """Channels per stride with the attention maps concatenated behind the features (TADP, section
         3.1)."""

@@ -155,7 +155,7 @@ class Img2Img(Source):
     @torch.no_grad()
     def _contradicted(self, judge: PerceptionModel, drawn: Tensor, label: Any, prompt: str) -> Tensor:
         """Where the judge contradicts the label, 255 in ``uint8 (1, h, w)``."""
-        text = judge.backbone.encode_text([prompt])
+        text = judge.encode_text([prompt])
         raw = judge(normalize(drawn)[None].to(judge.device), text)
         (output,) = tasks[judge.head.task].outputs(judge.head, raw)
         return 255 * label.doubted(output, self.settings.confidence)[None].to(torch.uint8)

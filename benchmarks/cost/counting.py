@@ -22,6 +22,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from benchmarks.recipe import Recipe
 from personalize import personalizers
 from tadp_da.backbones import Backbone, Scope, meta_backbone
+from tadp_da.captions.strategies import find
 from tadp_da.custom_dataset import custom_domain
 from tadp_da.domains import domains
 from tadp_da.errors import UsageError
@@ -37,6 +38,8 @@ class Networks:
 
     backbone: Backbone
     head: Any
+    tokens: int | None = None
+    """Of text, where it is not the backbone's encoding of a prompt."""
 
     def latents(self, size: Size, batch: int = 1) -> Tensor:
         """What the backbone makes of a batch of images of ``size``, padded to its grid."""
@@ -47,7 +50,8 @@ class Networks:
     def text(self, batch: int = 1) -> Tensor:
         """Encoded prompts."""
         with torch.no_grad():
-            return self.backbone.encode_text(["a probe"] * batch)
+            text = self.backbone.encode_text(["a probe"] * batch)
+        return text if self.tokens is None else text[:, :1].expand(-1, self.tokens, -1)
 
     def perceive(self, latents: Tensor, text: Tensor, size: Size) -> Tensor:
         """Backbone and head on latents; a scalar that depends on every parameter that is trained."""
@@ -68,10 +72,14 @@ def build(recipe: Recipe) -> Networks:
     """The networks of a recipe, nothing of the backbone trainable."""
     backbone = meta_backbone(recipe.backbone.name, recipe.model, recipe.backbone.settings)
     backbone.requires_grad_(False)
+    labels, spec, tokens = label_space(recipe), backbone.spec, None
+    if find(recipe.strategy).class_templates:
+        tokens = len(labels.classes)
+        spec = spec.reading(tokens)
     with torch.device("meta"):
         kind = heads[recipe.head.name]
-        head = kind(backbone.spec, label_space(recipe), kind.Settings(**recipe.head.settings))
-    return Networks(backbone, head)
+        head = kind(spec, labels, kind.Settings(**recipe.head.settings))
+    return Networks(backbone, head, tokens)
 
 
 def label_space(recipe: Recipe) -> LabelSpace:

@@ -20,6 +20,7 @@ from benchmarks.cost import counting
 from benchmarks.cost.counting import Networks, Size
 from benchmarks.recipe import Benchmark, Recipe
 from tadp_da.backbones import portable_settings
+from tadp_da.captions.strategies import find
 from tadp_da.custom_dataset import CustomDataset
 from tadp_da.domains import domains
 from tadp_da.errors import UsageError
@@ -201,7 +202,8 @@ class Planner:
     def _shape(self, recipe: Recipe) -> list[Any]:
         chosen = recipe.backbone
         backbone = [recipe.model, chosen.name, portable_settings(chosen.name, chosen.settings)]
-        return [*backbone, recipe.head.name, recipe.head.settings, counting.label_space(recipe).classes]
+        text = bool(find(recipe.strategy).class_templates)
+        return [*backbone, recipe.head.name, recipe.head.settings, counting.label_space(recipe).classes, text]
 
     def _trained(self, recipe: Recipe) -> list[Any]:
         """What decides which parameters are trained."""

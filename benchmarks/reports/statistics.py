@@ -176,7 +176,7 @@ def compare(
         )
     ((metric, unit, higher),), (evaluation,) = kinds, names
     rows = [_row(name, seeds, evaluation) for name, seeds in reports.items()]
-    blind = _strongest_blind(rows, higher=higher)
+    blind = _strongest_blind(rows, higher=higher) if evaluation == "target" else None
     other = None if blind == baseline else blind
     against = _differences(reports, baseline, evaluation, higher=higher)
     against_blind = _differences(reports, other, evaluation, higher=higher) if other else {}

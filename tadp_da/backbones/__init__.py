@@ -115,11 +115,8 @@ class Backbone(nn.Module, ABC):
         try:
             settings = cls.Settings(**json.loads((folder / _SETTINGS).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
-            raise ArtifactError(
-                f"cannot read the backbone's settings: {error}",
-                where=folder / _SETTINGS,
-                fix="save the model again",
-            ) from error
+            what = f"cannot read the backbone's settings: {error}"
+            raise ArtifactError(what, where=folder / _SETTINGS, fix="save the model again") from error
         return cls.from_pretrained(str(folder), settings)
 
     @property
@@ -209,8 +206,7 @@ class Backbone(nn.Module, ABC):
         """:meth:`pyramid` of images of ``size`` (h, w) whose latents :meth:`encode_image` has given already."""
 
     def layer_attention(self, pixels: Tensor, text: Tensor) -> dict[tuple[int, str], Tensor]:
-        """Maps ``(b, t, u, v)`` of single cross-attention layers by stride and name; :meth:`pyramid`, whose
-        arguments these are, gives their means. None for a backbone without cross-attention."""
+        """Maps ``(b, t, u, v)`` of cross-attention layers by stride and name; :meth:`pyramid` gives their means."""
         return {}
 
     @abstractmethod
@@ -345,8 +341,7 @@ def meta_backbone(name: str, model: str, settings: Any = None) -> Backbone:
 
 def portable_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What of a backbone's settings decides the features, as JSON values; the rest is about speed and memory."""
-    portable: dict[str, Any] = _settings(name, settings).portable()
-    return portable
+    return dict(_settings(name, settings).portable())
 
 
 def _settings(name: str, settings: Any) -> Any:

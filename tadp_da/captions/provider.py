@@ -36,6 +36,8 @@ class CaptionProvider:
         fallback: ``"class-names"`` lists all classes for images that a file lacks; otherwise those are an error.
         classes: their names.
         cleaned: domains of works of art, whose captions lose bullets and style phrases.
+        shuffled: give every image the caption of another one of its set, as a control for whether captions tell
+            anything about their image.
     """
 
     captioner: str = ""
@@ -44,6 +46,7 @@ class CaptionProvider:
     fallback: str = ""
     classes: Sequence[str] = ()
     cleaned: Collection[str] = ()
+    shuffled: bool = False
 
     def __call__(self, images: Unlabeled, split: str, run: Run) -> dict[str, str]:
         """The caption of every image by its key.
@@ -64,7 +67,8 @@ class CaptionProvider:
                 _log.warning("%s: %s", file, "; ".join(odd))
         else:
             found = self._captioned(images, run)
-        return clean_all(found)[0] if images.domain in self.cleaned else found
+        found = clean_all(found)[0] if images.domain in self.cleaned else found
+        return shuffle(found) if self.shuffled else found
 
     def _captioned(self, images: Unlabeled, run: Run) -> dict[str, str]:
         if not self.captioner:
@@ -89,3 +93,10 @@ class CaptionProvider:
             make,
             lambda folder: CaptionFile.read(folder / "captions.json").lookup(images),
         )
+
+
+def shuffle(captions: Mapping[str, str]) -> dict[str, str]:
+    """Every image gets the caption of another one; which one is a function of the images' keys alone."""
+    order = sorted(captions, key=lambda key: digest(key.encode(errors="surrogateescape")))
+    moved = {key: captions[other] for key, other in zip(order, [*order[1:], *order[:1]], strict=True)}
+    return {key: moved[key] for key in captions}

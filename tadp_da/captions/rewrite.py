@@ -71,11 +71,27 @@ class Rewrite:
                 )
         if lack := _lack(self._strategy, self.word, self.classes):
             raise UsageError(f"strategy {self.strategy!r} {lack[0]}, and none was given", fix=lack[1])
+        if self.side == "target" and (self.reads_labels or self.class_templates):
+            raise UsageError(
+                f"strategy {self.strategy!r} replaces captions, and is to be used on the target's side alone",
+                where="sides",
+                fix="use sides: both, so that the network is tested with what it was trained with",
+            )
         self.target("a probe")  # refuse a template that cannot be filled now, not after an hour of training
 
     @property
     def _strategy(self) -> CaptionStrategy:
         return find(self.strategy)
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether captions are the classes in the images' own labels (:class:`CaptionStrategy`)."""
+        return self._strategy.reads_labels
+
+    @property
+    def class_templates(self) -> tuple[str, ...]:
+        """Templates of class embeddings, which the network gets instead of a prompt; usually none."""
+        return self._strategy.class_templates
 
     def _write(self, strategy: CaptionStrategy, caption: str, side: Side) -> str:
         context = PromptContext(

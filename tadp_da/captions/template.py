@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from tadp_da.captions.text import DETERMINERS, agree, is_article, single_articles
+from tadp_da.class_names import spoken
 from tadp_da.errors import UsageError
 from tadp_da.registry import nearest
 from tadp_da.types import DomainDescription, Side
@@ -138,7 +139,7 @@ def _values(template: Template, caption: str, context: PromptContext) -> dict[st
         "style": target.style,
         "medium": target.medium,
         "word": context.word or "",
-        "classes": ", ".join(context.classes),
+        "classes": ", ".join(map(spoken, context.classes)),
         "nearby": target.nearby,
         "unrelated": target.unrelated,
     }

@@ -27,6 +27,7 @@ class Domain:
         labelled: splits whose labels may be read; if empty, all but ``"unlabeled"``.
         label: reads the label of one image file: ``uint8 (h, w)`` class ids for segmentation, ``Boxes`` for detection,
             ``float32 (h, w)`` metres (0: unknown) for depth.
+        captions: the caption file of a split, for data sets that come with true captions.
         counts: number of images of each complete split as published; compared by ``data check``.
         fetch: where to download the data and how to arrange the folder.
     """
@@ -38,6 +39,7 @@ class Domain:
     labels: LabelSpace | None = None
     labelled: tuple[str, ...] = ()
     label: Callable[[Path], Any] | None = None
+    captions: Callable[[Path, str], Path] | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     fetch: str = ""
 

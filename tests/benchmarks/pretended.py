@@ -179,8 +179,11 @@ def assemble(backbone: Any, head: str, labels: Any, **more: Any) -> Any:
     rewrite, inference = more.pop("rewrite"), more.pop("inference")
     known = {**backbone.known, "head": [head, more], "labels": str(labels)}
     known |= {"inference": keyed(type(inference), inference)}
+    known["class embeddings"] = [rewrite.class_templates, rewrite.classes if rewrite.class_templates else ()]
     known["says"] = [write(text) for write in (rewrite.source, rewrite.target) for text in CAPTIONS]
-    known["features"] = {k: backbone.settings[k] for k in ("timestep", "scaled", "posterior", "pixels")}
+    known["features"] = {
+        k: backbone.settings[k] for k in ("timestep", "scaled", "posterior", "pixels", "latent", "vae_dtype")
+    }
     if "captioner" in more:
         more["captioner"] = weights(more["captioner"])
     model = SimpleNamespace(known=known, rewrite=rewrite, labels=labels, captioner="", folder=None)

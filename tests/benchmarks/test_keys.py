@@ -130,7 +130,7 @@ def others(root: Path) -> dict[str, Any]:
     known["target_labelled"] = {"images": few}
     known |= {"model": str(root / "model"), "captioner": str(root / "captioner"), "train_on": "source"}
     known |= {"head.settings.samples": 4, "personalize.settings.crop": "center"}
-    known |= {"held_out": 0.34}
+    known |= {"held_out": 0.34, "caption_source": "shuffled", "adapt.workers": 2}
     known |= {"caption_files": {"t/unlabeled": root / "captions.json"}, "target_images": 1, "limit": 2}
     known |= {
         "strategy": "{caption} in {style} {word} {medium}",

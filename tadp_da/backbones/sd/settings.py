@@ -22,6 +22,8 @@ class StableDiffusionSettings(BackboneSettings):
         scaled: multiply latents by the VAE's scaling factor, as in pretraining; the authors' detectors do not.
             Only ``StableDiffusion.pyramid`` asks: noising and sampling are always scaled.
         posterior: take the mode of the VAE's posterior, or sample it.
+        latent: put the latents behind the features of the finest stride, as the paper's overview has it (TADP, figure
+            2) and the authors' code does not.
         pixels: for the VAE as it was trained, or normalized as for ImageNet, as the authors' code does;
             concepts never ask.
         attention: kernel of the attention whose maps nobody reads: torch's scaled-dot-product attention, xformers, or
@@ -36,11 +38,17 @@ class StableDiffusionSettings(BackboneSettings):
     timestep: Annotated[int, Field(ge=0, le=999)] = 1
     scaled: bool = True
     posterior: Literal["mode", "sample"] = "mode"
+    latent: bool = False
     pixels: Literal["sd", "imagenet"] = "sd"
     vae_dtype: Literal["fp32", "bf16"] = "fp32"
     attention: Annotated[Attention, Effect.SPEED] = "auto"
     channels_last: Annotated[bool, Effect.SPEED] = False
     compile: Annotated[bool, Effect.SPEED] = False
+
+    def portable(self) -> dict[str, Any]:
+        found = super().portable()
+        # left out where it is off, so that models of versions without it are found again
+        return found if found.pop("latent") is False else found | {"latent": True}
 
     def check(self, steps: int, vae: Any) -> None:
         """Check that the settings fit a scheduler of ``steps`` steps and the autoencoder.

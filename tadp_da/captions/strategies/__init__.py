@@ -22,12 +22,18 @@ class CaptionStrategy:
         rewrite: ``(caption, context) -> prompt``, pure.
         needs_concept: whether ``context.word`` must be set.
         needs_classes: whether ``context.classes`` must be set.
+        reads_labels: whether captions are the names of the classes in the image's own label, of test images too: what
+            perfect captions would bring, and no method. Every report of such a model says so.
+        class_templates: prompts with ``{}`` for a class name. If there are any, the network is given no prompt but one
+            embedding for each class, the mean over these templates of the embedding of the end mark.
         summary: one line for listings.
     """
 
     rewrite: Callable[[str, PromptContext], str]
     needs_concept: bool = False
     needs_classes: bool = False
+    reads_labels: bool = False
+    class_templates: tuple[str, ...] = ()
     summary: str = ""
 
     def __call__(self, caption: str, context: PromptContext) -> str:
@@ -37,7 +43,7 @@ class CaptionStrategy:
 strategies: Registry[CaptionStrategy] = Registry("caption strategy", "tadp_da.captions.strategies")
 """All strategies by name. The contract tests require that a member has a summary, uses the concept's word exactly if it
 needs one, never doubles an article, leaves nothing dangling for an empty caption, and uses the template of the domain
-unless it is a baseline.
+unless it is a baseline or a control.
 """
 
 

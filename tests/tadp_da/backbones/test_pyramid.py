@@ -26,6 +26,23 @@ def test_maps_are_probabilities_over_tokens_and_depend_on_the_words(backbone):
         assert not torch.allclose(levels, other[stride], atol=1e-7)
 
 
+def test_latents_are_put_behind_the_finest_features_and_change_nothing_else(backbone, tiny_pipeline):
+    wider = StableDiffusion.from_pretrained(str(tiny_pipeline), BackboneSettings(latent=True))
+    text = backbone.encode_text(PROMPTS)
+    with torch.no_grad():
+        plain, found = (b.pyramid(_pixels(40, 72), text) for b in (backbone, wider))
+        latents = backbone.encode_padded(_pixels(40, 72))
+    finest, *coarser = plain.features
+    width = backbone.spec.channels[finest]
+    assert wider.spec.channels == {**backbone.spec.channels, finest: width + latents.shape[1]}
+    assert torch.equal(found.features[finest][:, :width], plain.features[finest])
+    height, side = plain.features[finest].shape[-2:]
+    assert torch.equal(found.features[finest][:, width:], latents[..., :height, :side])
+    assert all(torch.equal(found.features[s], plain.features[s]) for s in coarser)
+    assert wider.settings.portable()["latent"]
+    assert "latent" not in backbone.settings.portable(), "models of earlier versions would not be found"
+
+
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
 def test_recording_maps_changes_neither_features_nor_gradients(backbone, checkpointing):
     if checkpointing:

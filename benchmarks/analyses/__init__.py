@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 Needs = Literal["models", "table"]
 Row = Mapping[str, Any]
+_LONGEST = 40
+"""Lines of a table in ``findings.md``; all of them are in its CSV file."""
 _FRAME = 700
 """Milliseconds that an image of an animation is shown for."""
 
@@ -76,7 +78,11 @@ class Findings:
             lines.writerows([_cell(row.get(column)) for column in columns] for row in rows)
             write_text(folder / f"{file_name(name)}.csv", out.getvalue())
             shown = [[_shown(row.get(column)) for column in columns] for row in rows]
-            parts += [f"## {name}", grid(columns, shown)] if rows else []
+            parts += [f"## {name}", grid(columns, shown[:_LONGEST])] if rows else []
+            if len(rows) > _LONGEST:
+                parts.append(
+                    f"{len(rows)} lines in all: [{file_name(name)}.csv]({quote(file_name(name))}.csv)"
+                )
         for name, image in self.figures.items():
             path = folder / f"{file_name(name)}.png"
             image.save(path)

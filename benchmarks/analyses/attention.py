@@ -19,6 +19,7 @@ from benchmarks.analyses.shared.base import base_of
 from benchmarks.analyses.shared.images import Seen, listed, load_models, open_images, prompt_of
 from benchmarks.analyses.shared.pasting import Pasted, paste_objects
 from benchmarks.analyses.shared.statistics import auroc, average_precision, mass_ratio, mean_interval, told
+from tadp_da.class_names import spoken
 from tadp_da.errors import UsageError
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
@@ -102,7 +103,7 @@ class Attention:
         return prompt_of(model, seen.caption, rewrite)
 
     def _words(self, model: PerceptionModel, prompt: str) -> list[str]:
-        names = [name for name in model.labels.classes if model.says(prompt, name)]
+        names = [spoken(name) for name in model.labels.classes if model.says(prompt, spoken(name))]
         return list(self.words) or names or list(dict.fromkeys(re.findall(r"[^\s,.;:!?\"'()]+", prompt)))
 
     def _maps(self, model: PerceptionModel, seen: Seen) -> dict[str, Map]:
@@ -146,7 +147,7 @@ class Attention:
                 tiles = [each.seen.image, each.image]
                 for state, model in states.items():
                     prompt = listed(model, model.labels.classes)
-                    at = model.positions(self.paste, prompt)
+                    at = model.positions(spoken(self.paste), prompt)
                     first, second = (
                         mean_maps(model, image, prompt)[at].mean(0) for image in (each.seen.image, each.image)
                     )
@@ -191,7 +192,8 @@ def _unadapted(model: PerceptionModel, backbone: Any) -> PerceptionModel:
 def _row(seen: Seen, word: str, state: str, values: Map) -> Row:
     row: dict[str, Any] = {"image": seen.key, "word": word, "state": state}
     row |= {"lowest": float(values.min()), "highest": float(values.max())}
-    inside = seen.mask(word) if word in seen.present and isinstance(seen.truth, np.ndarray) else None
+    named = next((name for name in seen.present if spoken(name) == word), "")
+    inside = seen.mask(named) if named and isinstance(seen.truth, np.ndarray) else None
     measures = {"AUROC": auroc, "AP": average_precision, "mass ratio": mass_ratio}
     row |= {name: None if inside is None else of(values, inside) for name, of in measures.items()}
     row["area"] = None if inside is None else float(inside.mean())

@@ -114,11 +114,8 @@ class Backbone(nn.Module, ABC):
         try:
             settings = cls.Settings(**json.loads((folder / _SETTINGS).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
-            raise ArtifactError(
-                f"cannot read the backbone's settings: {error}",
-                where=folder / _SETTINGS,
-                fix="save the model again",
-            ) from error
+            what = f"cannot read the backbone's settings: {error}"
+            raise ArtifactError(what, where=folder / _SETTINGS, fix="save the model again") from error
         return cls.from_pretrained(str(folder), settings)
 
     @property

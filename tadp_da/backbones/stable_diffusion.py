@@ -265,7 +265,6 @@ class StableDiffusion(Backbone):
         require_capture(self._captured)
         if self.unet.is_gradient_checkpointing:
             self.unet.enable_gradient_checkpointing(self._recorder.checkpoint)
-        height, width = size
         if not self.settings.scaled:
             latents = latents / self.vae.config.scaling_factor
         timesteps = torch.full((latents.shape[0],), self.settings.timestep, device=latents.device)
@@ -273,22 +272,17 @@ class StableDiffusion(Backbone):
             # The two output layers run for nothing: they are under a thousandth of the work, and leaving them
             # out would mean an exception through diffusers' code.
             self.denoise(latents, timesteps, text)
-            features, maps = self._recorder.take()
+            features, maps = self._recorder.take(size)
         if self.settings.latent:
             finest = features[self.factor]
-            features[self.factor] = torch.cat([finest, latents.to(finest.dtype)], dim=1)
-
-        def crop(levels: dict[int, Tensor]) -> dict[int, Tensor]:
-            return {s: x[..., : -(-height // s), : -(-width // s)] for s, x in levels.items()}
-
-        return FeaturePyramid(features=crop(features), attention=crop(maps))
+            seen = latents[..., : finest.shape[-2], : finest.shape[-1]].to(finest.dtype)
+            features[self.factor] = torch.cat([finest, seen], dim=1)
+        return FeaturePyramid(features=features, attention=maps)
 
     def layer_attention(self, pixels: Tensor, text: Tensor) -> dict[tuple[int, str], Tensor]:
         with self._recorder.keep_layers() as found:
-            strides = self.pyramid(pixels, text).attention
-        return {
-            k: maps[..., : strides[k[0]].shape[-2], : strides[k[0]].shape[-1]] for k, maps in found.items()
-        }
+            self.pyramid(pixels, text)
+        return found
 
     # Training
 

@@ -5,7 +5,7 @@ Labels are read to describe what models do on images; nothing is chosen by them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,18 +107,25 @@ def open_images(
             where=given.images,
             fix="give --labels FOLDER of masks, or a labelled data set of `tadp-da data list`",
         )
-    provider = CaptionProvider(
-        captioner=model.captioner, files={ANY: given.captions} if given.captions else {}
-    )
+    files = {ANY: given.captions} if given.captions else {}
+    provider = CaptionProvider(captioner=model.captioner, files=files)
+    if source is not None and source.has(split):
+        return labelled(model, source, split, provider(images, split, run))
     captions = provider(images, split, run)
-    if source is None or not source.has(split):
-        keys = [images.key(i) for i in range(len(images))]
-        return [
-            Seen(key=k, image=images[i], caption=captions[k], truth=None, labels=model.labels)
-            for i, k in enumerate(keys)
-        ]
-    data = source.domain.labeled(source.root, split, captions, images)
+    keys = [images.key(i) for i in range(len(images))]
+    return [
+        Seen(key=key, image=images[i], caption=captions[key], truth=None, labels=model.labels)
+        for i, key in enumerate(keys)
+    ]
+
+
+def labelled(
+    model: PerceptionModel, source: DataSource, split: str, captions: Mapping[str, str]
+) -> list[Seen]:
+    """Every image of a split with its caption and label."""
+    data = source.domain.labeled(source.root, split, captions, source.images(split))
     shared = tasks[model.labels.task].shared(data.labels, model.labels)
+    examples = (data[i] for i in range(len(data)))
     return [
         Seen(
             key=each.key,
@@ -127,8 +134,15 @@ def open_images(
             truth=shared.convert(each.target),
             labels=shared.labels,
         )
-        for each in (data[i] for i in range(len(data)))
+        for each in examples
     ]
+
+
+def thinned(source: DataSource, split: str, limit: int) -> DataSource:
+    """The same with at most so many images of a split, at even distances."""
+    paths = source.images(split).paths
+    chosen = tuple(paths[i] for i in spread_indices(len(paths), limit))
+    return replace(source, domain=replace(source.domain, images=lambda *_: chosen))
 
 
 def _opened(
@@ -142,9 +156,7 @@ def _opened(
         how = {"labels": given.labels, "classes": model.labels.classes, "ignore": model.labels.ignore}
     source, registered = find(given.images, given.data, test=bool(given.labels), **how)
     split = split if registered else "test" if given.labels else "unlabeled"
-    paths = source.images(split).paths
-    chosen = tuple(paths[i] for i in spread_indices(len(paths), limit))
-    source = replace(source, domain=replace(source.domain, images=lambda *_: chosen)).checked([split], run)
+    source = thinned(source, split, limit).checked([split], run)
     return source, source.images(split), split
 
 

@@ -23,6 +23,11 @@ class Correlation:
     high: float | None
     n: int
 
+    @property
+    def clear(self) -> bool:
+        """Whether the interval lacks zero."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
     def __str__(self) -> str:
         if self.r is None:
             return f"none (n = {self.n})"

@@ -60,18 +60,22 @@ class FeatureRecorder:
             total, count = self._maps.get(stride, (0, 0))
             self._maps[stride] = (total + probabilities, count + 1)
 
-    def take(self) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-        """Features ``(b, c, u, v)`` and layer-mean maps ``(b, t, u, v)``, both finest first; empties the recorder."""
-        features = dict(sorted(self._features.items()))
+    def take(self, size: tuple[int, int] | None = None) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        """Features ``(b, c, u, v)`` and layer-mean maps ``(b, t, u, v)``, both finest first, without the padding of
+        images of ``size`` (h, w); empties the recorder."""
+        whole = dict(sorted(self._features.items()))
+
+        def crop(stride: int, x: Tensor) -> Tensor:
+            return x if size is None else x[..., : -(-size[0] // stride), : -(-size[1] // stride)]
 
         def unflattened(stride: int, flat: Tensor) -> Tensor:
-            return flat.transpose(1, 2).unflatten(2, features[stride].shape[-2:])
+            return crop(stride, flat.transpose(1, 2).unflatten(2, whole[stride].shape[-2:]))
 
         maps = {s: unflattened(s, total / count) for s, (total, count) in sorted(self._maps.items())}
         if self.layers is not None:
             self.layers.update({key: unflattened(key[0], flat) for key, flat in self.layers.items()})
         self._features, self._maps = {}, {}
-        return features, maps
+        return {s: crop(s, x) for s, x in whole.items()}, maps
 
     def checkpoint(self, module: nn.Module, *args: Any) -> Any:
         """Gradient checkpointing that recomputes a block the way it ran: with maps where maps were recorded.

@@ -15,6 +15,7 @@ from adapt.labelled_target import JoinedDataset, LabelledTarget
 from adapt.objectives import Objective
 from adapt.objectives import objectives as known_objectives
 from adapt.parameters import Mode, parameter_groups, polynomial, trainable
+from adapt.previews import PredictionLogger
 from adapt.sources import Source, sources
 from adapt.training_data import (
     CaptionedImages,
@@ -148,8 +149,9 @@ class FineTuning(LoopSettings):
             )
             model.backbone.eval()
             model.head.train()
-            for _ in recorded(steps, self.steps, run, "fine-tuning"):
-                pass
+            show = PredictionLogger(model, data, rewrite, unlabeled, run, self.due)
+            for step in recorded(steps, self.steps, run, "fine-tuning"):
+                show(step.index)
         return model.eval()
 
     def _streams(

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.evaluate import EvaluationSettings, evaluate
 from benchmarks.results import Evaluation, Report
+from tadp_da.attention_maps import IMAGES, save_maps
 from tadp_da.captions.provider import CaptionProvider
 from tadp_da.captions.rewrite import fit_and_tell
 from tadp_da.datasets import DataSource
 from tadp_da.distributed.processes import is_main
 from tadp_da.errors import UsageError
+from tadp_da.images import open_image
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.provenance import learned_from, refuse_overlap
 from tadp_da.run import Run
@@ -23,6 +28,7 @@ from tadp_da.storage.artifacts import inputs_of
 from tadp_da.storage.files import digest, folder_digest
 from tadp_da.tracking import log_images
 
+_log = logging.getLogger(__name__)
 ORACLE = (
     "strategy {strategy!r} reads the labels of {domain}'s test images: its prompts name the classes that are there. It "
     "is an upper bound, and no method."
@@ -130,9 +136,20 @@ class Scoring:
             images=folder / name,
             predictions=self.run.inside(folder).unfinished / name,
         )
+        if is_main() and name != "source":
+            self._keep_maps(found, folder / name)
         if not self.model.rewrite.reads_labels:
             return found
         return replace(
             found,
             notes=(*found.notes, ORACLE.format(strategy=self.model.rewrite.strategy, domain=found.domain)),
         )
+
+    def _keep_maps(self, found: Evaluation, folder: Path) -> None:
+        """Attention maps of the first saved images, for the report. They only illustrate it: an image that fits into
+        memory in windows alone has none, and its scores are kept."""
+        shown = ((s.key, open_image(folder / f"{s.stem}-image.png"), s.prompt) for s in found.saved[:IMAGES])
+        try:
+            save_maps(self.model, shown, folder)
+        except torch.OutOfMemoryError:
+            _log.warning("no attention maps for the report: a whole image does not fit into the memory")

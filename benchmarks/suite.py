@@ -20,6 +20,7 @@ from benchmarks.recipe import Benchmark, Recipe, deciding
 from benchmarks.results import Report
 from benchmarks.workers import run_parallel
 from personalize import personalizers
+from tadp_da.attention_maps import IMAGES, save_maps
 from tadp_da.captions.strategies import find
 from tadp_da.datasets import resolve
 from tadp_da.errors import DataError, UsageError
@@ -303,6 +304,8 @@ def show_predictions(table: Benchmark, seed: int, run: Run, most: int = SHOWN) -
         shutil.rmtree(folder, ignore_errors=True)  # of other images, perhaps
         captions = experiment.captions(images, "unlabeled", run)
         predict_overlays(model.to(run.torch_device), images, captions, folder)
+        keys = map(images.key, range(min(IMAGES, len(images))))
+        save_maps(model, ((k, images[i], model.prompt(captions[k])) for i, k in enumerate(keys)), folder)
     return run.folder / "predictions" / f"seed-{seed}"
 
 

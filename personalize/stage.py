@@ -85,7 +85,7 @@ class Personalization:
                 backbone.to(self.run.torch_device), self._images, self.run.inside(folder), self._captions
             )
             if is_main():
-                log_images(self.run.tracker, folder, {"samples": folder / PICTURE})
+                log_images(self.run.tracker, folder, {"before and after": folder / PICTURE})
                 concept.save(folder)
                 write_provenance(folder, origin, known)
                 write_card(folder)

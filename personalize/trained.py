@@ -66,7 +66,7 @@ class TrainedPersonalizer(TrainingSettings, ABC):
         base = backbone.fingerprint
         prompts = Prompts.of(self.sentences, self.add_word(backbone), images, captions)
         views = LatentDataset(encode(backbone, images, self, run), prompts, self.prior(backbone, run))
-        with BeforeAfterLogger(backbone, images, views, self, run)():
+        with BeforeAfterLogger(backbone, views, self, run, images)():
             learned = self.learn(backbone, views, run)
         origin: dict[str, Any] = {"domain": images.domain, "backbone": base, "method": self.method}
         return Concept(word=self.word, settings=as_json(self), **origin, **learned)

@@ -19,6 +19,7 @@ from tadp_da.errors import UsageError
 from tadp_da.run import Run
 from tadp_da.settings import Effect, keyed
 from tadp_da.storage.files import write_json
+from tadp_da.tracking import log_images, logs_during_training
 from tadp_da.training.data import mix
 from tadp_da.training.loop import LoopSettings, fit, recorded
 
@@ -56,59 +57,39 @@ def train(
     del inputs["steps"]
     inputs |= {"seed": run.seed, "precision": run.precision, "latents": views.latents.digest}
     inputs |= {"backbone": objective.backbone.fingerprint, "prompts": views.prompts.all()}
+    loop = LoopSettings(**{name: getattr(chosen, name) for name in names})
     steps = fit(
         objective,
         groups,
         {"source": views},
-        LoopSettings(**{name: getattr(chosen, name) for name in names}),
+        loop,
         run,
         schedule=chosen.factor,
         optimizer=chosen.optimizer,
         checkpoints=run.inside(run.unfinished).artifact_path(method.replace(" ", "-"), inputs),
     )
+    samples = Samples(objective.backbone, views, chosen, run)
     with objective.backbone.gradient_checkpointing(chosen.gradient_checkpointing):
-        for _ in recorded(steps, chosen.steps, run, method):
-            pass
+        for step in recorded(steps, chosen.steps, run, method):
+            if loop.due(step.index) and logs_during_training(run.tracker):
+                samples.log(samples.draw(), step.index)
 
 
 @dataclass(frozen=True)
-class BeforeAfterLogger:
-    """Samples images and measures the loss before and after training, with the same prompts, seeds and noise.
+class Samples:
+    """Images sampled with the same prompts and seeds before, during and after training.
 
     Attributes:
         backbone: the model.
-        images: the domain's images, for the last row of the image grid.
-        views: the training set, whose loss is measured.
+        views: the training set, whose prompts are used.
         chosen: number and prompts of the samples.
-        run: seed and folder.
+        run: seed, folder and tracker.
     """
 
     backbone: Any
-    images: Unlabeled
     views: LatentDataset
     chosen: TrainingSettings
     run: Run
-
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        """Train inside the block; writes ``summary.json`` and ``before_after.png``, and restores the
-        backbone's mode and which parameters are trainable."""
-        before, loss_before = self._samples(), self.loss()
-        trainable = {name: p.requires_grad for name, p in self.backbone.named_parameters()}
-        training = self.backbone.training
-        yield
-        for name, parameter in self.backbone.named_parameters():
-            parameter.requires_grad_(trainable[name])
-        self.backbone.train(training)
-        after, loss_after = self._samples(), self.loss()
-        self.run.folder.mkdir(parents=True, exist_ok=True)
-        losses = {"loss_before": loss_before, "loss_after": loss_after}
-        write_json(self.run.folder / SUMMARY, {"images": len(self.images), **losses})
-        if before:
-            size = target_size(self.chosen, self.backbone)
-            real = [crops(image, size)[0] for image in spread(self.images, len(before))]
-            labels = ["before", "after", f"real images: {self.images.domain}"]
-            grid([before, after, real], labels, self.prompts).save(self.run.folder / PICTURE)
 
     @property
     def prompts(self) -> list[str]:
@@ -137,7 +118,8 @@ class BeforeAfterLogger:
                 fix=f"use {can}{more}",
             ) from error
 
-    def _samples(self) -> list[Image]:
+    def draw(self) -> list[Image]:
+        """As many as the settings ask for, always with the same noise."""
         if not self.chosen.previews.images:
             return []
         return self.backbone.sample(
@@ -147,6 +129,46 @@ class BeforeAfterLogger:
             guidance=self.chosen.previews.guidance,
             size=target_size(self.chosen, self.backbone),
         )
+
+    def log(self, drawn: Sequence[Image], step: int) -> None:
+        """Tell the run's tracker."""
+        if drawn:
+            shown = {"samples": grid([drawn], [f"step {step}"], self.prompts)}
+            log_images(self.run.tracker, self.run.folder, shown, step)
+
+
+@dataclass(frozen=True)
+class BeforeAfterLogger(Samples):
+    """Samples images and measures the loss before and after training, with the same prompts, seeds and noise.
+
+    Attributes:
+        images: the domain's images, for the last row of the image grid.
+    """
+
+    images: Unlabeled
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Train inside the block; writes ``summary.json`` and ``before_after.png``, and restores the
+        backbone's mode and which parameters are trainable."""
+        before, loss_before = self.draw(), self.loss()
+        if logs_during_training(self.run.tracker):
+            self.log(before, 0)
+        trainable = {name: p.requires_grad for name, p in self.backbone.named_parameters()}
+        training = self.backbone.training
+        yield
+        for name, parameter in self.backbone.named_parameters():
+            parameter.requires_grad_(trainable[name])
+        self.backbone.train(training)
+        after, loss_after = self.draw(), self.loss()
+        self.run.folder.mkdir(parents=True, exist_ok=True)
+        losses = {"loss_before": loss_before, "loss_after": loss_after}
+        write_json(self.run.folder / SUMMARY, {"images": len(self.images), **losses})
+        if before:
+            size = target_size(self.chosen, self.backbone)
+            real = [crops(image, size)[0] for image in spread(self.images, len(before))]
+            labels = ["before", "after", f"real images: {self.images.domain}"]
+            grid([before, after, real], labels, self.prompts).save(self.run.folder / PICTURE)
 
     @torch.no_grad()
     def loss(self) -> float:

@@ -175,8 +175,9 @@ class PerceptionModel(nn.Module):
         )
 
     def says(self, prompt: str, word: str) -> bool:
-        """Whether a word stands in a prompt, so that :meth:`attention` can look for it."""
-        return bool(_occurrences(word, prompt))
+        """Whether a word stands in a prompt, so that :meth:`attention` can look for it; none does where the network is
+        given class embeddings instead of a prompt."""
+        return not self.rewrite.class_templates and bool(_occurrences(word, prompt))
 
     def predict(
         self, image: Image, prompt: str | None = None, *, caption: str = "", precision: Precision = "no"

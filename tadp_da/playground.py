@@ -5,7 +5,6 @@ What ``tadp-da playground`` shows, without the page: everything goes through the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tadp_da.attention_maps import WordMap, draw_maps, words_of
 from tadp_da.captions.captioner import Captioner
 from tadp_da.captions.rewrite import Rewrite, fit
 from tadp_da.captions.strategies import strategies
@@ -23,7 +23,7 @@ from tadp_da.images import open_image
 from tadp_da.inference import Precision
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.tasks import tasks
-from tadp_da.visualize import RGB, colours, heat_overlay
+from tadp_da.visualize import RGB, colours
 
 NULL = Rewrite().strategy
 """The strategy that leaves a caption as it is: the prompt that others are compared with."""
@@ -102,8 +102,7 @@ class Playground:
 
     def words(self, prompt: str) -> list[str]:
         """Words of a prompt that have an attention map."""
-        found = dict.fromkeys(re.findall(r"[^\s,.;:!?\"'()]+", prompt))
-        return [w for w in found if self.model.says(prompt, w)] if self.model.backbone.spec.attention else []
+        return words_of(self.model, prompt)
 
     @cached_property
     def _predict(self) -> Callable[[Path, str], Any]:
@@ -139,13 +138,10 @@ class Playground:
             },
         )
 
-    def attention(self, path: Path, prompt: str, word: str) -> tuple[Image.Image, float, float]:
-        """The cross-attention map of a word of the prompt, drawn over an image of any shape, and its lowest and highest
-        value: shares, in [0, 1], of a place's attention.
+    def attention(self, path: Path, prompt: str, word: str) -> WordMap:
+        """The cross-attention map of a word of the prompt.
 
         Raises:
             UsageError: when the word is not in the prompt, or the backbone gives no maps.
         """
-        image = open_image(path)
-        heat = self.model.attention(image, [word], prompt)[word]
-        return heat_overlay(image, heat), float(heat.min()), float(heat.max())
+        return draw_maps(self.model, open_image(path), prompt, [word])[word]

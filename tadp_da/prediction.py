@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from tadp_da.attention_maps import draw_maps
 from tadp_da.images import output_folder
 from tadp_da.inference import read_ahead
 from tadp_da.perception_model import PerceptionModel
@@ -16,7 +17,6 @@ from tadp_da.run import Run
 from tadp_da.storage.files import file_names
 from tadp_da.tasks import tasks
 from tadp_da.types import Unlabeled
-from tadp_da.visualize import heat_overlay
 
 _log = logging.getLogger(__name__)
 
@@ -91,8 +91,5 @@ def _save(model: PerceptionModel, image: Any, prediction: Any, folder: Path, nam
 def _draw_attention(model: PerceptionModel, image: Any, prompt: str, places: Mapping[str, Path]) -> None:
     """Heat maps of the words that are in this image's prompt, each in its file."""
     present = [word for word in places if model.says(prompt, word)]
-    if not present:
-        return
-    for word, heat in model.attention(image, present, prompt).items():
-        output_folder(places[word].parent)
-        heat_overlay(image, heat).save(places[word])
+    for word, drawn in draw_maps(model, image, prompt, present).items():
+        drawn.overlay.save(output_folder(places[word].parent) / places[word].name)

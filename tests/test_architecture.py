@@ -64,6 +64,7 @@ LAYERS = (
         "tadp_da.base_model",
         "tadp_da.custom_dataset",
         "tadp_da.datasets",
+        "tadp_da.attention_maps",
         "tadp_da.prediction",
         "tadp_da.playground",
         "tadp_da.mini.pretrain",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -73,7 +74,7 @@ def _witness(
     latents: Any = None
     views = LatentDataset(latents, Prompts(("a {word} photo",), "sks", captions))
     return BeforeAfterLogger(
-        SimpleNamespace(sample=pytest.fail), images, views, chosen, Run(folder=tmp_path, quiet=True)
+        SimpleNamespace(sample=pytest.fail), views, chosen, Run(folder=tmp_path, quiet=True), images
     )
 
 
@@ -95,3 +96,27 @@ def test_a_preview_prompt_that_cannot_be_filled_in_is_refused_before_training(
 def test_a_preview_prompt_speaks_of_captions_where_they_are_at_hand(images: Any, tmp_path: Path) -> None:
     found = _witness(images, tmp_path, "a {word} photo of {caption}", ("a car", "a road")).prompts
     assert found == [f"a sks photo of a {thing}" for thing in ("car", "road", "car")]
+
+
+def test_a_tracker_sees_samples_at_each_checkpoint_and_changes_nothing(
+    fresh: Any, images: Any, tmp_path: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    method = DreamBooth(
+        steps=3,
+        checkpoint_every=2,
+        learning_rate=1e-3,
+        batch=2,
+        resolution=32,
+        previews=Previews(images=2, steps=1),
+    )
+    run = Run(folder=tmp_path / "watched", device="cpu", quiet=True, tracker="tensorboard")
+    watched = method(fresh(), images, run)
+    plain = method(fresh(), images, replace(run, folder=tmp_path / "plain", tracker="none"))
+    assert watched.fingerprint == plain.fingerprint
+    logged = EventAccumulator(str(run.folder / "tensorboard"), size_guidance={"images": 0}).Reload()
+    shown = logged.Images("samples")
+    assert [each.step for each in shown] == [0, 2, 3]
+    assert len({each.encoded_image_string for each in shown}) == 3
+    assert [each.step for each in logged.Scalars("loss")] == [1, 2, 3]

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reports.page import course, pictures, scores
+from benchmarks.reports.page import attention, course, pictures, scores
 from benchmarks.reports.page.material import Material, Section
 from benchmarks.reports.statistics import Comparison
 from benchmarks.reports.tables import ABSENT
@@ -30,6 +30,7 @@ SECTIONS: tuple[Callable[[Material], Section | None], ...] = (
     pictures.images,
     pictures.extremes,
     pictures.concepts,
+    attention.attention,
     course.curves,
     course.health,
     course.findings,

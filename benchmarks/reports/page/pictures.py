@@ -44,7 +44,7 @@ class Line:
     cells: list[Cell | None] = field(default_factory=list)
 
 
-def _short(keys: Sequence[str]) -> dict[str, str]:
+def short_names(keys: Sequence[str]) -> dict[str, str]:
     """Names of images without their folders, where they differ without."""
     names = [key.rpartition("/")[2] for key in keys]
     return dict(zip(keys, names if len(set(names)) == len(names) else keys, strict=True))
@@ -85,7 +85,7 @@ def _shown(material: Material) -> list[tuple[str, Report, Evaluation]]:
 
 def _scored(shown: Sequence[tuple[str, Report, Evaluation]]) -> tuple[list[str], list[Line]]:
     _, report, evaluation = shown[0]
-    lines, names = [], _short([saved.key for saved in evaluation.saved])
+    lines, names = [], short_names([saved.key for saved in evaluation.saved])
     for saved in evaluation.saved[:MOST]:
         line = Line(names[saved.key])
         for layer, alt in (("image", "Image"), ("truth", "Ground truth of")):
@@ -106,12 +106,7 @@ def _prediction(row: str, report: Report, saved: SavedImage, found: Evaluation) 
 
 def _predicted(material: Material) -> tuple[list[str], list[Line]]:
     """Predictions on unlabelled images, where there are no labelled ones."""
-    root = material.folder / "predictions" / f"seed-{material.seeds[0]}" if material.folder else None
-    folders = (
-        {row: root / file_name(row) for row in material.rows if (root / file_name(row)).is_dir()}
-        if root
-        else {}
-    )
+    folders = prediction_folders(material)
     stems = sorted({path.stem for folder in folders.values() for path in folder.glob("*.png")})[:MOST]
     lines = [
         Line(
@@ -126,6 +121,14 @@ def _predicted(material: Material) -> tuple[list[str], list[Line]]:
         for stem in stems
     ]
     return list(folders), lines
+
+
+def prediction_folders(material: Material) -> dict[str, Path]:
+    """Where each row's predictions on unlabelled images are, at the lowest seed."""
+    if material.folder is None:
+        return {}
+    root = material.folder / "predictions" / f"seed-{material.seeds[0]}"
+    return {row: root / file_name(row) for row in material.rows if (root / file_name(row)).is_dir()}
 
 
 def _encode(lines: list[Line]) -> None:
@@ -170,7 +173,7 @@ def extremes(material: Material) -> Section | None:
         order = sorted(scored, key=lambda key: material.better * scored[key])
         ends = sorted(saved, key=lambda s: material.better * (s.score or 0))
         shown = [_pair(row, report, s, evaluation) for s in (ends[0], ends[-1])]
-        short = _short(order)
+        short = short_names(order)
         names = [[(short[key], scored[key]) for key in found] for found in (order[:3], order[:-4:-1])]
         lines.append((row, list(zip(shown, names, strict=True))))
     if not lines:

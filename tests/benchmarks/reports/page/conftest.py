@@ -16,6 +16,7 @@ from benchmarks.publishing import publish
 from benchmarks.recipe import read_benchmark
 from benchmarks.results import Report, SavedImage
 from benchmarks.suite import load_results, table_folder
+from tadp_da.attention_maps import FOLDER
 from tadp_da.storage.artifacts import MANIFEST, input_digest
 from tadp_da.storage.files import file_name, write_json
 from tests.benchmarks.scored import CLASSES, evaluation
@@ -42,6 +43,17 @@ def picture(path: Path, seed: int, size: tuple[int, int] = (48, 32)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(noise).save(path, compress_level=1)
+
+
+def keep_maps(folder: Path, keys: list[str], row: str, seed: int) -> None:
+    """Attention maps of two words on each image, as :func:`tadp_da.attention_maps.save_maps` writes them."""
+    words, maps = ("dark night", HOSTILE), list[dict[str, Any]]()
+    for image, key in enumerate(keys):
+        for number, word in enumerate(words):
+            picture(folder / FOLDER / f"{image:02d}-{number}.png", seed)
+            facts = {"key": key, "prompt": f"{HOSTILE} of {row}", "word": word, "low": 0.001, "high": 0.25}
+            maps.append({"image": image, "number": number} | facts)
+    write_json(folder / FOLDER / "maps.json", {"maps": maps})
 
 
 def scored(score: float, saved: int) -> Any:
@@ -77,6 +89,7 @@ def fill(folder: Path, gains: dict[str, float], *, seeds: int = 3, saved: int = 
             for i in range(saved):
                 for index, what in enumerate(("image", "truth", "prediction")):
                     picture(report / f"target/{i:02d}-{what}.png", 1 + i + saved * (index + place), **size)
+            keep_maps(report / "target", [f"a/{HOSTILE}.png", "a/1.png"][:saved], row, seed)
             recipe = base | {"strategy": row, "source": HOSTILE}
             note = {"table": TABLE, "row": row, "place": place, "seed": seed, "recipe": recipe}
             note |= {"made_of": {"data": {"target/test": "d1gest"}}, "command": f"tadp-da run {HOSTILE}"}

@@ -64,6 +64,7 @@ def test_everything_is_there_and_in_order(read: Page) -> None:
         "images",
         "extremes",
         "concepts",
+        "attention",
         "curves",
     ]
     assert ids == [*expected, "health", "findings", "facts"]
@@ -76,6 +77,7 @@ def test_everything_is_there_and_in_order(read: Page) -> None:
         "d1gest",
         "abc1234",
         "1.25",  # of an analysis
+        "dark night 0.1 to 25 %",  # attention
         "25 min of computing",  # 12 models, 12 reports, and one concept although three seeds use it
         "adapt.steps 80",
     ):
@@ -95,9 +97,10 @@ def test_no_name_is_markup_or_a_template(page: Path, read: Page) -> None:
 
 def test_every_image_has_a_text_and_every_table_has_headers(read: Page) -> None:
     shown = [a["alt"] for a in read.all("img") if "src" in a]
-    assert len(shown) == 2 * (2 + len(GAINS)) + 4 * len(GAINS) + 1
+    assert len(shown) == 2 * (2 + len(GAINS)) + 8 * len(GAINS) + 1
     assert all(shown)
     assert "Prediction of dreambooth on a/1.png, mIoU 49.0" in shown
+    assert "Attention of dreambooth for “dark night” on a/1.png" in shown
     assert all(a.get("scope") in ("row", "col") for a in read.all("th"))
     ids = [a["id"] for _, a in read.tags if "id" in a]
     assert len(set(ids)) == len(ids)

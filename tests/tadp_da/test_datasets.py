@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks.custom import read_preset
-from benchmarks.recipe import read_benchmark, shipped
+from benchmarks.recipe import read_benchmark, read_table, shipped
 from tadp_da import cli
 from tadp_da.custom_dataset import CustomDataset
 from tadp_da.datasets import resolve
@@ -144,6 +144,8 @@ def test_labels_that_contradict_each_other_are_refused(fields: dict[str, str], a
 def test_there_is_a_preset_with_boxes_and_one_with_depth_for_every_one_with_masks() -> None:
     folders, tasks = {"name": "own", "images": "i"}, dict[str, set[str]]()
     for name in shipped("presets"):
+        if not read_table(name, "presets").get("models"):
+            continue  # for a smaller GPU
         table = read_benchmark(name, base={"source": folders, "target": folders}, kind="presets")
         (task,) = {heads[recipe.head.name].task for recipe in table.rows.values()}
         tasks.setdefault(name.removesuffix("-boxes").removesuffix("-depth"), set()).add(task)

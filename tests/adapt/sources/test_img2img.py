@@ -35,6 +35,7 @@ class Sure(torch.nn.Module):
     def __init__(self, model: Any, id: int) -> None:
         super().__init__()
         self.backbone, self.head, self.device, self.id = model.backbone, model.head, model.device, id
+        self.encode_text = model.encode_text
 
     def forward(self, pixels: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         raw = torch.zeros(1, 2, *pixels.shape[-2:])

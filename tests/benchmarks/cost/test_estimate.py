@@ -29,7 +29,7 @@ Make = Callable[..., Recipe]
 def recipe(tiny_pipeline: Path) -> Make:
     """A recipe of a shipped benchmark on that model, with changes."""
 
-    def make(name: str = "nighttime-driving-paper", row: str = "null", **adapt: Any) -> Recipe:
+    def make(name: str = "nighttime-driving-repo", row: str = "null", **adapt: Any) -> Recipe:
         found = read_benchmark(name, (f"model={tiny_pipeline}",)).rows[row]
         small = found.adapt.augment.crop and dataclasses.replace(found.adapt.augment, crop=(64, 64))
         adapt = ({"augment": small} if small else {}) | adapt

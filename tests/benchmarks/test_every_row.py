@@ -48,7 +48,8 @@ def rows() -> Iterator[Any]:
                 (head, recipe.personalize.name, recipe.backbone.name, recipe.pretrained, recipe.concept)
             }
             strategy = find(recipe.strategy)
-            kinds |= {(recipe.text_adapter, strategy.reads_labels, bool(strategy.class_templates))}
+            kinds |= {("adapter", recipe.text_adapter), ("labels", strategy.reads_labels)}
+            kinds |= {("embeddings", bool(strategy.class_templates))}
             fast = name in FAST and (place == 0 or not kinds <= known)
             known |= kinds if fast else set()
             yield pytest.param(name, row, id=f"{name}-{row}", marks=() if fast else pytest.mark.slow)

@@ -123,9 +123,8 @@ class FineTuning(LoopSettings):
             DivergedError: when the loss is not finite, no gradient arrives or no parameter changes.
             InterruptedRunError: after a signal and a checkpoint.
         """
-        objectives = [known_objectives["supervised"]()] if objectives is None else objectives
         source = source or sources["original"]()
-        _refuse_missing(objectives, source, unlabeled, labelled_target)
+        objectives = _complete(objectives, source, unlabeled, labelled_target)
         model.to(run.torch_device)
         streams = self._streams(model, data, rewrite, run, unlabeled, objectives, source, labelled_target)
         with (
@@ -228,12 +227,14 @@ def _facts(plug_in: Any) -> dict[str, Any]:
     return {"class": f"{kind.__module__}.{kind.__qualname__}", "settings": as_json(plug_in.settings)}
 
 
-def _refuse_missing(
-    objectives: Sequence[Objective],
+def _complete(
+    objectives: Sequence[Objective] | None,
     source: Source,
     unlabeled: CaptionedImages | None,
     labelled_target: LabelledTarget | None,
-) -> None:
+) -> Sequence[Objective]:
+    """What to minimize, once nothing is missing that it reads."""
+    objectives = [known_objectives["supervised"]()] if objectives is None else objectives
     if not objectives:
         raise UsageError("there is no objective", fix="give at least one, such as supervised")
     if labelled_target and not any("source" in o.streams for o in objectives):
@@ -247,3 +248,4 @@ def _refuse_missing(
             f"{type(readers[0]).__name__} reads target images, and none are given",
             fix="give unlabelled target images, or choose objectives and a source style that need none",
         )
+    return objectives

@@ -23,7 +23,7 @@ from benchmarks.pipeline import reproduce
 from benchmarks.recipe import Recipe, read_benchmark, shipped
 from tadp_da.base_model import BaseModel
 from tadp_da.captions.strategies import find, strategies
-from tadp_da.domains import mini
+from tadp_da.domains import domains, mini
 from tadp_da.heads import heads
 from tadp_da.run import Run
 from tadp_da.settings import Choice
@@ -112,11 +112,16 @@ def loaded_once() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def few_templates() -> Iterator[None]:
-    """Class embeddings of two templates instead of eighty: ADE20K has 150 classes."""
+    """Class embeddings of two templates instead of eighty: ADE20K has 150 classes. Class names of one letter for VOC,
+    whose names together are over the limit of the embedded tokenizer, which knows few words whole."""
     strategy = strategies["class-embeddings"]
     few = dataclasses.replace(strategy, class_templates=strategy.class_templates[:2])
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(strategies._entries, "class-embeddings", few)
+        voc = domains["voc-segmentation-aug"]
+        assert voc.labels is not None
+        letters = dataclasses.replace(voc.labels, classes=tuple("abcdefghijklmnopqrstu"))
+        patch.setitem(domains._entries, voc.name, dataclasses.replace(voc, labels=letters))
         yield
 
 

@@ -179,7 +179,7 @@ class Graph(nn.Module):
         super().__init__()
         self.model = model
         with torch.no_grad():
-            self.register_buffer("text", model.backbone.encode_text([prompt]))
+            self.register_buffer("text", model.encode_text([prompt]))
         self.single = hasattr(model.head, "graph_outputs")
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:

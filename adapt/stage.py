@@ -107,7 +107,7 @@ class Adaptation:
 
     @cached_property
     def _captions(self) -> Mapping[str, str]:
-        return self.data.captions(self.split, self.captions, self.run, from_labels=self.rewrite.reads_labels)
+        return self.data.captions(self.split, self.captions, self.run, from_labels=self.rewrite.label_quality)
 
     def inputs(self) -> dict[str, Any]:
         """What the model depends on, as JSON values: prompts as they are written, not the names that made them, so that
@@ -181,7 +181,7 @@ class Adaptation:
         if (found := self.labelled_target) is None:
             return None
         images = found.images("train")
-        captions = found.captions("train", self.captions, self.run, from_labels=self.rewrite.reads_labels)
+        captions = found.captions("train", self.captions, self.run, from_labels=self.rewrite.label_quality)
         return LabelledTarget(
             found.domain.labeled(found.root, "train", captions, images), self.labelled_share or 0.5
         )
@@ -192,7 +192,7 @@ class Adaptation:
                 "an objective or source style reads unlabelled target images, and none were given",
                 fix="name a target with unlabelled images",
             )
-        labels = self.rewrite.reads_labels
+        labels = self.rewrite.label_quality
         captions = self.unlabeled.captions("unlabeled", self.captions, self.run, from_labels=labels)
         return self.unlabeled.images("unlabeled"), captions
 

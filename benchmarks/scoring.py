@@ -72,7 +72,7 @@ class Scoring:
         return self.model.folder
 
     def _captions(self, test: TestSet) -> Mapping[str, str]:
-        labels = self.model.rewrite.reads_labels
+        labels = self.model.rewrite.label_quality
         return test.data.captions(test.split, self.captions, self.run, from_labels=labels)
 
     def inputs(self) -> dict[str, Any]:

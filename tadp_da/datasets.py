@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tadp_da.captions.imperfect import imperfect
 from tadp_da.captions.provider import CaptionProvider
 from tadp_da.class_names import spoken
 from tadp_da.custom_dataset import CustomDataset, custom_domain
@@ -88,7 +89,12 @@ class DataSource:
         return self.labels[path]
 
     def captions(
-        self, split: str, provider: CaptionProvider, run: Run, *, from_labels: bool = False
+        self,
+        split: str,
+        provider: CaptionProvider,
+        run: Run,
+        *,
+        from_labels: tuple[float, float] | None = None,
     ) -> Mapping[str, str]:
         """Captions of the images of a split by key.
 
@@ -96,13 +102,14 @@ class DataSource:
             split: which.
             provider: gives them.
             run: keeps what a captioner writes.
-            from_labels: the names of the classes in each image's label instead, for strategies that read labels.
+            from_labels: the names of the classes in each image's label instead, at this precision and recall
+                (:func:`tadp_da.captions.imperfect.imperfect`), for strategies that read labels.
 
         Raises:
             UsageError: when labels are to be read and there are none, or they have no classes.
         """
         images, labels = self.images(split), self.domain.labels
-        if not from_labels:
+        if from_labels is None:
             return provider(images, split, run)
         if labels is None or not labels.classes or not self.has(split):
             raise UsageError(
@@ -111,7 +118,14 @@ class DataSource:
                 where="strategy",
                 fix="choose another strategy, such as null; an oracle needs labels with classes on every image",
             )
-        return {images.key(i): self._present(path, labels) for i, path in enumerate(images.paths)}
+        names = [spoken(name) for name in labels.classes]
+        found = {images.key(i): self._present(path, labels) for i, path in enumerate(images.paths)}
+        if from_labels == (1.0, 1.0):
+            return found
+        return {
+            key: ", ".join(imperfect(key, text.split(", ") if text else [], names, *from_labels))
+            for key, text in found.items()
+        }
 
     def _present(self, path: Path, labels: LabelSpace) -> str:
         """The classes in a label, in the order of their ids."""

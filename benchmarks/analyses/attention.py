@@ -249,7 +249,7 @@ def _pasted_text(lines: Sequence[Row], name: str) -> str:
         most = max(set(looked), key=looked.count)
         peak = sum(r["peak in the object"] for r in own)
         parts.append(
-            f"{state}, the attention of {name!r} in the place of the object, over its share of the area, rises by "
+            f"{state}, the attention of {name!r} in the place of the object, over its share of the area, changes by "
             f"{told(change)} to {told(after, sign='')}, and its peak is in the object in {peak} of {len(own)} images; "
             f"before pasting it looks most often at {most} ({looked.count(most)})"
         )

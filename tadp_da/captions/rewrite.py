@@ -89,6 +89,11 @@ class Rewrite:
         return self._strategy.reads_labels
 
     @property
+    def label_quality(self) -> tuple[float, float] | None:
+        """Precision and recall of those classes; None where captions are not from labels."""
+        return self._strategy.label_quality if self.reads_labels else None
+
+    @property
     def class_templates(self) -> tuple[str, ...]:
         """Templates of class embeddings, which the network gets instead of a prompt; usually none."""
         return self._strategy.class_templates

@@ -25,6 +25,8 @@ class CaptionStrategy:
         needs_classes: whether ``context.classes`` must be set.
         reads_labels: whether captions are the names of the classes in the image's own label, of test images too: what
             perfect captions would bring, and no method. Every report of such a model says so.
+        label_quality: precision and recall of these names; errors are a function of the image
+            (:func:`tadp_da.captions.imperfect.imperfect`).
         class_templates: prompts with ``{}`` for a class name. If there are any, the network is given no prompt but one
             embedding for each class, the mean over these templates of the embedding of the end mark.
         class_tokens: of the first template, all tokens of every class name instead, and no end marks.
@@ -35,6 +37,7 @@ class CaptionStrategy:
     needs_concept: bool = False
     needs_classes: bool = False
     reads_labels: bool = False
+    label_quality: tuple[float, float] = (1.0, 1.0)
     class_templates: tuple[str, ...] = ()
     class_tokens: bool = False
     summary: str = ""

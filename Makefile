@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow test-gpu lint docs clean
+.PHONY: demo test test-slow test-gpu test-ui lint docs clean
 demo: $(VENV)/.installed
 	$(BIN)/tadp-da demo
 
@@ -17,6 +17,9 @@ test-slow: $(VENV)/.installed
 
 test-gpu: $(VENV)/.installed
 	$(BIN)/python -m pytest -m gpu -n 0 -rs --timeout 3600
+
+test-ui: $(VENV)/.installed-ui
+	$(BIN)/python -m pytest -n 0 -rs tests/tadp_da/cli/test_playground.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -33,6 +36,11 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --editable '.[docs]'
+	@touch $@
+
+# Gradio wants an older Pillow than the rest takes: after this, .venv has that one.
+$(VENV)/.installed-ui: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --editable '.[test,ui]'
 	@touch $@
 
 clean:

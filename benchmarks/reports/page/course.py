@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reports.page.material import Material, Section, read_json, read_lines
+from benchmarks.reports.page.material import Material, Section, read_lines
 from tadp_da.storage.artifacts import versions
 from tadp_da.training.loop import METRICS
 
@@ -95,15 +95,14 @@ def _panel(name: str, curves: Mapping[str, list[tuple[float, float]]], steps: fl
 def findings(material: Material) -> Section | None:
     """What analyses of the table found, such as a ranking of rows without labels."""
     found = []
-    for file in sorted(material.place.glob("*/findings.json")) if material.place else ():
-        known = read_json(file)
+    for name, known in material.findings.items():
         tables = []
         for title, rows in known.get("tables", {}).items():
             columns = list(dict.fromkeys(column for row in rows for column in row))
             if columns:
                 tables.append((title, columns, [[row.get(c) for c in columns] for row in rows]))
         if known.get("text"):
-            found.append((file.parent.name, known["text"], tables))
+            found.append((name, known["text"], tables))
     return Section("findings", "Analyses", "findings.html", {"found": found}) if found else None
 
 

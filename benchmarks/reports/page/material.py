@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from benchmarks.reports.statistics import Comparison
 from benchmarks.results import Report
 from benchmarks.suite import reads_test_labels
+from tadp_da.model_files import FACTS
 from tadp_da.storage.artifacts import MANIFEST, input_digest
+from tadp_da.types import LabelSpace
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,12 @@ class Material:
         return 1 if self.comparison is None or self.comparison.higher_is_better else -1
 
     @cached_property
+    def findings(self) -> dict[str, dict[str, Any]]:
+        """What analyses of the table found, by their names."""
+        files = sorted(self.place.glob("*/findings.json")) if self.place else []
+        return {file.parent.name: read_json(file) for file in files}
+
+    @cached_property
     def _manifests(self) -> dict[Path, dict[str, Any]]:
         found = sorted(self.folder.glob(f"*/{MANIFEST}")) if self.folder else []
         return {path.parent: read_json(path) for path in found}
@@ -95,6 +106,14 @@ class Material:
             return None
         key = input_digest(inputs)
         return self._artifact(lambda _, m: m.get("kind") == "model" and m.get("key") == key)
+
+    def labels(self) -> LabelSpace | None:
+        """The label space of the models, as the first that is known says."""
+        found = (self.model(row, min(seeds)) for row, seeds in self.reports.items() if seeds)
+        for folder, _ in filter(None, found):
+            with suppress(ValidationError):
+                return TypeAdapter(LabelSpace).validate_python(read_json(folder / FACTS).get("labels"))
+        return None
 
     def concept(self, row: str, seed: int) -> tuple[Path, dict[str, Any]] | None:
         """The folder and manifest of the concept that the model of a row was made with: by its fingerprint, or, where

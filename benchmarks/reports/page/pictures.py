@@ -14,6 +14,7 @@ from benchmarks.reports.page.material import Material, Section, read_json
 from benchmarks.results import Evaluation, Report, SavedImage
 from tadp_da.storage.files import file_name
 from tadp_da.tasks import in_unit
+from tadp_da.types import LabelSpace
 from tadp_da.visualize import colours
 
 MOST = 8
@@ -57,11 +58,10 @@ def images(material: Material) -> Section | None:
     if not lines:
         return None
     _encode(lines)
-    legend: dict[str, str] = {}
+    legend = {} if shown or not (labels := material.labels()) else _legend(labels)
     for *_, evaluation in shown:
         drawn = {name for saved in evaluation.saved for name in saved.classes}
-        pairs = zip(evaluation.labels.classes, colours(evaluation.labels), strict=True)
-        legend |= {name: "#{:02x}{:02x}{:02x}".format(*colour) for name, colour in pairs if name in drawn}
+        legend |= {name: colour for name, colour in _legend(evaluation.labels).items() if name in drawn}
     metric = material.comparison.metric if material.comparison else ""
     rows = material.comparison.rows if material.comparison else ()
     scored = {
@@ -73,6 +73,12 @@ def images(material: Material) -> Section | None:
     data = {"layers": layers, "lines": lines, "legend": legend, "metric": metric, "truth": bool(shown)}
     data |= {"left": 1 if shown else 0, "right": layers.index(best)}
     return Section("images", "Images", "images.html", data)
+
+
+def _legend(labels: LabelSpace) -> dict[str, str]:
+    """Colours of classes."""
+    pairs = zip(labels.classes, colours(labels), strict=False)
+    return {name: "#{:02x}{:02x}{:02x}".format(*colour) for name, colour in pairs}
 
 
 def _shown(material: Material) -> list[tuple[str, Report, Evaluation]]:

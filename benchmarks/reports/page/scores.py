@@ -21,7 +21,10 @@ def verdict(material: Material) -> Section:
     data: dict[str, Any] = {"tone": "open", "facts": [], "unsure": [], "conclusion": "", "notes": []}
     if table is None or not any(row.primary for row in table.rows):
         data["headline"] = "There are no scores: the target has no labelled test images."
-        data["unsure"] = ["Which row is better can only be judged by looking at the predictions below."]
+        ranked = [known["text"] for known in material.findings.values() if known.get("text")]
+        which = "Otherwise, which" if ranked else "Which"
+        look = f"{which} row is better can only be judged by looking at the predictions below."
+        data["unsure"] = [*ranked, look]
         return Section("verdict", "Verdict", "verdict.html", data)
     data |= _told(table, material)
     data["conclusion"] = table.conclusion()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,7 +19,8 @@ from benchmarks.reports.page.scores import verdict
 from benchmarks.reports.statistics import compare
 from benchmarks.suite import load_results, table_folder
 from tadp_da.cli import app
-from tests.benchmarks.reports.page.conftest import GAINS, HOSTILE, TABLE, fill, picture
+from tadp_da.storage.files import write_json
+from tests.benchmarks.reports.page.conftest import GAINS, HOSTILE, TABLE, artifact, fill, keep_maps, picture
 from tests.benchmarks.scored import evaluation, report, row
 
 NULL = {0: 46.0, 1: 44.0, 2: 45.0}
@@ -172,13 +174,25 @@ def test_where_smaller_is_better_the_sign_does_not_mislead() -> None:
     assert data["headline"].startswith("x is better than null on the target, by 3.100 m of RMSE")
 
 
-def test_without_labels_there_are_predictions_and_no_scores(tmp_path: Path) -> None:
+def test_without_labels_there_are_predictions_maps_a_legend_and_a_ranking(tmp_path: Path) -> None:
+    reports = {}
     for name in ("null", "simple"):
         picture(tmp_path / f"predictions/seed-0/{name}/one.png", 1)
-    reports = {name: {0: report()} for name in ("null", "simple")}
+        keep_maps(tmp_path / f"predictions/seed-0/{name}", ["one.png"], name, 1)
+        model = artifact(tmp_path, "model", {"row": name})
+        write_json(model / "model.json", {"labels": {"task": "segmentation", "classes": ["sky", HOSTILE]}})
+        found = artifact(tmp_path, "report", {"model": {"row": name}})
+        reports[name] = {0: dataclasses.replace(report(), folder=found)}
+    choice = table_folder(tmp_path, "own") / "selection/findings.json"
+    choice.parent.mkdir(parents=True)
+    write_json(choice, {"text": "the choice is simple"})
     read = Page(publish_unscored(tmp_path, "own", reports).read_text(encoding="utf-8"))
     assert "There are no scores" in read.text
-    assert [a["alt"] for a in read.all("img") if "src" in a] == [f"Prediction of {n} on one" for n in reports]
+    assert read.text.count("the choice is simple") == 2, "in the verdict and with its tables"
+    assert len([a for a in read.all("i") if (a.get("style") or "").startswith("background:#")]) == 2
+    shown = [a["alt"] or "" for a in read.all("img") if "src" in a]
+    assert shown[:2] == [f"Prediction of {n} on one" for n in reports]
+    assert [alt.startswith("Attention of ") for alt in shown[2:]] == [True] * 4
 
 
 def test_images_are_made_to_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

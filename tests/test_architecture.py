@@ -23,6 +23,7 @@ PLUGIN_FOLDERS = (
     "personalize.methods",
     "adapt.objectives",
     "adapt.sources",
+    "adapt.students",
     "benchmarks.analyses",
 )
 #: Lowest first. A module imports from its own layer and those below; the longest prefix decides.
@@ -144,6 +145,7 @@ def is_plugin(name: str) -> bool:
             "personalizers",
             "objectives",
             "sources",
+            "students",
             "analyses",
         )
         for node in ast.walk(TREES[name])
@@ -219,11 +221,12 @@ def test_personalization_never_says_labeled(name):
     assert {"labeled", "Labeled", "Example"}.isdisjoint(_words(TREES[name]))
 
 
-#: The only callers of ``Domain.labeled``: stage 2 refuses the test split, stage 3 hands its examples to evaluate().
-READERS_OF_LABELS = {"adapt.stage", "benchmarks.scoring"}
+#: The only callers of ``Domain.labeled``: stage 2 and distillation refuse the test split, stage 3 hands its examples to
+#: evaluate().
+READERS_OF_LABELS = {"adapt.stage", "adapt.distillation", "benchmarks.scoring"}
 
 
-def test_labels_are_read_in_two_places_only():
+def test_labels_are_read_in_three_places_only():
     """Labels are opened when an example is taken, so who may ask for examples decides who may see labels."""
     callers = {
         name

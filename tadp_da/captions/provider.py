@@ -36,6 +36,7 @@ class CaptionProvider:
         fallback: ``"class-names"`` lists all classes for images that a file lacks; otherwise those are an error.
         classes: their names.
         cleaned: domains of works of art, whose captions lose bullets and style phrases.
+        needed: False for a model that reads no text: its images have empty captions.
     """
 
     captioner: str = ""
@@ -44,6 +45,7 @@ class CaptionProvider:
     fallback: str = ""
     classes: Sequence[str] = ()
     cleaned: Collection[str] = ()
+    needed: bool = True
 
     def __call__(self, images: Unlabeled, split: str, run: Run) -> dict[str, str]:
         """The caption of every image by its key.
@@ -57,6 +59,8 @@ class CaptionProvider:
             UsageError: when there is neither a file nor a captioner.
             DataError: when a file cannot be read or lacks an image.
         """
+        if not self.needed:
+            return dict.fromkeys(map(images.key, range(len(images))), "")
         file = self.files.get(f"{images.domain}/{split}") or self.files.get(ANY)
         if file is not None:
             found = CaptionFile.read(file).lookup(images, fallback_caption(self.fallback, self.classes))

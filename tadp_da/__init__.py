@@ -15,6 +15,7 @@ from tadp_da.installation import require_own_packages, warn_about_foreign_packag
 
 if TYPE_CHECKING:
     from tadp_da.api import adapt, evaluate, load_concept, load_model, personalize, predict
+    from tadp_da.api_distillation import distill
     from tadp_da.concept import Concept
     from tadp_da.onnx_export import export
     from tadp_da.perception_model import PerceptionModel
@@ -24,6 +25,7 @@ __all__ = [
     "Concept",
     "PerceptionModel",
     "adapt",
+    "distill",
     "evaluate",
     "export",
     "load_concept",
@@ -32,10 +34,11 @@ __all__ = [
     "predict",
 ]
 
-_STAGES = ("personalize", "adapt", "evaluate", "predict")
+_STAGES = ("personalize", "adapt", "distill", "evaluate", "predict")
 #: Public names and the modules that define them, imported when first asked for (PEP 562).
 _LAZY = dict.fromkeys((*_STAGES, "load_concept", "load_model"), "tadp_da.api") | {
     "Concept": "tadp_da.concept",
+    "distill": "tadp_da.api_distillation",
     "export": "tadp_da.onnx_export",
     "PerceptionModel": "tadp_da.perception_model",
 }

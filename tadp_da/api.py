@@ -128,8 +128,8 @@ def captions_of(
     model: PerceptionModel, images: Unlabeled, split: str, run: Run, options: CaptionOptions
 ) -> dict[str, str]:
     """Captions of images that a model is applied to, by default from the captioner that it was trained with."""
-    found: dict[str, str] = _captions(options, model.captioner, model.labels.classes)(images, split, run)
-    return found
+    known = _captions(options, model.captioner, model.labels.classes, needed=model.backbone.reads_text)
+    return dict(known(images, split, run))
 
 
 def personalize(
@@ -277,7 +277,9 @@ def evaluate(
     return Scoring(
         model=loaded,
         tests={"test": TestSet(data=data, split=split, write=loaded.rewrite.target)},
-        captions=_captions(options, loaded.captioner, loaded.labels.classes),
+        captions=_captions(
+            options, loaded.captioner, loaded.labels.classes, needed=loaded.backbone.reads_text
+        ),
         settings=build_settings(EvaluationSettings, {}, tuple(sets)),
         run=run,
         folder=Path(out),

@@ -144,6 +144,26 @@ def predict_images(
         yield from predict(model, *zip(*waiting, strict=True), precision=precision)
 
 
+class Soft:
+    """A model, or its head, whose predictions of classes are probabilities ``(k, h, w)``; other predictions are as they
+    are."""
+
+    def __init__(self, of: Any) -> None:
+        self.of = of
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.of, name)
+        return Soft(found) if name == "head" else found
+
+    def __call__(self, *given: Any) -> Any:
+        return self.of(*given)
+
+    def predict(self, raw: Any) -> Any:
+        """Of a head: what a task merges views with."""
+        classes = isinstance(raw, Tensor) and self.of.labels.classes
+        return list(raw.float().softmax(dim=1)) if classes else self.of.predict(raw)
+
+
 def read_ahead(read: Callable[[int], T], indices: Iterable[int]) -> Iterator[Future[T]]:
     """``read`` of each index, in order; the next is read while the caller works on one. Errors come with results."""
     with ThreadPoolExecutor(1) as reader:

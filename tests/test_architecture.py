@@ -23,6 +23,7 @@ PLUGIN_FOLDERS = (
     "personalize.methods",
     "adapt.objectives",
     "adapt.sources",
+    "adapt.students",
     "benchmarks.analyses",
 )
 #: Lowest first. A module imports from its own layer and those below; the longest prefix decides.
@@ -146,6 +147,7 @@ def is_plugin(name: str) -> bool:
             "personalizers",
             "objectives",
             "sources",
+            "students",
             "analyses",
         )
         for node in ast.walk(TREES[name])
@@ -221,9 +223,14 @@ def test_personalization_never_says_labeled(name):
     assert {"labeled", "Labeled", "Example"}.isdisjoint(_words(TREES[name]))
 
 
-#: The only callers of ``Domain.labeled``: stage 2 refuses the test split, stage 3 hands its examples to evaluate(), and
-#: analyses describe finished models.
-READERS_OF_LABELS = {"adapt.stage", "benchmarks.scoring", "benchmarks.analyses.shared.images"}
+#: The only callers of ``Domain.labeled``: stage 2 and distillation refuse the test split, stage 3 hands its examples to
+#: evaluate(), and analyses describe finished models.
+READERS_OF_LABELS = {
+    "adapt.stage",
+    "adapt.distillation",
+    "benchmarks.scoring",
+    "benchmarks.analyses.shared.images",
+}
 
 
 def test_only_analyses_read_labels_for_analyses():

@@ -17,8 +17,7 @@ from benchmarks.analyses.shared.images import Seen, listed, load_models, open_im
 from benchmarks.analyses.shared.off_target_mass import ALL, PRESENT, SHUFFLED, Measured, text_distance
 from benchmarks.analyses.shared.statistics import mean_interval, told
 from benchmarks.reports.intervals import Spread
-from benchmarks.selection.predictions import Soft
-from tadp_da.inference import predict_images
+from tadp_da.inference import Soft, predict_images
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
 from tadp_da.settings import STRICT

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tadp_da.captions.rewrite import fit_and_tell
 from tadp_da.errors import UsageError
-from tadp_da.inference import predict_images
+from tadp_da.inference import Soft, predict_images
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
 from tadp_da.storage.artifacts import inputs_of
@@ -129,23 +129,6 @@ class Predicting:
             image, caption = self.images[index], self.captions[self.images.key(index)]
             prompt = fit_and_tell(write, caption, backbone.count_tokens, backbone.token_limit)
             yield (image if kind == "plain" else jitter(image, content)), prompt
-
-
-class Soft:
-    """A model, or its head, whose predictions of classes are probabilities."""
-
-    def __init__(self, of: Any) -> None:
-        self.of = of
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self.of, name)
-        return Soft(found) if name == "head" else found
-
-    def __call__(self, *given: Any) -> Any:
-        return self.of(*given)
-
-    def predict(self, raw: Any) -> Any:
-        return list(raw.float().softmax(dim=1)) if isinstance(raw, Tensor) else self.of.predict(raw)
 
 
 class _Seen:

@@ -13,10 +13,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import ConfigDict
@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from tadp_da.backbones import Backbone, BackboneSettings, Scope, backbones
+from tadp_da.backbones import BackboneSettings, Scope, backbones
 from tadp_da.backbones.shared import low_rank
+from tadp_da.backbones.shared.textless import Textless
 from tadp_da.errors import ArtifactError, DataError
-from tadp_da.fingerprints import base_key, code_of
+from tadp_da.fingerprints import code_of
 from tadp_da.images import imagenet_normalize
 from tadp_da.noising import Generators
 from tadp_da.storage.hub import DINOV2, Files, has_weights, locate
@@ -67,7 +68,7 @@ class DINOv2Settings(BackboneSettings):
 
 
 @backbones.add("dinov2")
-class DINOv2(Backbone):
+class DINOv2(Textless):
     """A DINOv2 of transformers, with or without registers. It reads no text: all prompts give the same features.
 
     Attributes:
@@ -75,14 +76,11 @@ class DINOv2(Backbone):
     """
 
     Settings = DINOv2Settings
-    reads_text: ClassVar[bool] = False
 
     def __init__(
         self, network: Any, settings: DINOv2Settings | None = None, origin: str | None = None
     ) -> None:
-        super().__init__()
-        self.settings, self.origin = settings or DINOv2Settings(), origin
-        self.network = network
+        super().__init__(network, settings, origin)
         depth = len(network.encoder.layer)
         #: By stride, after how many layers its feature is taken.
         self.feature_layers = {
@@ -92,7 +90,6 @@ class DINOv2(Backbone):
             channels=dict.fromkeys(self.feature_layers, network.config.hidden_size), attention={}
         )
         self._checkpointing = False
-        self._fingerprint = "meta" if self.device.type == "meta" else base_key(self)
         self.eval()
 
     @classmethod
@@ -125,10 +122,6 @@ class DINOv2(Backbone):
             (self.network if same else copy.deepcopy(self.network).to(dtype)).save_pretrained(folder)
 
     @property
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
-    @property
     def default_resolution(self) -> int:
         return int(self.network.config.image_size) // self._patch * self.settings.stride
 
@@ -139,27 +132,7 @@ class DINOv2(Backbone):
     def _patch(self) -> int:
         return int(self.network.config.patch_size)
 
-    # Text
-
-    def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """Nothing, ``(b, 0, 0)``: prompts are accepted and ignored."""
-        return torch.zeros(len(prompts), 0, 0, device=self.device)
-
-    def count_tokens(self, prompt: str) -> int:
-        return 0
-
-    @property
-    def token_limit(self) -> int:
-        return 0
-
-    def text_key(self) -> dict[str, Any]:
-        return {}
-
     # Images
-
-    @property
-    def caches_latents(self) -> bool:
-        return False
 
     @torch.no_grad()
     def encode_image(self, pixels: Tensor, generator: Generators | None = None) -> Tensor:
@@ -212,9 +185,6 @@ class DINOv2(Backbone):
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(scope == "full" and not name.endswith("mask_token"))
         return [p for p in self.network.parameters() if p.requires_grad]
-
-    def fuse_lora(self) -> None:
-        low_rank.fuse(self.network)
 
     @contextmanager
     def gradient_checkpointing(self, on: bool = True) -> Iterator[None]:

@@ -38,6 +38,7 @@ class CaptionProvider:
         cleaned: domains of works of art, whose captions lose bullets and style phrases.
         shuffled: give every image the caption of another one of its set, as a control for whether captions tell
             anything about their image.
+        needed: False for a model that reads no text: its images have empty captions.
     """
 
     captioner: str = ""
@@ -47,6 +48,7 @@ class CaptionProvider:
     classes: Sequence[str] = ()
     cleaned: Collection[str] = ()
     shuffled: bool = False
+    needed: bool = True
 
     def __call__(self, images: Unlabeled, split: str, run: Run) -> dict[str, str]:
         """The caption of every image by its key.
@@ -60,6 +62,8 @@ class CaptionProvider:
             UsageError: when there is neither a file nor a captioner.
             DataError: when a file cannot be read or lacks an image.
         """
+        if not self.needed:
+            return dict.fromkeys(map(images.key, range(len(images))), "")
         file = self.files.get(f"{images.domain}/{split}") or self.files.get(ANY)
         if file is not None:
             found = CaptionFile.read(file).lookup(images, fallback_caption(self.fallback, self.classes))

@@ -12,7 +12,19 @@ from collections.abc import Callable
 import typer
 
 from tadp_da import __version__
-from tadp_da.cli import analyze, cache, config, data, doctor, exchange, plan, playground, stages, submit
+from tadp_da.cli import (
+    analyze,
+    cache,
+    config,
+    data,
+    distill,
+    doctor,
+    exchange,
+    plan,
+    playground,
+    stages,
+    submit,
+)
 from tadp_da.cli import benchmark as figure
 from tadp_da.cli.options import ManySeeds
 from tadp_da.errors import InterruptedRunError, TadpError, UsageError
@@ -55,7 +67,16 @@ def _add(group: typer.Typer, *functions: Callable[..., None]) -> None:
 
 _add(app, config.init, figure.demo, stages.personalize, stages.caption, stages.rewrite, stages.adapt)
 _add(app, stages.evaluate, stages.predict, figure.run, figure.compare, figure.report, playground.playground)
-_add(app, analyze.analyze, plan.plan, submit.submit, exchange.export, exchange.push, doctor.doctor)
+_add(
+    app,
+    analyze.analyze,
+    plan.plan,
+    submit.submit,
+    distill.distill,
+    exchange.export,
+    exchange.push,
+    doctor.doctor,
+)
 for word, about, functions in (
     (
         "benchmark",

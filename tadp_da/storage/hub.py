@@ -70,6 +70,7 @@ DINOV2: Mapping[str, tuple[Source, ...]] = {
     "dinov2-base": (Source("facebook/dinov2-base", "f9e44c814b77203eaa57a6bdbbd535f21ede1415"),),
     "dinov2-large": (Source("facebook/dinov2-large", "47b73eefe95e8d44ec3623f8890bd894b6ea2d6c"),),
 }
+SEGFORMER: Mapping[str, tuple[Source, ...]] = {"mit-b0": (Source("nvidia/mit-b0"),)}
 CAPTIONERS: Mapping[str, tuple[Source, ...]] = {
     "blip2-opt-2.7b": (Source("Salesforce/blip2-opt-2.7b", "59a1ef6c1e5117b3f65523d1c6066825bcf315e3"),),
     "blip2-flan-t5-xl": (Source("Salesforce/blip2-flan-t5-xl", "0eb0d3b46c14c1f8c7680bca2693baafdb90bb28"),),

@@ -16,11 +16,14 @@ from tadp_da.concept import Concept
 from tadp_da.errors import ArtifactError, UsageError
 from tadp_da.settings import effects
 from tests.conftest import save_tiny_pipeline
+from tests.tadp_da.backbones.small import save_mobilenet, save_tiny_segformer
 from tests.tadp_da.backbones.tiny_dinov2 import save_tiny_dinov2
 
 SMALL: dict[str, Callable[[Path], Path]] = {
     "stable-diffusion": save_tiny_pipeline,
     "dinov2": save_tiny_dinov2,
+    "mobilenet-v3": save_mobilenet,
+    "segformer": save_tiny_segformer,
 }
 """By name, what writes a small random model that ``from_pretrained`` opens."""
 

@@ -168,8 +168,9 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _said(value: Any) -> str:
-    """A value in a list; a choice with its settings."""
+    """A value in a list; a choice with its settings, and settings of these by name."""
     if not isinstance(value, dict):
         return str(value)
-    settings = ", ".join(f"{k} {v}" for k, v in value.get("settings", {}).items() if v is not None)
-    return f"{value.get('name', '')} ({settings})" if settings else str(value.get("name", ""))
+    given = value.get("settings", {}) if "name" in value else value
+    settings = ", ".join(f"{k} {_said(v)}" for k, v in given.items() if v is not None)
+    return f"{value.get('name', '')} ({settings})".strip() if settings else str(value.get("name", ""))

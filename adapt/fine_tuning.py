@@ -148,9 +148,8 @@ class FineTuning(LoopSettings):
             )
             model.backbone.eval()
             model.head.train()
-            show = PredictionLogger(model, data, rewrite, unlabeled, run, self.due)
-            for step in recorded(steps, self.steps, run, "fine-tuning"):
-                show(step.index)
+            watch = PredictionLogger(model, data, rewrite, unlabeled, run, self.due)
+            watch(recorded(steps, self.steps, run, "fine-tuning"))
         return model.eval()
 
     def _streams(

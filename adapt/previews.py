@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
 from tadp_da.tasks import tasks
 from tadp_da.tracking import log_images, logs_during_training
+from tadp_da.training.loop import Step
 from tadp_da.types import Labeled, Unlabeled
 
 _IMAGES, _SIDE = 2, 512  # of the source, and of the target; pixels of their longest side
@@ -38,11 +39,12 @@ class PredictionLogger:
     run: Run
     due: Callable[[int], bool]
 
-    def __call__(self, step: int) -> None:
-        """Tell the run's tracker, where there is one and the step is due."""
-        if self.due(step) and logs_during_training(self.run.tracker):
-            with _modes(self.model):
-                log_images(self.run.tracker, self.run.folder, dict(self._drawn()), step)
+    def __call__(self, steps: Iterable[Step]) -> None:
+        """Take all steps; after each that is due, tell the run's tracker where there is one."""
+        for step in steps:
+            if self.due(step.index) and logs_during_training(self.run.tracker):
+                with _modes(self.model):
+                    log_images(self.run.tracker, self.run.folder, dict(self._drawn()), step.index)
 
     def _drawn(self) -> Iterator[tuple[str, Image.Image]]:
         sides = [("source", self.data.images, self.data.captions, self.write)]

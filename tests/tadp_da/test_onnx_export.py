@@ -23,7 +23,7 @@ from tadp_da.perception_model import PerceptionModel
 from tadp_da.types import LabelSpace
 from tests.tadp_da.backbones.tiny_dinov2 import save_tiny_dinov2
 
-EXAMPLE = Path(__file__).parent.parent.parent / "docs/examples/onnx_predict.py"
+EXAMPLE = Path(__file__).parent.parent.parent / "examples/onnx_predict.py"
 installed = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in onnx_export.PACKAGES),
     reason="the extra export is not installed",

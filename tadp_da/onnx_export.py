@@ -10,7 +10,8 @@ import importlib.util
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -245,7 +246,7 @@ def _write(graph: Graph, path: Path, metadata: Mapping[str, str], size: Size | N
     free = {2: grid * dim("rows"), 3: grid * dim("columns")} if size is None else {}
     free |= {} if graph.single else {0: dim("batch", max=_MOST_IMAGES)}
     pixels = graph.example(size)
-    with torch.no_grad(), quiet_export():
+    with torch.no_grad(), _quiet():
         names = list(graph(pixels))
         traced = torch.export.export(graph, (pixels,), dynamic_shapes={"pixels": free}, strict=False)
         program = torch.onnx.export(
@@ -262,19 +263,18 @@ def _write(graph: Graph, path: Path, metadata: Mapping[str, str], size: Size | N
     program.save(path)
 
 
-class quiet_export:
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Silence the exporter's remarks about things that are none of the user's business."""
-
-    NAMES = ("torch.onnx", "onnxscript", "torch.export", "torch.fx")
-
-    def __enter__(self) -> None:
-        self.before = {name: logging.getLogger(name).level for name in self.NAMES}
-        for name in self.NAMES:
-            logging.getLogger(name).setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        for name, level in self.before.items():
-            logging.getLogger(name).setLevel(level)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export", "torch.fx")]
+    levels = [log.level for log in loggers]
+    for log in loggers:
+        log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for log, level in zip(loggers, levels, strict=True):
+            log.setLevel(level)
 
 
 def as_size(text: str) -> Size | None:

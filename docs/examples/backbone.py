@@ -1,44 +1,38 @@
 """A ResNet-18 of torchvision as a backbone without text: the classic peer."""
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torchvision.models import resnet18
+from torchvision.ops import FrozenBatchNorm2d
 
-from tadp_da.backbones import Backbone, BackboneSettings, Scope, backbones
-from tadp_da.errors import EnvironmentSetupError, UsageError
-from tadp_da.fingerprints import base_key
-from tadp_da.images import imagenet_normalize
-from tadp_da.types import FeaturePyramid, FeatureSpec
+from tadp_da.backbones import BackboneSettings, backbones
+from tadp_da.backbones.shared.textless import Pixelwise
+from tadp_da.errors import EnvironmentSetupError
 
 _FILE = "resnet18.safetensors"
-_WIDTHS = {4: 64, 8: 128, 16: 256, 32: 512}
+_CHANNELS = {4: 64, 8: 128, 16: 256, 32: 512}
 
 
 def _network() -> nn.Module:
-    from torchvision.models import resnet18
-
-    return resnet18(weights=None)
+    """Batch statistics stay those of pretraining, so that an image's features do not depend on its batch."""
+    network = resnet18(weights=None, norm_layer=FrozenBatchNorm2d)
+    network.fc = nn.Identity()
+    return network
 
 
 @backbones.add("resnet-18")
-class ResNet18(Backbone):
+class ResNet18(Pixelwise):
     """Features of the four stages, at strides 4, 8, 16 and 32. ``model`` is a folder with ``resnet18.safetensors``."""
 
     Settings = BackboneSettings
-    reads_text = False
 
     def __init__(self, network: nn.Module, settings: Any = None, origin: str | None = None) -> None:
-        super().__init__()
-        self.network, self.settings, self.origin = network, settings or BackboneSettings(), origin
-        self.spec = FeatureSpec(channels=dict(_WIDTHS), attention={})
-        self._fingerprint = "meta" if self.device.type == "meta" else base_key(self)
-        self.eval()
+        super().__init__(network, _CHANNELS, settings, origin)
 
     @classmethod
     def from_pretrained(cls, model: str, settings: Any = None, *, revision: str | None = None) -> "ResNet18":
@@ -48,7 +42,8 @@ class ResNet18(Backbone):
                 "there are no weights", where=file, fix="save torchvision's resnet18 there"
             )
         network = _network()
-        network.load_state_dict(load_file(file))
+        state = {name: value for name, value in load_file(file).items() if not name.startswith("fc.")}
+        network.load_state_dict(state)
         return cls(network, settings, str(model))
 
     @classmethod
@@ -58,73 +53,21 @@ class ResNet18(Backbone):
 
     def write_weights(self, folder: Path, dtype: torch.dtype) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        state = copy.deepcopy(self.network).to("cpu", dtype).state_dict()
-        save_file({name: value.contiguous() for name, value in state.items()}, folder / _FILE)
-
-    @property
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
-    @property
-    def default_resolution(self) -> int:
-        return 224
+        state = {k: v.detach().to("cpu", dtype).contiguous() for k, v in self.network.state_dict().items()}
+        save_file(state, folder / _FILE)
 
     def parts(self) -> Mapping[str, nn.Module]:
         return {"ResNet-18": self.network}
 
-    def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        return torch.zeros(len(prompts), 0, 0, device=self.device)
-
-    def count_tokens(self, prompt: str) -> int:
-        return 0
-
-    @property
-    def token_limit(self) -> int:
-        return 0
-
-    def text_key(self) -> dict[str, Any]:
-        return {}
-
-    @property
-    def caches_latents(self) -> bool:
-        return False
-
-    def encode_image(self, pixels: Tensor, generator: Any = None) -> Tensor:
-        return imagenet_normalize(pixels)
-
-    def image_key(self) -> dict[str, Any]:
-        return {}
-
-    def pyramid_of(
-        self, latents: Tensor, text: Tensor, size: tuple[int, int], *, attention: bool = True
-    ) -> FeaturePyramid:
-        net, (height, width) = self.network, size
-        x = net.maxpool(net.relu(net.bn1(net.conv1(latents))))
-        features = {}
-        for stride, stage in zip(_WIDTHS, (net.layer1, net.layer2, net.layer3, net.layer4), strict=True):
+    def stages(self, x: Tensor) -> Iterator[tuple[int, Tensor]]:
+        net = self.network
+        x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
+        for stride, stage in zip(_CHANNELS, (net.layer1, net.layer2, net.layer3, net.layer4), strict=True):
             x = stage(x)
-            features[stride] = x[..., : -(-height // stride), : -(-width // stride)]
-        return FeaturePyramid(features=features, attention={})
+            yield stride, x
 
-    def train(self, mode: bool = True) -> "ResNet18":
-        """Batch statistics stay those of pretraining, so that an image's features do not depend on its batch."""
-        return super().train(False)
+    def low_rank_layers(self) -> list[str]:
+        return [name for name, layer in self.network.named_modules() if isinstance(layer, nn.Conv2d)]
 
-    def trainable(self, scope: Scope, *, rank: int = 8, prediction: bool = False) -> list[nn.Parameter]:
-        if scope == "lora":
-            raise UsageError("a ResNet has no attention for low-rank layers", fix="choose full or frozen")
-        for name, parameter in self.network.named_parameters():
-            parameter.requires_grad_(scope == "full" and not name.startswith("fc."))
-        return [p for p in self.network.parameters() if p.requires_grad]
-
-    def fuse_lora(self) -> None:
-        """There are no low-rank layers."""
-
-    @contextmanager
-    def gradient_checkpointing(self, on: bool = True) -> Iterator[None]:
-        yield
-
-    def reinitialize(self, seed: int) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.network.load_state_dict(_network().state_dict())
+    def fresh(self) -> nn.Module:
+        return _network()

@@ -12,20 +12,23 @@ import onnxruntime
 from PIL import Image
 
 
-def working_size(image, inference):
-    """Height and width at which the model was trained to see an image."""
+def working_size(image, inference, fixed):
+    """Height and width at which the model was trained to see an image, or less for a smaller fixed size."""
     if inference["squash"]:
         return tuple(inference["squash"])
     bounds = (inference["short"], min(image.size)), (inference["long"], max(image.size))
     factor = min((most / side for most, side in bounds if most), default=1.0)
+    if fixed:
+        factor = min(factor, fixed[0] / image.height, fixed[1] / image.width)
     return max(1, round(image.height * factor)), max(1, round(image.width * factor))
 
 
-def pixels_of(image, height, width, grid):
-    """Pixels (1, 3, h, w) in [-1, 1], grown to the grid by repeating the last row and column."""
+def pixels_of(image, height, width, grid, fixed):
+    """Pixels (1, 3, h, w) in [-1, 1], grown to the grid or to the fixed size by repeating the last row and column."""
     resized = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
     pixels = np.asarray(resized, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
-    return np.pad(pixels, ((0, 0), (0, 0), (0, -height % grid), (0, -width % grid)), mode="edge")
+    below, right = (fixed[0] - height, fixed[1] - width) if fixed else (-height % grid, -width % grid)
+    return np.pad(pixels, ((0, 0), (0, 0), (0, below), (0, right)), mode="edge")
 
 
 def enlarge(values, image):
@@ -36,8 +39,9 @@ def enlarge(values, image):
 def predict(session, image):
     """Class ids (h, w), metres (h, w), or a list of objects, as the model's task is."""
     about = session.get_modelmeta().custom_metadata_map
-    height, width = working_size(image, json.loads(about["inference"]))
-    pixels = pixels_of(image, height, width, int(about["grid"]))
+    fixed = json.loads(about["size"])
+    height, width = working_size(image, json.loads(about["inference"]), fixed)
+    pixels = pixels_of(image, height, width, int(about["grid"]), fixed)
     names = [output.name for output in session.get_outputs()]
     outputs = dict(zip(names, session.run(None, {"pixels": pixels}), strict=True))
     if about["task"] == "detection":

@@ -36,7 +36,7 @@ def wanted() -> bool:
     if not is_deepspeed_available():
         raise EnvironmentSetupError(
             "accelerate's configuration asks for DeepSpeed, which is not installed",
-            fix="pip install deepspeed, or shard with FSDP: examples/accelerate/fsdp.yaml",
+            fix="pip install deepspeed, or shard with FSDP: docs/examples/accelerate/fsdp.yaml",
         )
     return True
 

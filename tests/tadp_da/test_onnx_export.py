@@ -52,7 +52,8 @@ def _model(backbone: Any, task: str) -> PerceptionModel:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return load_backbone("dinov2", str(save_tiny_dinov2(tmp_path_factory.mktemp("tiny") / "dinov2")))
+    folder = tmp_path_factory.mktemp("tiny") / "dinov2"
+    return load_backbone("dinov2", str(save_tiny_dinov2(folder, layers=1)))
 
 
 def _session(path: Path) -> Any:
@@ -92,19 +93,17 @@ def test_the_file_is_the_model_and_the_documented_example_reads_it(
     model = _model(tiny, "segmentation")
     model.save(tmp_path / "model")
     file = tmp_path / "out" / "model.onnx"
-    assert command("export", tmp_path / "model", file, "--prompt", "a street") == 0
+    # a fixed size is traced in a third of the time; free ones are below
+    words = ["export", tmp_path / "model", file, "--prompt", "a street", "--size", "128x192"]
+    assert command(*words) == 0
     assert "differs from the model by" in capsys.readouterr().out
     assert [path.name for path in file.parent.iterdir()] == ["model.onnx"]
-    _require_same_maps(model, file, "a street", [(1, 64, 64), (3, 128, 320), (2, 64, 192)])
+    _require_same_maps(model, file, "a street", [(1, 128, 192), (3, 128, 192)])
     about = _session(file).get_modelmeta().custom_metadata_map
     assert json.loads(about["classes"]) == ["sky", "road", "car"]
     assert json.loads(about["inference"])["long"] == 160
-    assert (about["prompt"], about["grid"], about["task"], about["size"]) == (
-        "a street",
-        "64",
-        "segmentation",
-        "null",
-    )
+    assert json.loads(about["size"]) == [128, 192]
+    assert (about["prompt"], about["grid"], about["task"]) == ("a street", "64", "segmentation")
     assert len(about["model_digest"]) == 32
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 100, 3), dtype=np.uint8))
     image.save(tmp_path / "image.png")

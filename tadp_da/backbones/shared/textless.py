@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -73,17 +74,17 @@ class Pixelwise(Textless):
         self.spec = FeatureSpec(channels=channels, attention={})
         self.eval()
 
+    @abstractmethod
     def stages(self, x: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Stride and features of each level of an image ``(b, 3, h, w)`` on the grid, finest first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def low_rank_layers(self) -> list[str]:
         """Names of the layers that get low-rank layers beside them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fresh(self) -> nn.Module:
         """The same network with new weights, drawn from the global generator."""
-        raise NotImplementedError
 
     @property
     def default_resolution(self) -> int:

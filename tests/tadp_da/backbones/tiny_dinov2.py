@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 
 
-def save_tiny_dinov2(folder: Path, *, seed: int = 0, registers: int = 0) -> Path:
-    """Write a DINOv2 of 4 layers of width 32 on patches of 14; with ``registers``, of the variant that has them."""
+def save_tiny_dinov2(folder: Path, *, seed: int = 0, registers: int = 0, layers: int = 4) -> Path:
+    """Write a DINOv2 of width 32 on patches of 14; with ``registers``, of the variant that has them."""
     from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
-    sizes = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "image_size": 56}
+    sizes = {"hidden_size": 32, "num_hidden_layers": layers, "num_attention_heads": 4, "image_size": 56}
     sizes |= {"patch_size": 14}
     torch.manual_seed(seed)
     if registers:

@@ -24,7 +24,7 @@ from tadp_da.attention_maps import IMAGES, save_maps
 from tadp_da.captions.strategies import find
 from tadp_da.datasets import resolve
 from tadp_da.errors import DataError, UsageError
-from tadp_da.prediction import predict_overlays
+from tadp_da.prediction import predict_overlays, save_images
 from tadp_da.run import Run
 from tadp_da.settings import Choice
 from tadp_da.storage.files import file_name, locked, write_json
@@ -295,13 +295,17 @@ def shown_images(recipe: Recipe, run: Run) -> Unlabeled:
 
 
 def show_predictions(table: Benchmark, seed: int, run: Run, most: int = SHOWN) -> Path:
-    """Overlays of every row on the first unlabelled target images, for targets that have no labels to score by."""
+    """Overlays of every row on the first unlabelled target images, for targets that have no labels to score by, and
+    these images as they are."""
     for name, recipe in table.rows.items():
         experiment = Experiment(recipe, run.with_seed(seed), Path())
         model = experiment.adaptation(experiment.personalization()())()
         images = shown_images(recipe, run)[:most]
         folder = run.folder / "predictions" / f"seed-{seed}" / file_name(name)
-        shutil.rmtree(folder, ignore_errors=True)  # of other images, perhaps
+        plain = run.folder / "predictions" / "images"
+        for old in (folder, plain):
+            shutil.rmtree(old, ignore_errors=True)  # of other images, perhaps
+        save_images(images, plain)
         captions = experiment.captions(images, "unlabeled", run)
         predict_overlays(model.to(run.torch_device), images, captions, folder)
         keys = map(images.key, range(min(IMAGES, len(images))))

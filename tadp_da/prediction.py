@@ -75,6 +75,13 @@ def predict_overlays(
         tasks[model.labels.task].render(image, prediction, model.labels).save(folder / f"{name}.png")
 
 
+def save_images(images: Unlabeled, folder: Path) -> None:
+    """Write every image into a folder, by the name of its overlay."""
+    output_folder(folder)
+    for index, name in enumerate(_names(images).values()):
+        images[index].convert("RGB").save(folder / f"{name}.png")
+
+
 def _names(images: Unlabeled) -> dict[str, str]:
     keys = map(images.key, range(len(images)))
     return file_names({key: (PurePosixPath(key).with_suffix("").as_posix(), key) for key in keys})

@@ -108,13 +108,9 @@ def findings(material: Material) -> Section | None:
 
 def facts(material: Material) -> Section:
     """Settings, commands, versions, data and cost."""
-    recipes = {note["row"]: _flat(note["recipe"]) for note in material.notes}
-    shared = _common(recipes.values())
-    own = {
-        row: {k: v for k, v in flat.items() if k not in shared and v is not None}
-        for row, flat in recipes.items()
-    }
-    columns = [k for k in next(iter(own.values()), {}) if all(k in settings for settings in own.values())]
+    shared, own = _apart({note["row"]: _flat(note["recipe"]) for note in material.notes})
+    _, brief = _apart({note["row"]: _brief(note["recipe"]) for note in material.notes})
+    columns = [k for k in next(iter(brief.values()), {}) if all(k in choices for choices in brief.values())]
     made = list(material.made())
     cost: dict[tuple[str, int], dict[str, Any]] = {}
     for row, seed, kind, _, manifest in made:
@@ -129,6 +125,7 @@ def facts(material: Material) -> Section:
         "seeds": material.seeds,
         "shared": sorted(shared.items()),
         "own": own,
+        "brief": brief,
         "columns": columns,
         "versions": _versions([manifest for *_, manifest in made]),
         "data": sorted(digests.items()),
@@ -150,10 +147,14 @@ def _versions(manifests: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     ]
 
 
-def _common(tables: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """What all tables say alike."""
-    first, *rest = [*tables] or [{}]
-    return {k: v for k, v in first.items() if v is not None and all(k in o and o[k] == v for o in rest)}
+def _apart(tables: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What all tables say alike, and what else each of them says."""
+    first, *rest = [*tables.values()] or [{}]
+    shared = {k: v for k, v in first.items() if v is not None and all(k in o and o[k] == v for o in rest)}
+    own = {
+        row: {k: v for k, v in t.items() if k not in shared and v is not None} for row, t in tables.items()
+    }
+    return shared, own
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -165,6 +166,24 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     pairs = ((f"{prefix}.{key}".strip("."), inner) for key, inner in value.items() if key != "settings")
     flat = {name: v for key, inner in pairs for name, v in _flat(inner, key).items()}
     return flat | (_flat(value["settings"], prefix) if value.get("settings") else {})
+
+
+def _brief(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name, but choices by their names alone, with those of choices inside them."""
+    if isinstance(value, dict) and "name" not in value:
+        pairs = ((f"{prefix}.{key}".strip("."), inner) for key, inner in value.items())
+        return {name: v for key, inner in pairs for name, v in _brief(inner, key).items()}
+    return {prefix: _names(value) or (None if value is None else str(value))}
+
+
+def _names(value: Any) -> str:
+    """The name of a choice, or of each in a list, with those of choices inside it; empty for anything else."""
+    if isinstance(value, list):
+        return ", ".join(filter(None, map(_names, value)))
+    if not isinstance(value, dict) or "name" not in value:
+        return ""
+    inside = ", ".join(filter(None, map(_names, value.get("settings", {}).values())))
+    return f"{value['name']} ({inside})" if inside else str(value["name"])
 
 
 def _said(value: Any) -> str:

@@ -112,21 +112,18 @@ def _prediction(row: str, report: Report, saved: SavedImage, found: Evaluation) 
 
 def _predicted(material: Material) -> tuple[list[str], list[Line]]:
     """Predictions on unlabelled images, where there are no labelled ones."""
-    folders = prediction_folders(material)
-    stems = sorted({path.stem for folder in folders.values() for path in folder.glob("*.png")})[:MOST]
-    lines = [
-        Line(
-            stem,
-            [
-                Cell(path, f"Prediction of {row} on {stem}")
-                if (path := folder / f"{stem}.png").exists()
-                else None
-                for row, folder in folders.items()
-            ],
-        )
-        for stem in stems
-    ]
-    return list(folders), lines
+    rows = prediction_folders(material)
+    stems = sorted({path.stem for folder in rows.values() for path in folder.glob("*.png")})[:MOST]
+    layers = [(row, folder, f"Prediction of {row} on") for row, folder in rows.items()]
+    if material.folder and (plain := material.folder / "predictions" / "images").is_dir():
+        layers.insert(0, ("image", plain, "Image"))
+    lines = [Line(stem, [_existing(folder, alt, stem) for _, folder, alt in layers]) for stem in stems]
+    return [name for name, *_ in layers], lines
+
+
+def _existing(folder: Path, alt: str, stem: str) -> Cell | None:
+    path = folder / f"{stem}.png"
+    return Cell(path, f"{alt} {stem}") if path.exists() else None
 
 
 def prediction_folders(material: Material) -> dict[str, Path]:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from benchmarks.publishing import publish_unscored
 from benchmarks.reports.page import pictures, write_page
-from benchmarks.reports.page.course import curves
+from benchmarks.reports.page.course import curves, facts
 from benchmarks.reports.page.material import Material
 from benchmarks.reports.page.pictures import BUDGET
 from benchmarks.reports.page.scores import verdict
@@ -176,6 +176,7 @@ def test_where_smaller_is_better_the_sign_does_not_mislead() -> None:
 
 def test_without_labels_there_are_predictions_maps_a_legend_and_a_ranking(tmp_path: Path) -> None:
     reports = {}
+    picture(tmp_path / "predictions/images/one.png", 0)
     for name in ("null", "simple"):
         picture(tmp_path / f"predictions/seed-0/{name}/one.png", 1)
         keep_maps(tmp_path / f"predictions/seed-0/{name}", ["one.png"], name, 1)
@@ -191,8 +192,24 @@ def test_without_labels_there_are_predictions_maps_a_legend_and_a_ranking(tmp_pa
     assert read.text.count("the choice is simple") == 2, "in the verdict and with its tables"
     assert len([a for a in read.all("i") if (a.get("style") or "").startswith("background:#")]) == 2
     shown = [a["alt"] or "" for a in read.all("img") if "src" in a]
-    assert shown[:2] == [f"Prediction of {n} on one" for n in reports]
-    assert [alt.startswith("Attention of ") for alt in shown[2:]] == [True] * 4
+    assert shown[:3] == ["Image one", *(f"Prediction of {n} on one" for n in reports)]
+    assert [alt.startswith("Attention of ") for alt in shown[3:]] == [True] * 4
+
+
+def test_settings_that_differ_are_choices_by_name_with_those_inside_them() -> None:
+    def noted(row: str, style: object, steps: int) -> dict[str, object]:
+        recipe = {"strategy": "null", "source_style": style, "adapt": {"steps": steps}, "limit": None}
+        return {"row": row, "recipe": recipe, "made_of": {}}
+
+    strong = {"name": "strong", "settings": {"gamma": 0.9, "sigma": [0.2, 1.2], "view": {"blur": 0.5}}}
+    mix = {"name": "mix", "settings": {"changed": 0.5, "styles": [{"name": "fourier"}, strong]}}
+    notes = [noted("plain", {"name": "original", "settings": {}}, 10), noted("mixed", mix, 20)]
+    reports = {row: {0: report()} for row in ("plain", "mixed")}
+    data = facts(Material(title="t", reports=reports, comparison=None, notes=notes)).data
+    assert data["columns"] == ["source_style", "adapt.steps"]
+    assert [*data["brief"]["plain"].values()] == ["original", "10"]
+    assert [*data["brief"]["mixed"].values()] == ["mix (fourier, strong)", "20"]
+    assert data["own"]["mixed"]["source_style.changed"] == 0.5
 
 
 def test_images_are_made_to_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass as settings
 from benchmarks.results import Evaluation, SavedImage
 from tadp_da.distributed.processes import all_gather_object, count, rank
 from tadp_da.errors import UsageError
-from tadp_da.inference import read_ahead
+from tadp_da.inference import InferenceSettings, Scale, read_ahead
 from tadp_da.run import Run
 from tadp_da.settings import Effect
 from tadp_da.storage.files import file_digest
@@ -40,17 +40,29 @@ class EvaluationSettings:
             likewise by the others. NYUv2 is scored on 45, 471, 41, 601 (Eigen et al., 2014). All of them if None.
         batch: images of one size in one forward pass. More is faster on a GPU; predictions may then differ in the last
             digits from those of single images.
+        flip, scales: in place of those of the model's :class:`~tadp_da.inference.InferenceSettings`, for testing with
+            mirror images and at several scales; its own if None.
     """
 
     save_images: Annotated[int, Field(ge=0, le=64), Effect.ILLUSTRATION] = 6
     crop: Area | None = None
     batch: Annotated[int, Field(ge=1), Effect.SPEED] = 1
+    flip: Annotated[bool | None, Effect.ADDED] = None
+    scales: Annotated[tuple[Scale, ...] | None, Field(min_length=1), Effect.ADDED] = None
 
     def __post_init__(self) -> None:
         if self.crop and not (0 <= self.crop[0] < self.crop[1] and 0 <= self.crop[2] < self.crop[3]):
             raise UsageError(
                 f"crop {self.crop} has no pixels", where="evaluate.crop", fix="give top, bottom, left, right"
             )
+
+    def inference(self, own: InferenceSettings) -> InferenceSettings:
+        """How a model with settings of its own is applied to test images."""
+        return replace(
+            own,
+            flip=own.flip if self.flip is None else self.flip,
+            scales=self.scales or own.scales,
+        )
 
 
 def evaluate(
@@ -90,7 +102,7 @@ def evaluate(
     model.to(run.torch_device)
     metric = task.metric(shared.labels, model.labels)
     per_image: dict[str, float | None] = {}
-    found = _Predictions(model, data, rewrite, run, settings.batch, predictions)
+    found = _Predictions(model, data, rewrite, run, settings, predictions)
     with run.progress(len(data), f"evaluating {data.domain}") as advance:
         for index, (example, prompt, prediction) in enumerate(found):
             truth = shared.convert(example.target)
@@ -134,8 +146,13 @@ class _Predictions:
     data: Labeled
     rewrite: Callable[[str], str]
     run: Run
-    batch: int
+    settings: EvaluationSettings
     folder: Path | None
+
+    @property
+    def batch(self) -> int:
+        """Images in a forward pass."""
+        return self.settings.batch
 
     def __iter__(self) -> Iterator[tuple[Example, str, Any]]:
         starts = [i + self.batch * rank() for i in range(0, len(self.data), self.batch * count())]
@@ -154,7 +171,10 @@ class _Predictions:
         found = {i: self._read(first + i) for i in range(len(examples))}
         missing = [i for i, prediction in found.items() if prediction is None]
         items = [(examples[i].image, self.rewrite(examples[i].caption)) for i in missing]
-        fresh = self.model.predict_images(items, batch=self.batch, precision=self.run.precision)
+        inference = self.settings.inference(self.model.inference)
+        fresh = self.model.predict_images(
+            items, batch=self.batch, precision=self.run.precision, inference=inference
+        )
         for i, prediction in zip(missing, fresh, strict=True):
             found[i] = prediction
             self._write(first + i, prediction)

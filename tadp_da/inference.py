@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 T = TypeVar("T")
+Scale = Annotated[float, Field(gt=0, le=8)]
 Pixels = Annotated[int, Field(ge=8)]
 Precision = Literal["no", "bf16", "fp16"]
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -38,6 +39,9 @@ class InferenceSettings:
         window: height and width of a sliding window; None takes the whole image at once.
         stride: from one window to the next, vertically and horizontally; None takes two thirds of the window.
         flip: predict the mirror image too, and merge both predictions.
+        scales: predict the image at each of these multiples of its working size, and merge the predictions (multi-scale
+            testing). Training is at the working size. Metres of an enlarged image are those of its true size, so that
+            depth gains nothing.
         batch: largest number of windows in one forward pass. More is faster on a GPU and takes more memory; results may
             differ in the last digits, as the order of additions in a batch may.
     """
@@ -48,6 +52,7 @@ class InferenceSettings:
     window: tuple[Pixels, Pixels] | None = None
     stride: tuple[Pixels, Pixels] | None = None
     flip: bool = False
+    scales: Annotated[tuple[Scale, ...], Field(min_length=1), Effect.ADDED] = (1.0,)
     batch: Annotated[int, Field(ge=1), Effect.SPEED] = 8
 
     @model_validator(mode="after")
@@ -60,13 +65,12 @@ class InferenceSettings:
             raise ValueError(f"stride {self.stride} leaves gaps between windows of {self.window}; lower it")
         return self
 
-    def size(self, height: int, width: int) -> tuple[int, int]:
-        """Working height and width of an image."""
-        if self.squash is not None:
-            return self.squash
+    def size(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
+        """Working height and width of an image, times a scale."""
         bounds = ((self.short, min(height, width)), (self.long, max(height, width)))
         factor = min((most / side for most, side in bounds if most is not None), default=1.0)
-        return max(1, round(height * factor)), max(1, round(width * factor))
+        sides = self.squash or (height * factor, width * factor)
+        return max(1, round(sides[0] * scale)), max(1, round(sides[1] * scale))
 
     def windows(self, height: int, width: int) -> list[tuple[slice, slice]]:
         """Rows and columns of every window of an image at its working size: all of one size, the last ones moved back
@@ -80,18 +84,26 @@ class InferenceSettings:
     def views(self, height: int, width: int) -> list[View]:
         """Every window of an image at its working size and, with ``flip``, of its mirror image."""
         sides = (False, True) if self.flip else (False,)
-        return [View(*window, mirrored=side) for side in sides for window in self.windows(height, width)]
+        windows, shape = self.windows(height, width), (height, width)
+        return [View(*window, shape, mirrored=side) for side in sides for window in windows]
 
 
-def pixels_of(image: Image, settings: InferenceSettings, device: torch.device | str = "cpu") -> Tensor:
-    """An image as the pixels ``(1, 3, h, w)`` in [-1, 1] at the working size that a model reads."""
-    size = settings.size(image.height, image.width)
+def pixels_of(
+    image: Image, settings: InferenceSettings, device: torch.device | str = "cpu", scale: float = 1.0
+) -> Tensor:
+    """An image as the pixels ``(1, 3, h, w)`` in [-1, 1] that a model reads, at the working size times a scale."""
+    size = settings.size(image.height, image.width, scale)
     return normalize(resize(as_tensor(image), size).to(device))[None]
 
 
 @torch.no_grad()
 def predict(
-    model: Any, images: Sequence[Image], prompts: Sequence[str], *, precision: Precision = "no"
+    model: Any,
+    images: Sequence[Image],
+    prompts: Sequence[str],
+    *,
+    precision: Precision = "no",
+    inference: InferenceSettings | None = None,
 ) -> list[Any]:
     """Predictions for images of one size, each at the image's own resolution.
 
@@ -103,28 +115,36 @@ def predict(
         images: all of one height and width.
         prompts: of each image, given to the network as they are.
         precision: mixed precision of the forward passes.
+        inference: other settings than the model's own.
     """
-    settings, task = model.inference, tasks[model.head.task]
-    pixels = torch.cat([pixels_of(image, settings, model.device) for image in images])
-    text = model.encode_text(list(prompts))
-    shape, size = (pixels.shape[-2], pixels.shape[-1]), (images[0].height, images[0].width)
-    views = settings.views(*shape)
-    pairs = [(i, view) for view in views for i in range(len(images))]
+    settings, task = inference or model.inference, tasks[model.head.task]
+    text, size = model.encode_text(list(prompts)), (images[0].height, images[0].width)
     outputs: list[list[Any]] = [[] for _ in images]
+    views = list[View]()
     most = max(settings.batch, len(images))
-    for first in range(0, len(pairs), most):
-        part = pairs[first : first + most]
-        crops = [(pixels[i : i + 1].flip(-1) if v.mirrored else pixels[i : i + 1])[..., v.rows, v.columns]
-                 for i, v in part]  # fmt: skip
-        with torch.autocast(pixels.device.type, _AUTOCAST.get(precision), enabled=precision != "no"):
-            raw = model(torch.cat(crops), text[[i for i, _ in part]])
-        for (i, _), output in zip(part, task.outputs(model.head, raw), strict=True):
-            outputs[i].append(output)
-    return [task.merge(model.head, found, views, shape, size) for found in outputs]
+    for scale in settings.scales:
+        pixels = torch.cat([pixels_of(image, settings, model.device, scale) for image in images])
+        those = settings.views(pixels.shape[-2], pixels.shape[-1])
+        views += those
+        pairs = [(i, view) for view in those for i in range(len(images))]
+        for first in range(0, len(pairs), most):
+            part = pairs[first : first + most]
+            crops = [(pixels[i : i + 1].flip(-1) if v.mirrored else pixels[i : i + 1])[..., v.rows, v.columns]
+                     for i, v in part]  # fmt: skip
+            with torch.autocast(pixels.device.type, _AUTOCAST.get(precision), enabled=precision != "no"):
+                raw = model(torch.cat(crops), text[[i for i, _ in part]])
+            for (i, _), output in zip(part, task.outputs(model.head, raw), strict=True):
+                outputs[i].append(output)
+    return [task.merge(model.head, found, views, size) for found in outputs]
 
 
 def predict_images(
-    model: Any, items: Iterable[tuple[Image, str]], *, batch: int = 1, precision: Precision = "no"
+    model: Any,
+    items: Iterable[tuple[Image, str]],
+    *,
+    batch: int = 1,
+    precision: Precision = "no",
+    inference: InferenceSettings | None = None,
 ) -> Iterator[Any]:
     """Predictions for images and their prompts, in their order.
 
@@ -133,15 +153,16 @@ def predict_images(
         items: images with their prompts; taken only as far as predictions are.
         batch: images in one forward pass; only neighbours of one size share one.
         precision: mixed precision of the forward passes.
+        inference: as in :func:`predict`.
     """
     waiting: list[tuple[Image, str]] = []
     for image, prompt in items:
         if waiting and (len(waiting) == batch or waiting[0][0].size != image.size):
-            yield from predict(model, *zip(*waiting, strict=True), precision=precision)
+            yield from predict(model, *zip(*waiting, strict=True), precision=precision, inference=inference)
             waiting = []
         waiting.append((image, prompt))
     if waiting:
-        yield from predict(model, *zip(*waiting, strict=True), precision=precision)
+        yield from predict(model, *zip(*waiting, strict=True), precision=precision, inference=inference)
 
 
 class Soft:

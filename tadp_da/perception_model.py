@@ -196,11 +196,16 @@ class PerceptionModel(nn.Module):
         return predict(self, [image], [prompt], precision=precision)[0]
 
     def predict_images(
-        self, items: Iterable[tuple[Image, str]], *, batch: int = 1, precision: Precision = "no"
+        self,
+        items: Iterable[tuple[Image, str]],
+        *,
+        batch: int = 1,
+        precision: Precision = "no",
+        inference: InferenceSettings | None = None,
     ) -> Iterator[Any]:
         """Predictions for images and their prompts; see :func:`tadp_da.inference.predict_images`."""
         self.eval()
-        return predict_images(self, items, batch=batch, precision=precision)
+        return predict_images(self, items, batch=batch, precision=precision, inference=inference)
 
     @torch.no_grad()
     def attention(

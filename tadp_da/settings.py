@@ -29,6 +29,7 @@ class Effect(Enum):
     ILLUSTRATION = "images for people to look at; they are an artifact's, but no number depends on it"
     PLACE = "where something is; artifacts depend on the content"
     WORDING = "messages and what is refused; no artifact depends on it"
+    ADDED = "newer than artifacts that are about: its default is how they were made, and no key holds it"
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)
@@ -99,12 +100,24 @@ def keyed(cls: Any, record: Any, *without: Effect) -> dict[str, Any]:
     """
     record = as_json(record) if dataclasses.is_dataclass(record) else dict(record)
     hints, left = _hints(cls), without or (Effect.SPEED,)
-    kept = {k: v for k, v in record.items() if not set(left) & set(effects(cls).get(k, ()))}
+    kept = {
+        k: v
+        for k, v in record.items()
+        if not set(left) & set(effects(cls).get(k, ())) and not _as_before(cls, k, v)
+    }
     for name, value in kept.items():
         inner = [c for c in _classes(hints.get(name)) if c is not Choice]
         if len(inner) == 1 and isinstance(value, Mapping):
             kept[name] = keyed(inner[0], value, *left)
     return kept
+
+
+def _as_before(cls: Any, name: str, value: Any) -> bool:
+    """Whether a setting that was added later has the value that was meant before."""
+    if Effect.ADDED not in effects(cls).get(name, ()):
+        return False
+    default = next(f.default for f in dataclasses.fields(cls) if f.name == name)
+    return bool(_PLAIN.dump_python({name: default}, mode="json")[name] == value)
 
 
 @cache

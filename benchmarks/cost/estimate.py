@@ -243,15 +243,18 @@ class Planner:
         return _count(domain, "train") * each
 
     def _evaluating(self, recipe: Recipe) -> Work:
-        total, views = 0, 2 if recipe.inference.flip else 1
+        total, inference = 0, recipe.evaluate.inference(recipe.inference)
         for domain in (recipe.source, *([] if recipe.target is None else [recipe.target])):
-            windows = recipe.inference.windows(*recipe.inference.size(*self.image_size(domain)))
-            rows, columns = windows[0]
-            window = rows.stop - rows.start, columns.stop - columns.start
-            given = self._networks(recipe), window
-            forward = self._once(counting.inference_pass, given, *self._shape(recipe), window)
-            each = self._encoding(recipe, window) + forward
-            total += _count(domain, "test") * len(windows) * views * each
+            for scale in inference.scales:
+                views = inference.views(*inference.size(*self.image_size(domain), scale))
+                window = (
+                    views[0].rows.stop - views[0].rows.start,
+                    views[0].columns.stop - views[0].columns.start,
+                )
+                given = self._networks(recipe), window
+                forward = self._once(counting.inference_pass, given, *self._shape(recipe), window)
+                each = self._encoding(recipe, window) + forward
+                total += _count(domain, "test") * len(views) * each
         return Work(mixed=total)
 
 

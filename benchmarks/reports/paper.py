@@ -65,7 +65,7 @@ def beside_ours(table: PaperTable, variant: Variant, folder: Path | None) -> Tab
             ours = as_text(measured(folder, column, variant, name), column.digits)
             line += [
                 "-" if number is None else f"{number:.{column.digits}f}",
-                ours if column.here and name in recipes[i] else "-",
+                ours if name in recipes[i] else "-",
             ]
     return Grid(f"Table {table.number}: {table.title}", header, lines).rich()
 

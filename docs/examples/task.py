@@ -76,9 +76,7 @@ class Presence:
     def outputs(self, head: Any, raw: Tensor) -> list[Tensor]:
         return list(raw.float())
 
-    def merge(
-        self, head: Any, outputs: Sequence[Tensor], views: Sequence[View], shape: Size, size: Size
-    ) -> np.ndarray:
+    def merge(self, head: Any, outputs: Sequence[Tensor], views: Sequence[View], size: Size) -> np.ndarray:
         """A class occurs in the image if it occurs in one of the views."""
         found: np.ndarray = head.predict(torch.stack(list(outputs)).amax(0)[None])[0]
         return found

@@ -101,13 +101,15 @@ class View:
     """Where one view of an image lies.
 
     Attributes:
-        rows: of the image at its working size.
+        rows: of the image at the size at which it was read.
         columns: the same; of the mirror image if ``mirrored``.
+        shape: that height and width; views of one image may have several.
         mirrored: whether it is part of the mirror image.
     """
 
     rows: slice
     columns: slice
+    shape: Size
     mirrored: bool = False
 
 
@@ -136,14 +138,13 @@ class Task(Protocol):
     def outputs(self, head: Any, raw: Any) -> list[Any]:
         """A head's raw outputs for a batch of views, split into what :meth:`merge` takes, one entry per view."""
 
-    def merge(self, head: Any, outputs: Sequence[Any], views: Sequence[View], shape: Size, size: Size) -> Any:
+    def merge(self, head: Any, outputs: Sequence[Any], views: Sequence[View], size: Size) -> Any:
         """The prediction for one image.
 
         Args:
             head: the head whose outputs these are.
             outputs: of every view, from :meth:`outputs`.
-            views: where each view lies in the image at its working size.
-            shape: height and width of the image at its working size.
+            views: where each view lies in the image.
             size: height and width of the image itself, at which the prediction is made.
         """
 

@@ -40,11 +40,10 @@ class DepthTask:
         """Metres ``(1, h, w)`` of each view."""
         return list(raw.float())
 
-    def merge(
-        self, head: Any, outputs: Sequence[Tensor], views: Sequence[View], shape: Size, size: Size
-    ) -> Depth:
-        """``float32 (h, w)`` of ``size``: mean metres over windows, then over the image and its mirror image."""
-        prediction: Depth = head.predict(merged(outputs, views, shape, size)[None])[0]
+    def merge(self, head: Any, outputs: Sequence[Tensor], views: Sequence[View], size: Size) -> Depth:
+        """``float32 (h, w)`` of ``size``: mean metres over windows, then over the image and its mirror image,
+        then over scales."""
+        prediction: Depth = head.predict(merged(outputs, views, size)[None])[0]
         return prediction
 
     def metric(self, labels: LabelSpace, predicted: LabelSpace) -> DepthErrors:

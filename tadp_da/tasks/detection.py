@@ -45,28 +45,26 @@ class Detection:
         return found
 
     def merge(
-        self, head: Any, outputs: Sequence[Detections], views: Sequence[View], shape: Size, size: Size
+        self, head: Any, outputs: Sequence[Detections], views: Sequence[View], size: Size
     ) -> Detections:
         """Detections of all views in pixels of the image; of boxes of one class that overlap, the best."""
         from torchvision.ops import batched_nms, clip_boxes_to_image
 
-        width = shape[1]
         moved = []
         for found, view in zip(outputs, views, strict=True):
-            boxes = torch.from_numpy(found.xyxy)
+            boxes, (height, width) = torch.from_numpy(found.xyxy), view.shape
             boxes = boxes + boxes.new_tensor([view.columns.start, view.rows.start] * 2)
             if view.mirrored:
                 left, top, right, bottom = boxes.unbind(dim=1)
                 boxes = torch.stack([width - right, top, width - left, bottom], dim=1)
-            moved.append(boxes)
+            moved.append(boxes * boxes.new_tensor([size[1] / width, size[0] / height] * 2))
         boxes = torch.cat(moved)
         labels = torch.from_numpy(np.concatenate([found.labels for found in outputs]))
         scores = torch.from_numpy(np.concatenate([found.scores for found in outputs]))
         if len(views) > 1:
             kept = batched_nms(boxes, scores, labels, head.nms)[: head.most]
             boxes, labels, scores = boxes[kept], labels[kept], scores[kept]
-        scale = boxes.new_tensor([size[1] / width, size[0] / shape[0]] * 2)
-        return Detections.sorted(clip_boxes_to_image(boxes * scale, size), labels, scores)
+        return Detections.sorted(clip_boxes_to_image(boxes, size), labels, scores)
 
     def metric(self, labels: LabelSpace, predicted: LabelSpace) -> AveragePrecision:
         """Average precision."""

@@ -36,11 +36,11 @@ class Segmentation:
         return list(raw.float())
 
     def merge(
-        self, head: Any, outputs: Sequence[Tensor], views: Sequence[View], shape: Size, size: Size
+        self, head: Any, outputs: Sequence[Tensor], views: Sequence[View], size: Size
     ) -> NDArray[np.uint8]:
-        """``uint8 (h, w)`` of ``size``. Logits are averaged over windows, then over the image and its mirror image, and
-        enlarged bilinearly before the likeliest class is taken."""
-        prediction: NDArray[np.uint8] = head.predict(merged(outputs, views, shape, size)[None])[0]
+        """``uint8 (h, w)`` of ``size``. Logits are averaged over windows, then over the image and its mirror image, are
+        scaled bilinearly and averaged over scales before the likeliest class is taken."""
+        prediction: NDArray[np.uint8] = head.predict(merged(outputs, views, size)[None])[0]
         return prediction
 
     def metric(self, labels: LabelSpace, predicted: LabelSpace) -> MeanIoU:

@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.results import Evaluation, Report
+from tadp_da.inference import InferenceSettings
 from tadp_da.tasks import Measure
 from tadp_da.types import LabelSpace
 
@@ -23,13 +24,16 @@ class Predicts:
 
     def __init__(self, rule: Callable[[int, Image.Image, str], Any], labels: LabelSpace = LABELS) -> None:
         self.labels, self.rule, self.prompts = labels, rule, list[str]()
+        self.inference = InferenceSettings(short=64)
+        self.asked: InferenceSettings | None = None
 
     def to(self, device: Any, /) -> None:
         """It has no weights."""
 
     def predict_images(
-        self, items: Iterable[tuple[Image.Image, str]], *, batch: int, precision: str
+        self, items: Iterable[tuple[Image.Image, str]], *, batch: int, precision: str, inference: InferenceSettings
     ) -> Iterator[Any]:
+        self.asked = inference
         for image, prompt in items:
             self.prompts.append(prompt)
             yield self.rule(len(self.prompts) - 1, image, prompt)

@@ -78,6 +78,14 @@ def test_the_model_is_told_the_rewritten_caption(data: Labeled, run: Run) -> Non
     assert model.prompts == [f"a night photo of a street with {i} cars" for i in range(COUNT)]
 
 
+def test_mirror_images_and_scales_may_be_other_than_the_models(data: Labeled, run: Run) -> None:
+    model = Predicts(lambda *_: np.zeros(SIZE, np.uint8))
+    evaluate(model, data, same, run)
+    assert model.asked == model.inference
+    evaluate(model, data, same, run, EvaluationSettings(flip=True, scales=(1.0, 1.5)))
+    assert model.asked == dataclasses.replace(model.inference, flip=True, scales=(1.0, 1.5))
+
+
 def test_a_decision_of_another_size_is_no_decision(data: Labeled, run: Run) -> None:
     with pytest.raises(DataError, match="cannot be scored"):
         evaluate(Predicts(lambda *_: np.zeros((12, 18), np.uint8)), data, same, run)

@@ -142,9 +142,10 @@ def others(root: Path) -> dict[str, Any]:
         "inference.long": 96,
         "inference.squash": (64, 64),
         "inference.window": (96, 96),
+        "inference.scales": (1.0, 1.5),
     }
     known |= {"inference.stride": (32, 32), "adapt.target_batch": 5, "adapt.augment.crop": (96, 96)}
-    known |= {"evaluate.crop": (0, 8, 0, 8)}
+    known |= {"evaluate.crop": (0, 8, 0, 8), "evaluate.flip": True, "evaluate.scales": (1.0, 1.5)}
     known |= {"adapt.augment.scale": (0.5, 1.0), "personalize.settings.resolution": 64}
     known |= {"personalize.settings.templates": ("{caption} {word}",), "personalize.settings.snr_gamma": 5.0}
     known |= {
@@ -336,11 +337,16 @@ def test_a_setting_that_is_added_is_in_the_key_unless_it_declares_an_effect(root
     plain = [Recipe, FineTuning, EvaluationSettings, InferenceSettings, CaptionerSettings]
     plug_ins = [settings_class(registry[name]) for registry in _CHOICES.values() for name in registry]
     for cls in {*plain, *filter(None, plug_ins)}:
-        added = [("added", int, 1), ("idle", Annotated[int, Effect.SPEED], 1)]
+        added = [
+            ("added", int, 1),
+            ("idle", Annotated[int, Effect.SPEED], 1),
+            ("later", Annotated[int, Effect.ADDED], 0),
+        ]
         wider = dataclasses.make_dataclass("Wider", added, bases=(cls,), frozen=True, kw_only=True)
         record = {field.name: 0 for field in dataclasses.fields(wider)}
         assert keyed(wider, record).keys() >= {"added"}, cls
-        assert "idle" not in keyed(wider, record), cls
+        assert {"idle", "later"}.isdisjoint(keyed(wider, record)), cls
+        assert keyed(wider, record | {"later": 1})["later"] == 1, cls
 
 
 def test_every_field_of_a_data_set_is_tried() -> None:

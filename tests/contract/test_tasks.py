@@ -49,16 +49,16 @@ def test_one_view_of_an_image_is_the_heads_own_prediction(
     head: Any, task: Task, kind: Kind, size: tuple[int, int]
 ) -> None:
     raw = head(pyramid(size), size)
-    outputs, whole = task.outputs(head, raw), [View(slice(0, size[0]), slice(0, size[1]))]
+    outputs, whole = task.outputs(head, raw), [View(slice(0, size[0]), slice(0, size[1]), size)]
     assert len(outputs) == 2
     for output, expected in zip(outputs, head.predict(raw), strict=True):
-        assert kind.same(task.merge(head, [output], whole, size, size), expected)
+        assert kind.same(task.merge(head, [output], whole, size), expected)
 
 
 def test_a_prediction_is_drawn_at_the_size_of_its_image(head: Any, task: Task) -> None:
     size, own = (64, 48), (96, 96)
-    views = [View(slice(0, 64), slice(0, 48)), View(slice(0, 64), slice(0, 48), mirrored=True)]
-    found = task.merge(head, task.outputs(head, head(pyramid(size), size)), views, size, own)
+    views = [View(slice(0, 64), slice(0, 48), size, mirrored=side) for side in (False, True)]
+    found = task.merge(head, task.outputs(head, head(pyramid(size), size)), views, own)
     image = Image.new("RGB", (96, 96))
     shown = task.render(image, found, head.labels)
     assert (shown.size, shown.mode) == ((96, 96), "RGB")

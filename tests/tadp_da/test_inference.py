@@ -99,8 +99,14 @@ def test_windows_and_mirror_images_of_pixels_give_the_pixels(settings: dict[str,
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"flip": True}, {"window": (32, 48), "stride": (16, 24)}, {"window": (40, 40), "flip": True}],
-    ids=["whole", "mirror", "windows", "both"],
+    [
+        {},
+        {"flip": True},
+        {"window": (32, 48), "stride": (16, 24)},
+        {"window": (40, 40), "flip": True},
+        {"flip": True, "scales": (1, 2)},
+    ],
+    ids=["whole", "mirror", "windows", "both", "scales"],
 )
 def test_boxes_come_back_in_the_pixels_of_the_image(settings: dict[str, Any]) -> None:
     pixels = np.zeros((128, 288, 3), np.uint8)
@@ -112,15 +118,28 @@ def test_boxes_come_back_in_the_pixels_of_the_image(settings: dict[str, Any]) ->
     assert (found.xyxy == best).all(axis=1).sum() == 1, "windows and mirror images that agree give one box"
 
 
+def test_logits_of_scales_are_averaged_at_the_size_of_the_image() -> None:
+    image = picture(48, 64)
+    model = Looks(Brightest(), window=(32, 32), scales=(1.0, 1.5))
+    pixels = [pixels_of(image, model.inference, scale=scale) for scale in (1.0, 1.5)]
+    assert [x.shape[-2:] for x in pixels] == [(48, 64), (72, 96)]
+    larger = torch.nn.functional.interpolate(pixels[1], (48, 64), mode="bilinear", align_corners=False)
+    expected = ((pixels[0] + larger) / 2)[0].argmax(dim=0).numpy()
+    (found,) = predict(model, [image], [""])
+    np.testing.assert_array_equal(found, expected)
+    assert (found != pixels[0][0].argmax(dim=0).numpy()).any()
+    assert sum(model.batches) == len(model.inference.windows(48, 64)) + len(model.inference.windows(72, 96))
+
+
 def test_views_keep_the_best_of_each_class() -> None:
     def one(label: int, score: float) -> Detections:
         return Detections(np.float32([[0, 0, 10, 10]]), np.array([label]), np.float32([score]))
 
-    views = [View(slice(top, top + 16), slice(0, 16)) for top in (0, 8, 16)]
+    views = [View(slice(top, top + 16), slice(0, 16), (32, 16)) for top in (0, 8, 16)]
     head = Finds()
     head.nms, head.most = 0.0, 2
     outputs = [one(0, 0.5), one(0, 0.8), one(1, 0.6)]
-    found = tasks["detection"].merge(head, outputs, views, (32, 16), (32, 16))
+    found = tasks["detection"].merge(head, outputs, views, (32, 16))
     assert found.scores.tolist() == pytest.approx([0.8, 0.6])
     assert found.labels.tolist() == [0, 1]
     assert found.xyxy[0].tolist() == [0, 8, 10, 18], "the second window begins at row 8"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
@@ -14,12 +15,20 @@ from tadp_da.errors import DataError
 from tadp_da.tasks import Area, Size, View
 
 
-def merged(outputs: Sequence[Tensor], views: Sequence[View], shape: Size, size: Size) -> Tensor:
+def merged(outputs: Sequence[Tensor], views: Sequence[View], size: Size) -> Tensor:
     """Maps ``(c, h, w)`` of views as one of the image: averaged over windows, then over the image and its mirror image,
-    and scaled bilinearly from its working size ``shape`` to ``size``."""
+    scaled bilinearly to ``size``, and averaged over the sizes at which the image was read."""
+    found = []
+    for shape in dict.fromkeys(view.shape for view in views):
+        chosen = [(x, view) for x, view in zip(outputs, views, strict=True) if view.shape == shape]
+        found.append(_one_size(chosen, shape, size))
+    return found[0] if len(found) == 1 else torch.stack(found).mean(dim=0)
+
+
+def _one_size(outputs: Sequence[tuple[Tensor, View]], shape: Size, size: Size) -> Tensor:
     sides = []
     for mirrored in (False, True):
-        those = [(x, view) for x, view in zip(outputs, views, strict=True) if view.mirrored is mirrored]
+        those = [(x, view) for x, view in outputs if view.mirrored is mirrored]
         if those:
             mean = _mean(those, shape)
             sides.append(mean.flip(-1) if mirrored else mean)

@@ -153,6 +153,8 @@ class Adaptation:
             if templates
             else {}
         )
+        if self.rewrite.prompt_templates:
+            found["prompt_templates"] = digest(json.dumps(self.rewrite.prompt_templates).encode())
         return found | ({"text_adapter": True} if self.text_adapter else {})
 
     def _target_inputs(self) -> dict[str, Any]:

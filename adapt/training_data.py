@@ -68,7 +68,7 @@ class PromptEmbeddings:
         self.prompts = tuple(dict.fromkeys(prompts.values()))
         rows = {prompt: row for row, prompt in enumerate(self.prompts)}
         self.rows = [rows[prompts[key]] for key in keys]
-        if model.rewrite.class_templates:
+        if model.rewrite.embeds:
             self.embeddings = model.encode_text(self.prompts).cpu()
         else:
             self.embeddings = embeddings(backbone, self.prompts, run)

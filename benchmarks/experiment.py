@@ -104,7 +104,24 @@ class Experiment:
             files=self._true_captions() | self.recipe.caption_files,
             cleaned=[self.target.domain.name] if self.recipe.clean_target else [],
             shuffled=self.recipe.caption_source == "shuffled",
+            scenes=self._scenes(),
         )
+
+    def _scenes(self) -> dict[str, Callable[[Path], str]]:
+        """How the data sets name the scenes of images, if the recipe asks for these instead of captions."""
+        if self.recipe.caption_source != "scene":
+            return {}
+        found = {}
+        for data in {self.source.domain.name: self.source, self.target.domain.name: self.target}.values():
+            if data.domain.scene is None:
+                having = ", ".join(name for name in domains if domains[name].scene)
+                raise UsageError(
+                    f"the images of {data.domain.name!r} are not sorted by scene",
+                    where="caption_source",
+                    fix=f"omit caption_source, or use one of: {having}",
+                )
+            found[data.domain.name] = data.domain.scene
+        return found
 
     def _true_captions(self) -> dict[str, Path]:
         """Caption files that come with the data sets, if the recipe asks for them."""

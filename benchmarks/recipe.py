@@ -57,7 +57,8 @@ class Recipe:
         captioner: image-to-text model that captions both domains: ``"mini"``, a folder, an alias or a hub id.
         captions: how captions are generated.
         caption_source: other captions than the captioner's: ``"dataset"`` for the true ones that come with a data set,
-            ``"shuffled"`` for the captioner's, each given to another image of its set (a control).
+            ``"shuffled"`` for the captioner's, each given to another image of its set (a control), ``"scene"`` for the
+            kind of place that an image shows, as the folders of its data set have it.
         caption_files: caption files that are read instead, by domain and split: ``{"comic2k/test": path}``.
         clean_target: remove bullets and style phrases from the target's captions (``captions/clean.py``), as TADP does
             for works of art, so that they read like the source's.
@@ -88,7 +89,7 @@ class Recipe:
     pretrained: bool = True
     captioner: Annotated[str, Effect.PLACE] = "mini"
     captions: CaptionerSettings = dataclasses.field(default_factory=CaptionerSettings)
-    caption_source: Literal["dataset", "shuffled"] | None = None
+    caption_source: Literal["dataset", "shuffled", "scene"] | None = None
     caption_files: Annotated[dict[str, Path], Effect.PLACE] = dataclasses.field(default_factory=dict)
     clean_target: bool = False
     target_labelled: Annotated[TargetLabelled | None, BeforeValidator(TargetLabelled.parse)] = None

@@ -129,16 +129,13 @@ def embeddings(backbone: Any, prompts: Sequence[str], run: Run) -> Tensor:
     return torch.stack(found)
 
 
-def class_embeddings(
-    backbone: Any, classes: Sequence[str], templates: Sequence[str], *, tokens: bool = False
-) -> Tensor:
-    """One embedding per class ``(k, d)`` on the CPU: the mean over templates of that of a prompt's end mark (VPD).
+def mean_embeddings(backbone: Any, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """One embedding per name ``(k, d)`` on the CPU: the mean over templates of that of a prompt's end mark (VPD).
 
     Args:
         backbone: reads text; its text encoder must be frozen while the embeddings are in use.
-        classes: names, as prompts say them.
+        names: of classes or scenes, as prompts say them.
         templates: prompts with ``{}`` for the name.
-        tokens: of the first template, the embeddings of all tokens of each name instead, the begin mark before them.
     """
     cache, facts = open_cache(), backbone.text_key() | {"templates": list(templates)}
 
@@ -152,9 +149,12 @@ def class_embeddings(
     def known(name: str) -> Tensor:
         return cache.get_or_create("text", facts | {"class": name}, lambda: embedded(name))["text"]
 
-    if not tokens:
-        return torch.stack([known(name) for name in classes])
-    prompts = [templates[0].format(name) for name in classes]
+    return torch.stack([known(name) for name in names])
+
+
+def class_tokens(backbone: Any, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """The embeddings ``(t, d)`` of all tokens of each name in the first template, the begin mark before them."""
+    prompts = [templates[0].format(name) for name in names]
     with torch.no_grad():
         text = [
             backbone.encode_text([p])[0, 1 - (not i) : 1 + backbone.count_tokens(p)].cpu()

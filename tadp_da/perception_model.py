@@ -27,7 +27,7 @@ from tadp_da.backbones import Backbone
 from tadp_da.captions.rewrite import Rewrite, fit_and_tell
 from tadp_da.class_names import spoken
 from tadp_da.errors import UsageError
-from tadp_da.fingerprints import class_embeddings
+from tadp_da.fingerprints import class_tokens, mean_embeddings
 from tadp_da.heads import heads
 from tadp_da.inference import InferenceSettings, Precision, pixels_of, predict, predict_images
 from tadp_da.noising import Generators
@@ -144,13 +144,15 @@ class PerceptionModel(nn.Module):
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         """What the network reads of prompts, ``(b, t, d)``: as the backbone encodes them or, where the strategy has
-        class embeddings, one per class, the same for all."""
-        if not self.rewrite.class_templates or not self.backbone.reads_text:
+        class embeddings, one per class, the same for all; or one embedding of the prompt as a whole."""
+        if not self.rewrite.embeds or not self.backbone.reads_text:
             return self.backbone.encode_text(prompts)
+        if templates := self.rewrite.prompt_templates:
+            return mean_embeddings(self.backbone, prompts, templates)[:, None].to(self.device)
         if self._class_text is None:
             names = [spoken(name) for name in self.rewrite.classes]
-            templates, tokens = self.rewrite.class_templates, self.rewrite.class_tokens
-            self._class_text = class_embeddings(self.backbone, names, templates, tokens=tokens)
+            embed = class_tokens if self.rewrite.class_tokens else mean_embeddings
+            self._class_text = embed(self.backbone, names, self.rewrite.class_templates)
         return self._class_text.to(self.device).expand(len(prompts), -1, -1)
 
     def forward(self, pixels: Tensor, text: Tensor, generator: Generators | None = None) -> Any:
@@ -176,8 +178,8 @@ class PerceptionModel(nn.Module):
 
     def says(self, prompt: str, word: str) -> bool:
         """Whether a word stands in a prompt, so that :meth:`attention` can look for it; none does where the network is
-        given class embeddings instead of a prompt."""
-        return not self.rewrite.class_templates and bool(_occurrences(word, prompt))
+        given averaged embeddings instead of a prompt."""
+        return not self.rewrite.embeds and bool(_occurrences(word, prompt))
 
     def predict(
         self, image: Image, prompt: str | None = None, *, caption: str = "", precision: Precision = "no"

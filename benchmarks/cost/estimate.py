@@ -203,7 +203,8 @@ class Planner:
         chosen = recipe.backbone
         backbone = [recipe.model, chosen.name, portable_settings(chosen.name, chosen.settings)]
         strategy = find(recipe.strategy)
-        text = [bool(strategy.class_templates), strategy.class_tokens, recipe.text_adapter]
+        text = [bool(strategy.class_templates), strategy.class_tokens, bool(strategy.prompt_templates)]
+        text.append(recipe.text_adapter)
         return [*backbone, recipe.head.name, recipe.head.settings, counting.label_space(recipe).classes, text]
 
     def _trained(self, recipe: Recipe) -> list[Any]:
@@ -267,15 +268,17 @@ def _count(domain: str | CustomDataset, split: str) -> int:
 
 
 def whole(benchmark: Benchmark, planner: Planner, seeds: int = 1) -> dict[str, dict[str, Work]]:
-    """Operations of every row by stage, over seeds; a concept that an earlier row has learned costs nothing again."""
-    learned: set[str] = set()
+    """Operations of every row by stage, over seeds; a concept or a model of an earlier row costs nothing again."""
+    made: set[str] = set()
     rows = {}
     for name, recipe in benchmark.rows.items():
-        work = dict(planner.cost(recipe, memory=False).work)
-        concept = json.dumps(recipe.as_json()["personalize"], sort_keys=True)
-        if concept in learned:
-            work["personalize"] = Work()
-        learned.add(concept)
+        work, inputs = dict(planner.cost(recipe, memory=False).work), recipe.as_json()
+        trained = {field: value for field, value in inputs.items() if field != "evaluate"}
+        for stage, of in {"personalize": inputs["personalize"], "adapt": trained}.items():
+            key = json.dumps([stage, of], sort_keys=True)
+            if key in made:
+                work[stage] = Work()
+            made.add(key)
         rows[name] = {stage: value * seeds for stage, value in work.items()}
     return rows
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class CaptionProvider:
         cleaned: domains of works of art, whose captions lose bullets and style phrases.
         shuffled: give every image the caption of another one of its set, as a control for whether captions tell
             anything about their image.
+        scenes: what an image file's caption is, by domain; files and captioner are for the others.
         needed: False for a model that reads no text: its images have empty captions.
     """
 
@@ -49,6 +50,7 @@ class CaptionProvider:
     cleaned: Collection[str] = ()
     shuffled: bool = False
     needed: bool = True
+    scenes: Mapping[str, Callable[[Path], str]] = field(default_factory=dict)
 
     def __call__(self, images: Unlabeled, split: str, run: Run) -> dict[str, str]:
         """The caption of every image by its key.
@@ -65,7 +67,9 @@ class CaptionProvider:
         if not self.needed:
             return dict.fromkeys(map(images.key, range(len(images))), "")
         file = self.files.get(f"{images.domain}/{split}") or self.files.get(ANY)
-        if file is not None:
+        if scene := self.scenes.get(images.domain):
+            found = {images.key(i): scene(path) for i, path in enumerate(images.paths)}
+        elif file is not None:
             found = CaptionFile.read(file).lookup(images, fallback_caption(self.fallback, self.classes))
             if odd := notes(found):
                 _log.warning("%s: %s", file, "; ".join(odd))

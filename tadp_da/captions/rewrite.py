@@ -71,7 +71,7 @@ class Rewrite:
                 )
         if lack := _lack(self._strategy, self.word, self.classes):
             raise UsageError(f"strategy {self.strategy!r} {lack[0]}, and none was given", fix=lack[1])
-        if self.side == "target" and (self.reads_labels or self.class_templates):
+        if self.side == "target" and (self.reads_labels or self.embeds):
             raise UsageError(
                 f"strategy {self.strategy!r} replaces captions, and is to be used on the target's side alone",
                 where="sides",
@@ -102,6 +102,16 @@ class Rewrite:
     def class_tokens(self) -> bool:
         """Whether these are the tokens of the class names."""
         return self._strategy.class_tokens
+
+    @property
+    def prompt_templates(self) -> tuple[str, ...]:
+        """Templates over which a prompt is embedded as a whole; usually none."""
+        return self._strategy.prompt_templates
+
+    @property
+    def embeds(self) -> bool:
+        """Whether the network is given averaged embeddings instead of the tokens of a prompt."""
+        return bool(self.class_templates or self.prompt_templates)
 
     def text_length(self, count_tokens: CountTokens) -> int | None:
         """How many embeddings the network is given instead of a prompt; usually None."""

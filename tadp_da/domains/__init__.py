@@ -34,6 +34,7 @@ class Domain:
         label: reads the label of one image file: ``uint8 (h, w)`` class ids for segmentation, ``Boxes`` for detection,
             ``float32 (h, w)`` metres (0: unknown) for depth.
         captions: the caption file of a split, for data sets that come with true captions.
+        scene: the kind of place that an image file shows, such as ``"home office"``, for data sets sorted by it.
         doubts: mistakes that the masks of a split show only together; ``data check`` and every run warn of them.
         counts: number of images of each complete split as published; compared by ``data check``.
         fetch: where to download the data and how to arrange the folder.
@@ -47,6 +48,7 @@ class Domain:
     labelled: tuple[str, ...] = ()
     label: Callable[[Path], Any] | None = None
     captions: Callable[[Path, str], Path] | None = None
+    scene: Callable[[Path], str] | None = None
     doubts: Callable[[Sequence[StoredMask]], Sequence[Doubt]] | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     fetch: str = ""

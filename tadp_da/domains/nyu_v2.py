@@ -11,6 +11,7 @@ Where ``nyu_depth_v2`` has the list ``train_list.txt`` of these works, the image
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from tadp_da.domains import Domain, domains
@@ -54,6 +55,11 @@ def _label(image: Path) -> Depth:
     return read_depth(depth, image=image, unit=MILLIMETRE)
 
 
+def scene_of(image: Path) -> str:
+    """``home office`` of ``home_office_0001a/rgb_00045.jpg``: one of the 27 kinds of places that VPD's prompts name."""
+    return re.sub(r"_\d+[a-z]?$", "", image.parent.name).replace("_", " ")
+
+
 domains.add("nyu-v2")(
     Domain(
         name="nyu-v2",
@@ -63,6 +69,7 @@ domains.add("nyu-v2")(
         labels=depth_space(10.0),
         labelled=("train", "test"),
         label=_label,
+        scene=scene_of,
         counts={"train": 24231, "test": 654},
         fetch=_FETCH,
     )

@@ -31,7 +31,12 @@ class Predicts:
         """It has no weights."""
 
     def predict_images(
-        self, items: Iterable[tuple[Image.Image, str]], *, batch: int, precision: str, inference: InferenceSettings
+        self,
+        items: Iterable[tuple[Image.Image, str]],
+        *,
+        batch: int,
+        precision: str,
+        inference: InferenceSettings,
     ) -> Iterator[Any]:
         self.asked = inference
         for image, prompt in items:

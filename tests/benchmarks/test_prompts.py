@@ -18,11 +18,13 @@ from benchmarks.suite import reads_test_labels, run_suite, sees_target
 from tadp_da.captions.rewrite import Rewrite
 from tadp_da.captions.strategies.class_embeddings import IMAGENET_TEMPLATES
 from tadp_da.domains import domains, mini
-from tadp_da.errors import UsageError
+from tadp_da.domains.nyu_v2 import scene_of
+from tadp_da.errors import DataError, UsageError
 from tadp_da.mini.world import CLASSES
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
 from tadp_da.types import LabelSpace
+from tests.tadp_da.domains import trees
 
 QUICK = ("adapt.steps=1", "adapt.batch=1", "limit=2", "evaluate.save_images=1", "head.settings.width=16")
 
@@ -66,7 +68,35 @@ def test_class_tokens_are_those_of_each_name_encoded_by_itself(backbone) -> None
     assert model(torch.zeros(1, 3, 64, 64), found[None]).shape == (1, 2, 64, 64)
 
 
-@pytest.mark.parametrize("strategy", ["class-embeddings", "oracle"])
+def test_the_embedding_of_a_caption_is_that_of_a_class_of_this_name_and_the_only_one(backbone) -> None:
+    labels = LabelSpace("segmentation", ("table", "street"))
+    one = PerceptionModel.assemble(
+        backbone, "semantic-fpn", labels, rewrite=Rewrite(strategy="caption-embedding")
+    )
+    classes = Rewrite(strategy="class-embeddings", classes=("street", "house"))
+    known = PerceptionModel.assemble(backbone, "semantic-fpn", labels, rewrite=classes).encode_text([""])[0]
+    found = one.encode_text(["house", "street", "house"])
+    assert torch.equal(found, known[[1, 0, 1]][:, None])
+    assert one(torch.zeros(3, 3, 64, 64), found).shape == (3, 2, 64, 64)
+    assert not one.says("house", "house"), "there is no token to look at"
+    with pytest.raises(DataError, match="reads 75"):
+        one.encode_text(["a street with houses " * 40])
+
+
+def test_a_scene_is_what_the_folders_say_and_a_data_set_without_scenes_is_refused(tmp_path: Path) -> None:
+    trees.nyu(tmp_path)
+    run = Run(folder=tmp_path / "runs", quiet=True, device="cpu")
+    vpd = replace(read_benchmark("nyu-v2-ours").rows["vpd"], model="mini", captioner="mini")
+    experiment = Experiment(vpd, run, tmp_path)
+    captions = experiment.captions(experiment.source.images("train"), "train", run)
+    assert captions["nyu_depth_v2/sync/bathroom_0001/rgb_00045.jpg"] == "bathroom"
+    assert scene_of(Path("sync/home_office_0012b/rgb_1.jpg")) == "home office"
+    with pytest.raises(UsageError, match="not sorted by scene") as caught:
+        _ = Experiment(replace(vpd, source="mini-day"), run, tmp_path).captions
+    assert "nyu-v2" in caught.value.fix
+
+
+@pytest.mark.parametrize("strategy", ["class-embeddings", "caption-embedding", "oracle"])
 def test_what_replaces_captions_is_used_on_both_sides_or_not_at_all(strategy: str) -> None:
     with pytest.raises(UsageError, match="on the target's side alone") as caught:
         Rewrite(strategy=strategy, side="target", classes=("a",))

@@ -30,6 +30,8 @@ class CaptionStrategy:
         class_templates: prompts with ``{}`` for a class name. If there are any, the network is given no prompt but one
             embedding for each class, the mean over these templates of the embedding of the end mark.
         class_tokens: of the first template, all tokens of every class name instead, and no end marks.
+        prompt_templates: prompts with ``{}`` for the prompt. If there are any, the network is given no tokens but one
+            embedding, the mean over these templates of the embedding of the end mark.
         summary: one line for listings.
     """
 
@@ -40,6 +42,7 @@ class CaptionStrategy:
     label_quality: tuple[float, float] = (1.0, 1.0)
     class_templates: tuple[str, ...] = ()
     class_tokens: bool = False
+    prompt_templates: tuple[str, ...] = ()
     summary: str = ""
 
     def __call__(self, caption: str, context: PromptContext) -> str:
@@ -47,6 +50,8 @@ class CaptionStrategy:
 
     def text_length(self, classes: Sequence[str], count_tokens: Callable[[str], int]) -> int | None:
         """How many embeddings the network is given for these classes; None where it reads prompts."""
+        if self.prompt_templates:
+            return 1
         if not self.class_tokens:
             return len(classes) if self.class_templates else None
         return 1 + sum(count_tokens(self.class_templates[0].format(spoken(name))) for name in classes)

@@ -1,7 +1,8 @@
-"""No prompt but embeddings of the classes, as VPD has it (Zhao et al., ICCV 2023); TADP compares in table 1.
+"""No prompt but averaged embeddings, as VPD has it (Zhao et al., ICCV 2023); TADP compares in tables 1 to 3.
 
 ``class-embeddings`` has one embedding for each class; ``class-tokens`` the tokens of every class name, each name
-encoded by itself, as the authors' code has it.
+encoded by itself, as the authors' code has it; ``caption-embedding`` one embedding of the caption, which VPD uses for
+depth with the name of the scene as the caption (``caption_source: scene``).
 
 The templates are those of CLIP for ImageNet (Radford et al., 2021), of which VPD averages the embeddings.
 """
@@ -9,6 +10,7 @@ The templates are those of CLIP for ImageNet (Radford et al., 2021), of which VP
 from __future__ import annotations
 
 from tadp_da.captions.strategies import CaptionStrategy, PromptContext, strategies
+from tadp_da.captions.template import parse
 
 IMAGENET_TEMPLATES = (
     "a bad photo of a {}.", "a photo of many {}.", "a sculpture of a {}.", "a photo of the hard to see {}.",
@@ -59,5 +61,12 @@ strategies.add("class-embeddings")(
         needs_classes=True,
         class_templates=IMAGENET_TEMPLATES,
         summary="the mean embedding of each class over 80 templates, no caption",
+    )
+)
+strategies.add("caption-embedding")(
+    CaptionStrategy(
+        rewrite=parse("{caption}").fill,
+        prompt_templates=IMAGENET_TEMPLATES,
+        summary="the mean embedding of the caption over 80 templates, for captions that name a scene",
     )
 )

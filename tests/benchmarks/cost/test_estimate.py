@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.cost import counting
 from benchmarks.cost.estimate import PEAKS, Planner, Work, throughput, whole
+from benchmarks.evaluate import EvaluationSettings
 from benchmarks.recipe import Benchmark, Recipe, read_benchmark
 from tadp_da.backbones import meta_backbone
 from tadp_da.domains import domains
@@ -173,6 +174,15 @@ def test_memory_follows_from_what_is_trained_and_how(peer: Make, planner: Planne
     assert memory(optimizer="adamw8bit")["optimizer"] == 2 * trained
     assert low["optimizer"] < full["optimizer"]
     assert memory(batch=4)["activations"] > memory(batch=2)["activations"]
+
+
+def test_a_model_that_is_only_tested_otherwise_is_trained_once(recipe: Make, planner: Planner) -> None:
+    scales = EvaluationSettings(scales=(1.0, 1.5))
+    rows = {"null": recipe(), "scales": dataclasses.replace(recipe(), evaluate=scales)}
+    work = whole(Benchmark(name="t", claim="c", rows=rows), planner)
+    assert work["null"]["adapt"] != Work()
+    assert work["scales"]["adapt"] == Work()
+    assert work["scales"]["evaluate"].mixed > 2 * work["null"]["evaluate"].mixed
 
 
 def test_hours_add_up_and_a_concept_is_learned_once(recipe: Make, planner: Planner) -> None:

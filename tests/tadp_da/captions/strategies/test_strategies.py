@@ -49,6 +49,7 @@ def doubled(prompt: str) -> bool:
         ("class-names", "road, car"),
         ("class-embeddings", "one embedding for each of 2 classes"),
         ("class-tokens", "the tokens of the names of 2 classes"),
+        ("caption-embedding", CAPTION),
         ("nouns", "car, street"),
         ("oracle", CAPTION),
         ("unrelated-caption", "a bowl of fruit on a wooden table"),
@@ -62,7 +63,7 @@ def test_says_what_its_name_promises_on_both_sides(name: str, prompt: str) -> No
 def test_all_registered_strategies_are_pinned_above() -> None:
     assert set(strategies) == {
         "no-text", "null", "simple", "textual-inversion", "dreambooth", "nearby", "unrelated", "class-names",
-        "class-embeddings", "class-tokens", "nouns", "oracle", "unrelated-caption",
+        "class-embeddings", "class-tokens", "caption-embedding", "nouns", "oracle", "unrelated-caption",
     } | {f"oracle-p{p}-r{r}" for p in (50, 75, 100) for r in (50, 75, 100)} - {"oracle-p100-r100"}  # fmt: skip
 
 

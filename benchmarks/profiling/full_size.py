@@ -10,7 +10,6 @@ A round takes about a quarter of an hour on two cores, and 9 GiB.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -111,12 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--only", nargs="+", metavar="CASE", help=f"these, or all that start so: {', '.join(CASES)}"
     )
-    parser.add_argument(
-        "--channels-last",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="the backbone's setting, for ours",
-    )
+    parser.add_argument("--channels-last", action="store_true", help="the backbone's setting, for ours")
     parser.add_argument("--tiny", action="store_true", help="next to no width: only to see that it works")
     parser.add_argument("--out", type=Path, help="also write the table here")
     options = parser.parse_args(arguments)

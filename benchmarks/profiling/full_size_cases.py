@@ -141,7 +141,7 @@ class Bench:
     size: int = 512
     device: str = "cpu"
     tiny: bool = False
-    channels_last: bool = True
+    channels_last: bool = False
 
     def cost(self, case: Case) -> Cost:
         """Build the networks of random weights, and measure."""

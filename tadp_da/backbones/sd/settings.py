@@ -30,7 +30,8 @@ class StableDiffusionSettings(BackboneSettings):
             xformers where its kernel runs on this machine and torch's anywhere else.
         vae_dtype: of the weights of the VAE, which is never trained. Half precision saves 0.17 GB; features change a
             little.
-        channels_last: memory layout of UNet and VAE that convolutions like.
+        channels_last: memory layout of UNet and VAE that tensor cores prefer. On a CPU a training step in full
+            precision took 5 % longer with it.
         compile: compile the UNet's transformer blocks (``torch.compile``, which wants a C++ compiler): minutes of
             waiting at the first steps, then each is some percent faster. For trainings of thousands of steps.
     """

@@ -137,13 +137,8 @@ def others(root: Path) -> dict[str, Any]:
         "concept": "word",
         "personalize.settings.word": "xyz",
     }
-    known |= {
-        "inference.short": 64,
-        "inference.long": 96,
-        "inference.squash": (64, 64),
-        "inference.window": (96, 96),
-        "inference.scales": (1.0, 1.5),
-    }
+    known |= {"inference.short": 64, "inference.long": 96, "inference.squash": (64, 64)}
+    known |= {"inference.window": (96, 96), "inference.scales": (1.0, 1.5)}
     known |= {"inference.stride": (32, 32), "adapt.target_batch": 5, "adapt.augment.crop": (96, 96)}
     known |= {"evaluate.crop": (0, 8, 0, 8), "evaluate.flip": True, "evaluate.scales": (1.0, 1.5)}
     known |= {"adapt.augment.scale": (0.5, 1.0), "personalize.settings.resolution": 64}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from tadp_da.errors import UsageError
 from tadp_da.images import geometry, normalize, resize_part
 from tadp_da.images import resize as resize_image
+from tadp_da.settings import Effect
 from tadp_da.tasks.labels.label import Label
 
 Side = Annotated[int, Field(ge=8)]
@@ -29,7 +30,9 @@ class Augmentation:
     """Augmentation of training images (TADP, appendix D: crop, flip, photometric distortion).
 
     Attributes:
-        scale: range of the random factor on the working size, uniform in its logarithm; (1, 1) for none.
+        scale: range of the random factor on the working size; (1, 1) for none.
+        scale_draw: ``"log-uniform"`` makes images as often half as large as twice as large; ``"uniform"`` enlarges twice
+            as often as it shrinks over (0.5, 2), as the paper's code does (mmsegmentation's ``ratio_range``).
         crop: height and width of a random crop; smaller images are padded to the right and below with ignored grey. A
             crop of the model's longest side is a letterbox. None takes the whole image, padded in the same way where a
             batch holds several shapes.
@@ -43,6 +46,7 @@ class Augmentation:
     """
 
     scale: tuple[Factor, Factor] = (1.0, 1.0)
+    scale_draw: Annotated[Literal["log-uniform", "uniform"], Effect.ADDED] = "log-uniform"
     crop: tuple[Side, Side] | None = None
     cat_max_ratio: Annotated[float, Field(gt=0, le=1)] = 1.0
     flip: Share = 0.5
@@ -78,9 +82,7 @@ class Augmentation:
         Returns:
             Pixels ``float32 (3, h, w)`` in [-1, 1] and the tensors of the label.
         """
-        low, high = self.scale
-        # no number is drawn where nothing varies, so that flips are the same with and without cached latents
-        factor = low if low == high else math.exp(rng.uniform(math.log(low), math.log(high)))
+        factor = self._factor(rng)
         size = max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
         if self.cut_depth and rng.random() < self.cut_depth:
             image, annotation = resize(image, annotation, size)
@@ -92,6 +94,14 @@ class Augmentation:
         if self.photometric:
             image = distort(image, rng)
         return finish(image, annotation, flipped=rng.random() < self.flip)
+
+    def _factor(self, rng: np.random.Generator) -> float:
+        low, high = self.scale
+        if low == high:  # nothing is drawn, so that flips are the same with and without cached latents
+            return low
+        if self.scale_draw == "uniform":
+            return rng.uniform(low, high)
+        return math.exp(rng.uniform(math.log(low), math.log(high)))
 
     def _crop(
         self,

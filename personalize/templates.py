@@ -1,8 +1,9 @@
 """Sentences that a new word is learned in; each holds ``{word}`` once, and reads well with one token or several.
 
 Textual Inversion (Gal et al. 2022, section 4) uses neutral sentences: *of* the word for an object, *in the style of* it
-for a style. The paper's style sentences call every image a painting, which is wrong for photographs at night; those of
-``"scene"`` do not. ``"captioned"`` describes what an image shows, so that the word need not.
+for a style. ``"style"`` are those that TADP's code learned with, the published ones, two of them twice. They call every
+image a painting, which is wrong for photographs at night; those of ``"scene"`` do not. ``"captioned"`` describes what
+an image shows, so that the word need not.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Literal
 Property = Literal["style", "object", "scene", "captioned"]
 
 _VIEWS = ("close-up", "cropped", "bright", "dark", "clear", "blurry", "good", "plain", "wide")
-_STYLED = ("a painting", "a drawing", "a picture", "an image", "a rendering", "a scene", "the whole picture")
+_STYLED = ("a painting", "the painting", "a picture", "a rendering", "a rendition")
+_PAINTED = ("cropped", "clean", "dirty", "dark", "cool", "close-up", "bright", "good", "nice", "small", "weird", "large")
 _OBJECTS = ("photo of a", "photo of the", "photo of my", "photo of one", "picture of a")
 _SCENES = ("photo", "picture", "image", "scene", "view", "photo of a scene", "picture of a scene")
 _PLACES = ("photo of a place", "view of a place", "style photo", "style picture")
@@ -22,8 +24,8 @@ _CAPTIONED = ("photo", "picture", "image", "view", "style photo", "style picture
 
 TEMPLATES: dict[Property, tuple[str, ...]] = {
     "style": (
-        *(f"{thing} in the style of {{word}}" for thing in (*_STYLED, "a work of art")),
-        *(f"a {view} painting in the style of {{word}}" for view in _VIEWS),
+        *(f"{thing} in the style of {{word}}" for thing in _STYLED),
+        *(f"a {look} painting in the style of {{word}}" for look in (*_PAINTED, "cropped", "close-up")),
     ),
     "object": (
         *(f"a {thing} {{word}}" for thing in _OBJECTS),

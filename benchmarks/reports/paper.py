@@ -75,11 +75,15 @@ def _further(table: PaperTable, recipes: list[Mapping[str, Recipe]]) -> list[Pap
     known = {
         (c.target, r.row_of(i)) for each in TABLES for r in each.rows for i, c in enumerate(each.columns)
     }
+    # two columns of one benchmark tell rows apart (several scales): a row of ours that is in neither is in the first
+    first = {(c.target, c.measure): i for i, c in reversed(list(enumerate(table.columns)))}
     found: dict[str, tuple[str, ...]] = {}
     for name in dict.fromkeys(name for rows in recipes for name in rows):
         found[name] = tuple(
-            name if name in rows and (column.target, name) not in known else ""
-            for column, rows in zip(table.columns, recipes, strict=True)
+            name
+            if name in rows and (c.target, name) not in known and first[c.target, c.measure] == i
+            else ""
+            for i, (c, rows) in enumerate(zip(table.columns, recipes, strict=True))
         )
     nothing = (None,) * len(table.columns)
     return [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Annotated
 
 import torch
@@ -117,4 +116,4 @@ def _descent(width: int, halvings: int) -> nn.Sequential:
 
 def _groups(width: int) -> nn.GroupNorm:
     """Sixteen groups, or as many as there are of four channels or more."""
-    return nn.GroupNorm(math.gcd(16, max(1, width // 4), width), width)
+    return nn.GroupNorm(max(n for n in range(1, 17) if width % n == 0 and (n == 1 or width // n >= 4)), width)

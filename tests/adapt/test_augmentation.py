@@ -131,6 +131,15 @@ def test_working_size_comes_before_the_random_scale() -> None:
     assert all(6 <= h <= 24 for h in heights)
 
 
+@pytest.mark.parametrize(("draw", "enlarged"), [("log-uniform", 1 / 2), ("uniform", 2 / 3)])
+def test_images_are_enlarged_as_often_as_the_draw_says(draw: Any, enlarged: float) -> None:
+    image, mask = pair()
+    augment = Augmentation(scale=(0.5, 2), scale_draw=draw, flip=0)
+    heights = [augment(image, label_of(mask), (12, 20), rng(s))[1].shape[0] for s in range(300)]
+    assert 6 <= min(heights) < max(heights) <= 24
+    assert np.mean(np.array(heights) > 12) == pytest.approx(enlarged, abs=0.1)
+
+
 @pytest.mark.parametrize(
     "wrong", [{"scale": (2, 0.5)}, {"scale": (0, 1)}, {"flip": 1.5}, {"crop": (0, 8)}, {"jitter": True}]
 )

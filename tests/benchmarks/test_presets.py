@@ -59,6 +59,14 @@ def test_what_extends_a_preset_is_it_but_for_its_changes() -> None:
             assert dataclasses.replace(row, **same) == whole[name]
 
 
+@pytest.mark.parametrize("preset", ["stable-diffusion", *SMALLER])
+def test_a_row_that_changes_one_part_of_augmentation_keeps_the_others(preset: str) -> None:
+    rows = read_benchmark(preset, base=DOMAINS, kind="presets").rows
+    ours = dataclasses.replace(rows["null"].adapt.augment, photometric=False)
+    assert rows["mic"].adapt.augment == ours
+    assert ours.crop == (512, 512)
+
+
 def test_a_table_that_extends_itself_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(f"extends: {file}\nrows: {{'null': {{strategy: 'null'}}}}")

@@ -249,6 +249,8 @@ def test_rows_of_prompts_say_and_see_what_the_paper_says(variant: Variant) -> No
     assert (voc["nouns"].strategy, voc["nouns"].captions.min_new_tokens) == ("nouns", 20)
     assert round(voc["null"].adapt.steps * 8 / 10_582, 2) == 15
     for steps in (4, 8):
+        without, vpd = (ade[f"{row}-{steps}k"].backbone for row in ("no-text", "vpd"))
+        assert without == vpd, "the paper's rows of VPD do not scale latents"
         fast, adapter = ade[f"min-20-{steps}k"], ade[f"text-adapter-{steps}k"]
         assert fast.adapt.steps == 1000 * steps
         assert fast.adapt.head_lr == 2 * ade["null"].adapt.head_lr
@@ -269,3 +271,11 @@ def test_the_papers_oracle_says_that_it_reads_labels_and_so_does_ours(tmp_path: 
     assert "90.12 (1 seed)" in next(line for line in shown(TABLE_1, "ours", tmp_path) if "oracle" in line)
     assert "0.251 (1 seed)" in next(line for line in shown(TABLE_2, "ours", tmp_path) if "TADP-40" in line)
     assert not any("ours: min-20-4k" in line for line in shown(TABLE_2, "ours", None))
+
+
+def test_a_row_of_ours_at_one_scale_is_not_among_several_scales(tmp_path: Path) -> None:
+    write_report(tmp_path, "ade20k-ours", "min-20", 0, 51.5)
+    write_report(tmp_path, "ade20k-ours", "null-scales", 0, 52.5)
+    lines = shown(TABLE_2, "ours", tmp_path)
+    assert next(line for line in lines if "ours: min-20 " in line).count("51.5 (1 seed)") == 1
+    assert next(line for line in lines if "TADP-40" in line).count("52.5 (1 seed)") == 1

@@ -38,6 +38,14 @@ def test_the_decoder_has_the_layers_of_the_papers_code() -> None:
     assert not head.use_attention
 
 
+def test_the_latent_beside_the_finest_features_leaves_groups_of_several() -> None:
+    spec = FeatureSpec(channels=SD.channels | {8: 324}, attention={})
+    with torch.device("meta"):
+        head = heads["depth-decoder"](spec, TEN)
+    groups = [m.num_groups for m in head.modules() if isinstance(m, nn.GroupNorm) and m.num_channels == 324]
+    assert groups == [12]
+
+
 @pytest.mark.parametrize("name", ["depth-fpn", "depth-decoder"])
 def test_metres_stay_within_the_range_and_the_loss_is_its_definition(name: str) -> None:
     torch.manual_seed(0)

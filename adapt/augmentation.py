@@ -31,8 +31,8 @@ class Augmentation:
 
     Attributes:
         scale: range of the random factor on the working size; (1, 1) for none.
-        scale_draw: ``"log-uniform"`` makes images as often half as large as twice as large; ``"uniform"`` enlarges twice
-            as often as it shrinks over (0.5, 2), as the paper's code does (mmsegmentation's ``ratio_range``).
+        scale_draw: ``"log-uniform"`` makes images half as large as often as twice as large; ``"uniform"`` over (0.5, 2)
+            enlarges twice as often as it shrinks, as the paper's code does (mmsegmentation's ``ratio_range``).
         crop: height and width of a random crop; smaller images are padded to the right and below with ignored grey. A
             crop of the model's longest side is a letterbox. None takes the whole image, padded in the same way where a
             batch holds several shapes.

@@ -41,7 +41,7 @@ class FineTuning(LoopSettings):
     """Train a perception model on labelled, captioned images. Call it.
 
     Defaults are those of the paper's text and, where it is silent, of the authors' code, for Cityscapes and Stable
-    Diffusion 1.5; the random scale is ours.
+    Diffusion 1.5; the random scale and the clipped gradient are ours.
 
     Attributes:
         steps, batch, accumulate, clip, ema, workers, checkpoint_every: see

@@ -82,19 +82,26 @@ class MeanTeacher(Objective):
         return self.streams if step >= self.start else frozenset()
 
     def setup(self, model: Any, run: Run) -> None:
+        if self.start >= self.steps:
+            _log.warning(
+                "self-training would start after %d steps and never does in %d; set a smaller start, or a share",
+                self.start,
+                self.steps,
+            )
         self.teacher = Teacher(model, self.settings.decay, self.start)
         self.kept = Teacher(model, 0, name="source_only") if self.settings.guard else None
         self.health = Health(model.labels.classes, model.device)
         self.fallback = torch.zeros((), dtype=torch.int64)
 
-    def after_step(self, model: Any, step: int) -> None:
+    def after_step(self, model: Any, step: int) -> bool:
         if self.fallback:
-            return
+            self.found = {}  # of the teacher that was given up
+            return False
         self.teacher.update(model, step)
         if step == self.start - 1 and self.kept:
             self.kept.copy_from(self.teacher)
         if step < self.start:
-            return
+            return False
         for each in self.counts.values():
             each.step()
         self.found, wrong = self.health.step()
@@ -108,6 +115,7 @@ class MeanTeacher(Objective):
         for kind in wrong.keys() - self.warned:
             _log.warning("step %d of self-training: %s; %s", step + 1, wrong[kind], advice)
         self.warned |= wrong.keys()
+        return bool(self.fallback)
 
     def facts(self) -> Mapping[str, float]:
         return self.found | ({"fallback": float(self.fallback)} if self.fallback else {})

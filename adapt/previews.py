@@ -59,7 +59,8 @@ class PredictionLogger:
     def _predicted(self, image: Image.Image, caption: str, write: Write) -> Image.Image:
         """The image beside the prediction on it."""
         model, backbone = self.model, self.model.backbone
-        prompt = fit_and_tell(write, caption, backbone.count_tokens, backbone.token_limit)
+        count = model.rewrite.counted(backbone.count_tokens)
+        prompt = fit_and_tell(write, caption, count, backbone.token_limit)
         found = model.predict(image, prompt, precision=self.run.precision)
         drawn = tasks[model.labels.task].render(image, found, model.labels)
         both = Image.new("RGB", (2 * image.width, image.height))

@@ -62,7 +62,8 @@ class PromptEmbeddings:
         keys = [data.images.key(i) for i in range(len(data.images))]
         captions = {key: data.captions[key] for key in keys}
         backbone = model.backbone
-        prompts, shortened = fit_all(rewrite, captions, backbone.count_tokens, backbone.token_limit)
+        count = model.rewrite.counted(backbone.count_tokens)
+        prompts, shortened = fit_all(rewrite, captions, count, backbone.token_limit)
         if shortened:
             _log.warning("%s", shortened)
         self.prompts = tuple(dict.fromkeys(prompts.values()))

@@ -90,5 +90,5 @@ def custom_benchmark(
     }
     base |= {"captioner": captioner} if captioner else {}
     base |= {"target_labelled": {"images": target_labelled}} if target_labelled else {}
-    table = read_benchmark(preset, sets, base=base, kind="presets")
-    return Benchmark(name="own", claim="Your own data.", rows=table.only(rows).rows, order=rows)
+    table = read_benchmark(preset, sets, base=base, kind="presets").only(rows)
+    return Benchmark(name="own", claim="Your own data.", rows=table.rows, order=rows, whole=table.whole)

@@ -46,7 +46,8 @@ class Experiment:
         few = recipe.target_labelled.images if recipe.target_labelled else None
         if isinstance(few, int):
             needed["target"].append("train")
-        if self.reads_unlabeled:
+        # what is skipped must be skipped for every row: each notes the content of all splits
+        if self.reads_unlabeled or (run.skip_bad and "unlabeled" in target.domain.splits):
             needed["target"].append("unlabeled")
         self.source = source.checked(needed["source"], run)
         self.target = self.source if recipe.target is None else target.checked(needed["target"], run)

@@ -58,7 +58,7 @@ class TrainingSettings:
         accumulate: forward passes per step.
         learning_rate: of AdamW; not scaled by batch size.
         warmup: steps over which the learning rate rises linearly from 0.
-        decay: whether it then stays, or falls to 0 at the last step along a cosine.
+        decay: whether it then stays, or falls along a cosine that would be 0 one step after the last.
         weight_decay: of AdamW.
         clip: largest gradient norm, 0 for none.
         optimizer: AdamW or its 8-bit form.

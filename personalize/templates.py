@@ -16,7 +16,7 @@ Property = Literal["style", "object", "scene", "captioned"]
 
 _VIEWS = ("close-up", "cropped", "bright", "dark", "clear", "blurry", "good", "plain", "wide")
 _STYLED = ("a painting", "the painting", "a picture", "a rendering", "a rendition")
-_PAINTED = ("cropped", "clean", "dirty", "dark", "cool", "close-up", "bright", "good", "nice", "small", "weird", "large")
+_PAINTED = ("cropped", "clean", "dirty", "dark", "cool", "close-up", "bright", "good", "nice", "small")
 _OBJECTS = ("photo of a", "photo of the", "photo of my", "photo of one", "picture of a")
 _SCENES = ("photo", "picture", "image", "scene", "view", "photo of a scene", "picture of a scene")
 _PLACES = ("photo of a place", "view of a place", "style photo", "style picture")
@@ -25,7 +25,10 @@ _CAPTIONED = ("photo", "picture", "image", "view", "style photo", "style picture
 TEMPLATES: dict[Property, tuple[str, ...]] = {
     "style": (
         *(f"{thing} in the style of {{word}}" for thing in _STYLED),
-        *(f"a {look} painting in the style of {{word}}" for look in (*_PAINTED, "cropped", "close-up")),
+        *(
+            f"a {look} painting in the style of {{word}}"
+            for look in (*_PAINTED, "weird", "large", "cropped", "close-up")
+        ),
     ),
     "object": (
         *(f"a {thing} {{word}}" for thing in _OBJECTS),

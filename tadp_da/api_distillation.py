@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from tadp_da import api
+from tadp_da.api_options import AnyPath, StageOptions, captions_given, load_data, open_run, overrides
 
 if TYPE_CHECKING:
     from tadp_da.perception_model import PerceptionModel
 
 
 def distill(
-    model: api.AnyPath,
-    images: api.AnyPath,
+    model: AnyPath,
+    images: AnyPath,
     *,
-    out: api.AnyPath,
+    out: AnyPath,
     student: str = "lraspp-mobilenet-v3",
     weights: str = "",
-    labelled: api.AnyPath | None = None,
-    labels: api.AnyPath | None = None,
-    sets: Sequence[str] = (),
-    **options: Unpack[api._Options],
+    labelled: AnyPath | None = None,
+    labels: AnyPath | None = None,
+    sets: str | Sequence[str] = (),
+    **options: Unpack[StageOptions],
 ) -> PerceptionModel:
     """Train a small student on a model's predictions.
 
@@ -35,22 +35,21 @@ def distill(
         labelled: labelled source images that it learns from besides: a folder, or a registered data set.
         labels: their labels, for a folder.
         sets: settings, such as ``steps=2000``; see :class:`adapt.distillation.DistillationSettings`.
-        options: see :class:`~tadp_da.api.RunOptions`, :class:`~tadp_da.api.CaptionOptions` and
-            :class:`~tadp_da.api.DataOptions`.
+        options: see :mod:`tadp_da.api_options`.
     """
     from adapt.distillation import Distillation, DistillationSettings
     from tadp_da.perception_model import PerceptionModel
     from tadp_da.settings import build_settings
 
-    run = api.open_run(Path(out).parent, options)
+    run = open_run(Path(out).parent, options)
     teacher = PerceptionModel.load(Path(model))
-    data, split = api._data(images, None, "unlabeled", run, options)
+    data, split = load_data(images, None, "unlabeled", run, options)
     source = None
     if labelled is not None:
         known: dict[str, Any] = {"classes": teacher.labels.classes, "ignore_index": teacher.labels.ignore}
         if teacher.labels.range:
             known["max_depth"] = teacher.labels.range[1]
-        source, _ = api._data(labelled, labels, "train", run, known | {**options, "split": ""})
+        source, _ = load_data(labelled, labels, "train", run, known | {**options, "split": ""})
     needed = teacher.backbone.reads_text
     return Distillation(
         teacher=Path(model),
@@ -58,9 +57,9 @@ def distill(
         weights=weights,
         data=data,
         split=split,
-        captions=api._captions(options, teacher.captioner, teacher.labels.classes, needed=needed),
+        captions=captions_given(options, teacher.captioner, teacher.labels.classes, needed=needed),
         labelled=source,
-        settings=build_settings(DistillationSettings, {}, tuple(sets), where="distill"),
+        settings=build_settings(DistillationSettings, {}, overrides(sets), where="distill"),
         run=run,
         folder=Path(out),
     )()

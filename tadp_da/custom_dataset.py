@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +19,7 @@ from tadp_da.domains.formats.depth_folder import NEAREST, depth_folder_domain
 from tadp_da.domains.formats.folder import folder_domain
 from tadp_da.domains.formats.legend import Legend, read_legend
 from tadp_da.errors import UsageError
-from tadp_da.settings import STRICT, Effect
+from tadp_da.settings import STRICT, Effect, build
 from tadp_da.types import DomainDescription
 
 
@@ -40,7 +40,7 @@ class CustomDataset:
         test_images: folder of test images.
         test_masks: their masks.
         test_boxes, test_depth: or their boxes or depth.
-        depth_unit: metres that a stored depth of 1 means; if None, what the file says, or else 0.001 for whole numbers
+        depth_unit: metres that a stored depth of 1 means in files that do not say it; if None, 0.001 for whole numbers
             and 1 for fractions.
         max_depth: metres beyond which depths are not learned from and not scored.
         medium: what the images are, e.g. ``photo``.
@@ -116,6 +116,16 @@ class CustomDataset:
         return Path(os.path.commonpath([os.path.abspath(path) for path in folders]))
 
     @classmethod
+    def checked(cls, facts: Mapping[str, Any]) -> CustomDataset:
+        """A data set from its attributes.
+
+        Raises:
+            UsageError: naming the one that is out of its range.
+        """
+        found: CustomDataset = build(cls, facts, str(facts["name"]))
+        return found
+
+    @classmethod
     def of(
         cls,
         images: Path,
@@ -143,7 +153,7 @@ class CustomDataset:
                 kind = "depth"
             facts |= {("test_" if test else "") + kind: labels}
             facts |= {"legend": legend} if kind == "masks" else {}
-        return cls(**facts)
+        return cls.checked(facts)
 
 
 def custom_domain(own: CustomDataset) -> Domain:

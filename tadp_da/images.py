@@ -144,17 +144,25 @@ def open_image(path: Path, digest: str = "") -> Image:
     from PIL import ImageOps
 
     with opened(path, digest=digest) as image:
-        if image.mode == "RGB" and _never_turned(image) and (quickly := _png(image)) is not None:
-            return quickly
-        if image.mode in _DEEP:
+        if image.mode in _DEEP or _is_deep(image):
             raise DataError(
                 f"an image has more than 8 bits a channel (mode {image.mode})",
                 where=path,
                 fix="convert it with the scaling that suits it, e.g. magick in.png -auto-level -depth 8 out.png",
             )
+        if image.mode == "RGB" and _never_turned(image) and (quickly := _png(image)) is not None:
+            return quickly
         ImageOps.exif_transpose(image, in_place=True)
         image.load()
         return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _is_deep(image: ImageFile) -> bool:
+    """Whether a file holds 16 bits a channel in colour, of which Pillow keeps the upper eight without a word."""
+    stored = (
+        tile.args if isinstance(tile.args, str) else str((tile.args or ("",))[0]) for tile in image.tile
+    )
+    return any(";16" in raw for raw in stored)
 
 
 def _png(image: ImageFile) -> Image | None:

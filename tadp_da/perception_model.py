@@ -172,9 +172,8 @@ class PerceptionModel(nn.Module):
 
     def prompt(self, caption: str) -> str:
         """The prompt for a target image of this caption; a caption over the tokenizer's limit loses its end."""
-        return fit_and_tell(
-            self.rewrite.target, caption, self.backbone.count_tokens, self.backbone.token_limit
-        )
+        count = self.rewrite.counted(self.backbone.count_tokens)
+        return fit_and_tell(self.rewrite.target, caption, count, self.backbone.token_limit)
 
     def says(self, prompt: str, word: str) -> bool:
         """Whether a word stands in a prompt, so that :meth:`attention` can look for it; none does where the network is
@@ -239,8 +238,8 @@ class PerceptionModel(nn.Module):
 
         Returns:
             By stride in pixels, or by ``(stride, layer's name)``, ``float32 (t, h, w)`` at the image's resolution:
-            shares of attention, which sum to one over the tokens. The first token is the begin mark, those behind the
-            prompt's are end marks.
+            shares of attention, which sum to one over the tokens. The first token is the begin mark, behind the
+            prompt's are the end mark and padding (with Stable Diffusion 1.x more end marks).
 
         Raises:
             UsageError: when the backbone gives no maps.
@@ -270,8 +269,13 @@ class PerceptionModel(nn.Module):
         """Positions of a word's tokens among those of the encoded prompt, whose first is the begin mark.
 
         Raises:
-            UsageError: when it is not in the prompt.
+            UsageError: when it is not in the prompt, or the network is given averaged embeddings instead of a prompt.
         """
+        if self.rewrite.embeds:
+            raise UsageError(
+                f"the strategy {self.rewrite.strategy!r} gives the network averaged embeddings, which hold no words",
+                fix="look for words with a model of another strategy",
+            )
         found = _occurrences(word, prompt)
         if not found:
             raise UsageError(

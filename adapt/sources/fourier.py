@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -45,7 +45,10 @@ class Fourier(Source):
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or self.Settings()
-        self._amplitude = lru_cache(_KEPT)(self._read)
+
+    @cached_property
+    def _amplitude(self) -> Any:
+        return lru_cache(_KEPT)(self._read)
 
     def __call__(
         self, key: str, image: np.ndarray, label: Any, target: Unlabeled | None, rng: np.random.Generator

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +27,10 @@ class Histogram(Source):
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or self.Settings()
-        self._shares = lru_cache(None)(lambda target, index: _cumulative(np.array(target[index])))
+
+    @cached_property
+    def _shares(self) -> Any:
+        return lru_cache(None)(lambda target, index: _cumulative(np.array(target[index])))
 
     def __call__(
         self, key: str, image: np.ndarray, label: Any, target: Unlabeled | None, rng: np.random.Generator

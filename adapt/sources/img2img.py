@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
@@ -64,6 +65,15 @@ class Img2Img(Source):
         statistics: bool = True
         confidence: Annotated[float, Field(gt=0.5, le=1)] = 0.9
         most: Share = 0.3
+
+        @model_validator(mode="after")
+        def _redraws(self) -> Any:
+            if int(self.strength * self.steps) < 1:  # as diffusers counts
+                raise ValueError(
+                    f"strength {self.strength} of {self.steps} steps is none; raise one of them: steps to "
+                    f"{math.ceil(1 / self.strength)} or more"
+                )
+            return self
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or self.Settings()

@@ -21,7 +21,7 @@ from benchmarks.cost.counting import Networks, Size
 from benchmarks.recipe import Benchmark, Recipe
 from tadp_da.backbones import portable_settings
 from tadp_da.captions.strategies import find
-from tadp_da.custom_dataset import CustomDataset
+from tadp_da.custom_dataset import CustomDataset, custom_domain
 from tadp_da.domains import domains
 from tadp_da.errors import UsageError
 from tadp_da.registry import nearest
@@ -264,7 +264,22 @@ def _trained_on(recipe: Recipe) -> str | CustomDataset:
 
 
 def _count(domain: str | CustomDataset, split: str) -> int:
-    return domains[domain].counts.get(split, 0) if isinstance(domain, str) else 0
+    if isinstance(domain, str):
+        return domains[domain].counts.get(split, 0)
+    own = custom_domain(domain)
+    return len(own.images(domain.root, split)) if split in own.splits else 0
+
+
+_OF_A_CONCEPT = (
+    "personalize",
+    "model",
+    "backbone",
+    "target",
+    "target_images",
+    "held_out",
+    "captioner",
+    "captions",
+)
 
 
 def whole(benchmark: Benchmark, planner: Planner, seeds: int = 1) -> dict[str, dict[str, Work]]:
@@ -274,7 +289,8 @@ def whole(benchmark: Benchmark, planner: Planner, seeds: int = 1) -> dict[str, d
     for name, recipe in benchmark.rows.items():
         work, inputs = dict(planner.cost(recipe, memory=False).work), recipe.as_json()
         trained = {field: value for field, value in inputs.items() if field != "evaluate"}
-        for stage, of in {"personalize": inputs["personalize"], "adapt": trained}.items():
+        concept = {field: inputs[field] for field in _OF_A_CONCEPT}
+        for stage, of in {"personalize": concept, "adapt": trained}.items():
             key = json.dumps([stage, of], sort_keys=True)
             if key in made:
                 work[stage] = Work()

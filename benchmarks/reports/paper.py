@@ -80,9 +80,7 @@ def _further(table: PaperTable, recipes: list[Mapping[str, Recipe]]) -> list[Pap
     found: dict[str, tuple[str, ...]] = {}
     for name in dict.fromkeys(name for rows in recipes for name in rows):
         found[name] = tuple(
-            name
-            if name in rows and (c.target, name) not in known and first[c.target, c.measure] == i
-            else ""
+            name if name in rows and (c.target, name) not in known and first[c.target, c.measure] == i else ""
             for i, (c, rows) in enumerate(zip(table.columns, recipes, strict=True))
         )
     nothing = (None,) * len(table.columns)

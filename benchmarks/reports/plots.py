@@ -71,9 +71,9 @@ def plot_scores(comparison: Comparison, path: Path) -> None:
             axes.tick_params(length=0)
             axes.margins(x=0.08)
             axes.spines[["top", "right", "left"]].set_visible(False)
-        primary.set_yticks(range(len(rows)), [_plain(row.name) for row in rows])
+        primary.set_yticks(range(len(rows)), [row.name for row in rows])
         primary.set_ylim(len(rows) - 0.4, -0.6)
-        figure.suptitle(_plain(comparison.title), x=0.01, ha="left", weight="bold", size=13)
+        figure.suptitle(comparison.title, x=0.01, ha="left", weight="bold", size=13)
         figure.supxlabel(
             f"dots: seeds (up to {seeds}); vertical bars and diamonds: mean; horizontal bars: 95 % Student interval of "
             "the paired difference; arrows: beyond the scale",
@@ -108,9 +108,9 @@ def plot_panels(reports: Mapping[str, Report], path: Path, *, most: int = 6) -> 
         grid = figure.subplots(len(shown), columns, squeeze=False)
         seen = {name for line, saved in zip(grid, shown, strict=True) for name in _line(line, saved, rows)}
         for axes, name in zip(grid[0], ("image", "truth", *rows), strict=True):
-            axes.set_title(textwrap.fill(_plain(name), 18), size=10, weight="bold")
+            axes.set_title(textwrap.fill(name, 18), size=10, weight="bold")
         handles = [
-            Patch(facecolor="#{:02x}{:02x}{:02x}".format(*colour), edgecolor=_GRID, label=_plain(name))
+            Patch(facecolor="#{:02x}{:02x}{:02x}".format(*colour), edgecolor=_GRID, label=name)
             for name, colour in zip(labels.classes, colours(labels), strict=True)
             if name in seen
         ]
@@ -124,16 +124,22 @@ def _line(line: Sequence[Any], saved: SavedImage, rows: Mapping[str, Report]) ->
     """Draw one image, its label and the predictions of all rows; returns the names of the classes that are shown."""
     first, seen = next(iter(rows.values())), set[str]()
     both: tuple[Shown, ...] = ("image", "truth")
-    cells: list[tuple[Path, str | None]] = [(first.image(first.primary_name, saved, s), None) for s in both]
+    cells: list[tuple[Path | None, str | None]] = [
+        (first.image(first.primary_name, saved, s), None) for s in both
+    ]
     for report in rows.values():
         assert report.primary is not None  # it has saved images
-        own = next(s for s in report.primary.saved if s.key == saved.key)
+        own = next((s for s in report.primary.saved if s.key == saved.key), None)
+        if own is None:  # rows may save different numbers of images
+            cells.append((None, None))
+            continue
         score = None if own.score is None else in_unit(own.score, report.primary.main.unit)
         cells.append((report.image(report.primary_name, own, "prediction"), score))
         seen |= set(own.classes)
     for axes, (path, score) in zip(line, cells, strict=True):
-        with Image.open(path) as image:
-            axes.imshow(np.asarray(image.convert("RGB")), interpolation="auto")
+        if path:
+            with Image.open(path) as image:
+                axes.imshow(np.asarray(image.convert("RGB")), interpolation="auto")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
         if score is not None:
@@ -182,8 +188,3 @@ def reach(found: Sequence[Spread]) -> float:
 
 def _beside(axes: Any, y: float, text: str, ink: str = _INK) -> None:
     axes.annotate(text, (1.02, y), xycoords=("axes fraction", "data"), va="center", size=9, color=ink)
-
-
-def _plain(text: str) -> str:
-    """Text that matplotlib prints as it is: a dollar sign would begin a formula."""
-    return text.replace("$", r"\$")

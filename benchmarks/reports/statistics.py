@@ -209,9 +209,10 @@ def without_classes(
             raise UsageError("no class is left to compare by", fix="leave out fewer classes")
         value = statistics.fmean(present) if present else None
         title = f"{found.main.name} without {', '.join(names)}"
-        return dataclasses.replace(
-            found, main=dataclasses.replace(found.main, name=title, value=value, per_class=left)
-        )
+        main = dataclasses.replace(found.main, name=title, value=value, per_class=left)
+        # what single images score is known of all classes together only
+        saved = tuple(dataclasses.replace(each, score=None) for each in found.saved)
+        return dataclasses.replace(found, main=main, per_image={}, saved=saved)
 
     return {
         row: {

@@ -69,7 +69,8 @@ def _against_committee(table: Table, classes: int) -> Scores:
         }
         everyone = sum(votes.values())
         for row, seeds in table.items():
-            majority = np.argmax(everyone - votes[row], axis=0).astype(np.uint8)
+            # rounded again, so that equal votes are equal
+            majority = np.argmax(np.round(everyone - votes[row], 6), axis=0).astype(np.uint8)
             for seed, predicted in seeds.items():
                 totals[row, seed] += confusion([(majority, predicted.plain[index])], classes)
     if len(table) < 2:
@@ -78,10 +79,8 @@ def _against_committee(table: Table, classes: int) -> Scores:
 
 
 def _votes(predicted: Sequence[Any], classes: int) -> NDArray[np.float64]:
-    """``float64 (k, h, w)``: share of these masks that say the class; rounded, so that equal votes are equal."""
-    return np.round(
-        np.stack([sum(mask == k for mask in predicted) / len(predicted) for k in range(classes)]), 9
-    )
+    """``float64 (k, h, w)``: share of these masks that say the class."""
+    return np.stack([sum(mask == k for mask in predicted) / len(predicted) for k in range(classes)])
 
 
 def information(predicted: Predictions, source: Sequence[float] | None) -> float | None:

@@ -15,7 +15,8 @@ from PIL import Image
 def working_size(image, inference, fixed):
     """Height and width at which the model was trained to see an image, or less for a smaller fixed size."""
     if inference["squash"]:
-        return tuple(inference["squash"])
+        height, width = inference["squash"]
+        return (min(height, fixed[0]), min(width, fixed[1])) if fixed else (height, width)
     bounds = (inference["short"], min(image.size)), (inference["long"], max(image.size))
     factor = min((most / side for most, side in bounds if most), default=1.0)
     if fixed:

@@ -92,7 +92,7 @@ class DreamBooth(TrainedPersonalizer):
         return {"lora": lora}
 
     def prior(self, backbone: Any, run: Run) -> LatentDataset | None:
-        """Class images, sampled from the base model once per base, prompt, size and seed."""
+        """Class images, sampled from the base model; they stay with the concept."""
         if not self.prior_images:
             return None
         from personalize.denoising import LatentDataset, Prompts

@@ -170,17 +170,20 @@ class Captioner:
 
 @dataclass(frozen=True)
 class CaptionReport:
-    """How many images there were, how many captions were generated now (the others existed), and what is unusual about
-    the captions (:func:`tadp_da.captions.flags.notes`)."""
+    """How many images there were, how many captions were generated now, how many were taken from the cache (the others
+    existed), and what is unusual about the captions (:func:`tadp_da.captions.flags.notes`)."""
 
     total: int
     made: int
+    cached: int
     notes: tuple[str, ...]
 
     def lines(self) -> list[str]:
         """For a terminal."""
-        made = f"{self.made} captions generated, {self.total - self.made} existed"
-        return [f"{self.total} images: {made if self.made else 'already complete'}", *self.notes]
+        counts = [f"{self.made} captions generated", f"{self.total - self.made - self.cached} existed"]
+        counts[1:1] = [f"{self.cached} from the cache"] if self.cached else []
+        done = not (self.made or self.cached)
+        return [f"{self.total} images: {'already complete' if done else ', '.join(counts)}", *self.notes]
 
 
 def caption_images(
@@ -214,6 +217,7 @@ def _caption(images: Unlabeled, captioner: Captioner, out: Path, run: Run, save_
     batch = captioner.settings.batch
     batches = [todo[start : start + batch] for start in range(0, len(todo), batch)]
     saved, cached = len(entries), CachedCaptioner(captioner)
+    known_before = cached.cache.counts.found
 
     def caption(chosen: Sequence[int]) -> tuple[list[str], bool]:
         return (cached(images, chosen) if chosen else []), asked()
@@ -241,7 +245,8 @@ def _caption(images: Unlabeled, captioner: Captioner, out: Path, run: Run, save_
         if not out.exists():  # another process has its own folder where the main one writes an artifact
             CaptionFile(out, entries).write()
     texts = {key: entries[key].caption for key in map(images.key, range(len(images)))}
-    return CaptionReport(len(images), len(todo), tuple(notes(texts)))
+    known = sum(all_gather_object(lambda: cached.cache.counts.found - known_before))
+    return CaptionReport(len(images), len(todo) - known, known, tuple(notes(texts)))
 
 
 def _begin(out: Path, captioner: Captioner) -> dict[str, CaptionEntry]:

@@ -44,7 +44,8 @@ _STYLE_AT_START = re.compile(
 )
 _STYLE_AT_END = re.compile(
     rf"(?:,?\s+(?:shown|done|painted|drawn|rendered|made)?\s*in\s+(?:an?\s+|the\s+)?{_MANNER}"
-    r"(?:watercolou?rs?|cartoon|comic|painting|drawing|sketch)(?:\s+(?:style|effect|look|form))?"
+    r"(?:watercolou?rs?|cartoon|comic|painting|drawing|sketch|portrait|illustration)"
+    r"(?:\s+(?:style|effect|look|form|strip|book|panel|page|painting|drawing|illustration|portrait))?"
     r"|,?\s+(?:(?:watercolou?r|pencil|ink|digital|oil|cartoon|comic)\s+(?:paintings?|drawings?|portraits?|illustrations?|"
     r"sketch(?:es)?|prints?|strips?|art)|illustration|portrait|fine art print|comic art|comic strip))(?:\s+vector)?$",
     re.IGNORECASE,
@@ -75,11 +76,16 @@ def _small_article(text: str) -> str:
 
 
 def _without_style(text: str) -> str:
-    """The content without the technique; a caption that holds nothing else is unchanged."""
+    """The content without the technique; a caption that holds nothing else, or whose last word would be left without
+    what it belongs to (``a man in a``), is unchanged."""
     for short in (_STYLE_AT_START.sub("", text), _STYLE_AT_END.sub("", text), _STYLE_WORD.sub(_drop, text)):
-        if short != text and short and not all(map(is_article, short.split())):
+        if short != text and short and not (_is_loose(short.split()[-1]) and not _is_loose(text.split()[-1])):
             return short
     return text
+
+
+def _is_loose(word: str) -> bool:
+    return is_article(word) or word.lower() in _LINKING
 
 
 def _drop(match: re.Match[str]) -> str:

@@ -117,6 +117,13 @@ class Rewrite:
         """How many embeddings the network is given instead of a prompt; usually None."""
         return self._strategy.text_length(self.classes, count_tokens)
 
+    def counted(self, count_tokens: CountTokens) -> CountTokens:
+        """Counts the tokens of a prompt in the longest of :attr:`prompt_templates`, where it is embedded in these."""
+        if not self.prompt_templates:
+            return count_tokens
+        longest = max(self.prompt_templates, key=lambda template: count_tokens(template.format("a")))
+        return lambda prompt: count_tokens(longest.format(prompt))
+
     def _write(self, strategy: CaptionStrategy, caption: str, side: Side) -> str:
         context = PromptContext(
             side=side,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tadp_da import api
+from tadp_da.api_options import open_run
 from tadp_da.cli.options import Data, Device, Precision, Seed, Sets, out
 
 
@@ -50,7 +50,7 @@ def analyze(
     given.check(analysis.needs)
     about_table = analysis.needs == "table"
     place = out_folder or (table_folder(folders[0], given.title) if about_table else Path("runs")) / name
-    run = api.open_run(
+    run = open_run(
         folders[0] if about_table else place, {"seed": seed, "device": device, "precision": precision}
     )
     findings = analysis(given, run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from tadp_da import api
+from tadp_da.api_options import names_of, open_run
 from tadp_da.cli.config import Config, write_config
 from tadp_da.cli.options import (
     AllowOverlap,
@@ -33,7 +34,6 @@ from tadp_da.cli.options import (
     TargetLabelled,
     TargetLabels,
     TrackerName,
-    names_of,
     out,
     seeds_of,
 )
@@ -69,7 +69,7 @@ def demo(
     """
     from benchmarks.demo import run_demo
 
-    run_demo(api.open_run(out_folder, {"seed": seed, "device": device}), data, out)
+    run_demo(open_run(out_folder, {"seed": seed, "device": device}), data, out)
 
 
 def run(
@@ -133,10 +133,12 @@ def _run_own(given: Any) -> None:
     from tadp_da.custom_dataset import CustomDataset, custom_domain
 
     own = _own_data(given)
-    labels = custom_domain(CustomDataset(**own["source"])).labels
+    labels = custom_domain(CustomDataset.checked(own["source"])).labels
     if labels is None:
         fix = "give --source-masks FOLDER, --source-boxes PATH or --source-depth FOLDER"
         raise UsageError("the source has no labels", fix=fix)
+    if given.rows and given.method:
+        raise UsageError("--method names a row, and --rows names them all", fix="omit one of them")
     preset, facts = given.preset or preset_for(given.model, labels.task), ("model", "captioner")
     rows = names_of(given.rows) or method_rows(preset, given.method)
     choosing = given.target_test_images is None and len(rows) > 1
@@ -148,12 +150,12 @@ def _run_own(given: Any) -> None:
         **own,
     )
     options = ("device", "precision", "tracker", "skip_bad", "allow_overlap")
-    run = api.open_run(given.out_folder, {name: getattr(given, name) for name in options})
+    run = open_run(given.out_folder, {name: getattr(given, name) for name in options})
     shown_images(next(iter(table.rows.values())), run)
     reports = run_suite(table, (seeds := seeds_of(given.seeds)), run, Path("data"), given.jobs)
     if given.target_test_images is not None:
         _publish(table.name, reports, run.folder)
-    shown = show_predictions(table, seeds[0], run)
+    shown = show_predictions(table, min(seeds), run)
     out.print(f"Predictions on the first {SHOWN} target images: {shown}")
     if choosing:
         _choose(table.name, run)
@@ -262,7 +264,12 @@ def benchmark_run(
     if limit is not None:  # its numbers are none of the table's
         table = dataclasses.replace(table, name=f"{table.name}-first-{limit}")
     options = {"device": device, "precision": precision, "tracker": tracker}
-    run = api.open_run(out_folder, options | {"skip_bad": skip_bad, "allow_overlap": allow_overlap})
+    run = open_run(out_folder, options | {"skip_bad": skip_bad, "allow_overlap": allow_overlap})
+    if on and (device, precision) == ("auto", "auto") and run.torch_device.type == "cpu":
+        logging.getLogger(__name__).warning(
+            "--precision auto found no GPU on this machine, and rows train in full precision on all of them; for GPUs "
+            "that have it, give --precision bf16"
+        )
     _publish(table.name, run_suite(table, seeds_of(seeds), run, data, jobs, on), run.folder)
 
 

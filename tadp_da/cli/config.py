@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from tadp_da.api_options import names_of
 from tadp_da.cli.data import data_check
-from tadp_da.cli.options import Classes, IgnoreIndex, Legend, Model, names_of, out
+from tadp_da.cli.options import Classes, IgnoreIndex, Legend, Model, out
 from tadp_da.errors import UsageError
 from tadp_da.plain_yaml import parse_yaml, read_yaml
 from tadp_da.registry import nearest
@@ -40,8 +41,13 @@ def _read(context: typer.Context, file: Path | None) -> Path | None:
             raise UsageError(
                 f"the value of {key!r} is not plain", where=file, fix="write what the option takes"
             )
+    lists = {"set"} & known.keys()
     plain = {
-        known[key]: ",".join(map(str, value)) if isinstance(value, list) and key != "set" else value
+        known[key]: ([value] if isinstance(value, str) else value)
+        if key in lists
+        else ",".join(map(str, value))
+        if isinstance(value, list)
+        else value
         for key, value in given.items()
         if value is not None
     }
@@ -100,6 +106,7 @@ def init(
 
     if file.exists():
         raise UsageError("the file exists", where=file, fix="edit it, or name another: --file FILE")
+    file.parent.mkdir(parents=True, exist_ok=True)  # before the questions, whose answers would be lost
     images = Path(
         _answer(source_images, "--source-images", "Folder of labelled source images", check=_existing)
     )

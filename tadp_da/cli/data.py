@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Column, Table
 
+from tadp_da.api_options import names_of
 from tadp_da.cli.options import (
     AllowOverlap,
     Classes,
@@ -22,7 +23,6 @@ from tadp_da.cli.options import (
     Preset,
     Sets,
     SkipBad,
-    names_of,
     out,
 )
 from tadp_da.errors import DataError, UsageError
@@ -72,6 +72,7 @@ def data_legend(
         out.print(text, end="")
         return
     try:
+        out_file.parent.mkdir(parents=True, exist_ok=True)
         with out_file.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as error:
@@ -115,7 +116,7 @@ def data_check(
         classes=names_of(classes),
         legend=legend,
         ignore=255 if ignore_index is None else ignore_index,
-        **{k: v for k, v in (("depth_unit", depth_unit), ("max_depth", max_depth)) if v},
+        **{k: v for k, v in (("depth_unit", depth_unit), ("max_depth", max_depth)) if v is not None},
     )
     boxes = source.domain.labels is not None and source.domain.labels.task == "detection"
     report = check_data(

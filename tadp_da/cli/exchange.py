@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tadp_da import api
+from tadp_da.api_options import base_model
 from tadp_da.cli.options import Model, Out, out
 from tadp_da.errors import UsageError
 
@@ -44,7 +44,7 @@ def concept_import(
     from tadp_da.backbones.sd.exchange import import_concept
 
     concept = import_concept(
-        api.base_model(model).load(), word=word, embedding=embedding, lora=lora, unet_only=unet_only
+        base_model(model).load(), word=word, embedding=embedding, lora=lora, unet_only=unet_only
     )
     concept.save(out_folder)
     out.print(f"The concept is in {out_folder}; {concept.prompt_advice}.")

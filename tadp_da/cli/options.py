@@ -67,7 +67,8 @@ MaxDepth = Annotated[
 ]
 
 
-def _ignored(text: str) -> int | str:
+def _ignored(given: Any) -> int | str:
+    text = str(given)  # a file of options gives a number
     if text != "none" and not text.isdecimal():
         raise typer.BadParameter(f"{text!r} is not a mask value; give a number, or none")
     return text if text == "none" else int(text)
@@ -135,11 +136,6 @@ def seeds_of(text: str) -> tuple[int, ...]:
             fix="write for example --seeds 0,1,2",
         )
     return seeds
-
-
-def names_of(text: str) -> tuple[str, ...]:
-    """Names from text such as ``sky,road``."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from tadp_da.cli.options import Precision, Sets, names_of, out
+from tadp_da.api_options import names_of
+from tadp_da.cli.options import Precision, Sets, out
 from tadp_da.errors import UsageError
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tadp_da import api
+from tadp_da.api_options import open_run
 from tadp_da.cli.options import Captioner, Device, Precision, out
 from tadp_da.errors import DataError, EnvironmentSetupError, TadpError
 from tadp_da.images import open_image
@@ -75,7 +75,7 @@ def playground(
     files = {path.relative_to(images).as_posix(): path for path in image_files(images)} if images else {}
     if images and not files:
         raise DataError("there are no images", where=images, fix="put images there, or omit --images")
-    run = api.open_run(".", {"device": device, "precision": precision})
+    run = open_run(".", {"device": device, "precision": precision})
     loaded = PerceptionModel.load(model, device=run.torch_device)
     server = uvicorn.Server(
         uvicorn.Config(

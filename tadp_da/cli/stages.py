@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 from rich.table import Table
 
 from tadp_da import api
+from tadp_da.api_options import images_of, names_of, open_run
 from tadp_da.cli.options import (
     AllowOverlap,
     Captioner,
@@ -37,7 +37,6 @@ from tadp_da.cli.options import (
     TargetLabelled,
     TargetLabels,
     TrackerName,
-    names_of,
     out,
     report_if_complete,
 )
@@ -74,26 +73,16 @@ def personalize(
     """
     relaunch(processes)
     with report_if_complete(out_folder):
-        concept = api.personalize(settings=_word_settings(method, word, like), **_arguments(context))
+        concept = api.personalize(**_arguments(context))
     shown = ", with an image of samples before and after" * (out_folder / "before_after.png").exists()
     out.print(f"The concept is in {out_folder}{shown}; {concept.prompt_advice}.")
 
 
 def _arguments(context: typer.Context) -> dict[str, Any]:
     """The options of a command as arguments of its function in :mod:`tadp_da.api`, which has the same names."""
-    given = {k: v for k, v in context.params.items() if k not in ("processes", "word", "like", "out_folder")}
-    given |= {name: names_of(given[name]) for name in ("classes", "attention") if name in given}
-    given |= {"sets": tuple(given["sets"] or ())} if "sets" in given else {}
+    given = {k: v for k, v in context.params.items() if k not in ("processes", "out_folder")}
+    given |= {"sets": given["sets"] or ()} if "sets" in given else {}
     return given | {"out": context.params["out_folder"]}
-
-
-def _word_settings(method: str, word: str, like: str) -> dict[str, Any]:
-    """Those settings of a method that the options of the command are about."""
-    from personalize import personalizers
-
-    names = {f.name for f in dataclasses.fields(personalizers[method])}
-    given = {"word": word or ("<target>" if "like" in names else "sks"), "like": like}
-    return {name: value for name, value in given.items() if name in names}
 
 
 def caption(
@@ -122,8 +111,8 @@ def caption(
     from tadp_da.captions.files import CaptionFile
     from tadp_da.settings import build_settings
 
-    run = api.open_run(out_file.parent, {"device": device, "skip_bad": skip_bad})
-    pictures = api.images_of(images, run, split=split, data=data)
+    run = open_run(out_file.parent, {"device": device, "skip_bad": skip_bad})
+    pictures = images_of(images, run, split=split, data=data)
     model = captioners.Captioner.from_pretrained(
         captioner, build_settings(captioners.CaptionerSettings, {}, tuple(sets or ())), run.torch_device
     )

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tadp_da import api
+from tadp_da.api_options import captions_of, images_of, open_run
 from tadp_da.cli.options import Captioner, Captions, Data, Device, out
 from tadp_da.errors import DataError
 
@@ -33,14 +34,14 @@ def submit(
     """
     from benchmarks.submit import submissions
 
-    run = api.open_run(path.parent, {"device": device})
-    found = api.images_of(images, run, split=split, data=data)
+    run = open_run(path.parent, {"device": device})
+    found = images_of(images, run, split=split, data=data)
     if split and not partial:
         _refuse_part(images, split, data, len(found))
     perception = api.load_model(model, device=str(run.torch_device))
 
     def texts() -> dict[str, str]:
-        return api.captions_of(perception, found, split, run, {"captions": captions, "captioner": captioner})
+        return captions_of(perception, found, split, run, {"captions": captions, "captioner": captioner})
 
     submissions.submit(perception, found, texts, form, path, run, like=like)
     out.print(f"Predictions of {len(found)} images are in {path}")

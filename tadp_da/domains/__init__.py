@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,9 +113,13 @@ class Domain:
             domain=self.name,
             labels=self.labels,
             images=images,
-            label=lambda i: read(images.paths[i]),
+            label=partial(_label_at, read, images.paths),
             captions=captions,
         )
+
+
+def _label_at(read: Callable[[Path], Any], paths: Sequence[Path], index: int) -> Any:
+    return read(paths[index])
 
 
 domains: Registry[Domain] = Registry("domain", "tadp_da.domains")

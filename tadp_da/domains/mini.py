@@ -267,6 +267,7 @@ def _domain(name: str, labels: LabelSpace, label: Callable[[Path], Any], suffix:
             images=partial(_images, name),
             labels=labels,
             label=label,
+            counts=COUNTS,
             captions=lambda root, split: root / name / split / CAPTIONS,
             fetch=_FETCH,
         )

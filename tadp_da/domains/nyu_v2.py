@@ -56,8 +56,9 @@ def _label(image: Path) -> Depth:
 
 
 def scene_of(image: Path) -> str:
-    """``home office`` of ``home_office_0001a/rgb_00045.jpg``: one of the 27 kinds of places that VPD's prompts name."""
-    return re.sub(r"_\d+[a-z]?$", "", image.parent.name).replace("_", " ")
+    """``home office`` of ``home_office_0001a/rgb_00045.jpg``: one of the 27 kinds of places that VPD's prompts name,
+    which are those of the test images. A recording in the makers' own rooms, ``nyu_office_0``, is one of an office."""
+    return re.sub(r"_\d+[a-z]?$", "", image.parent.name).replace("_", " ").removeprefix("nyu ")
 
 
 domains.add("nyu-v2")(

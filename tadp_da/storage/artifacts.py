@@ -64,7 +64,8 @@ def get_or_create(
         ArtifactError: when a file of the artifact is not what its manifest says.
         EnvironmentSetupError: when the disk is full or the folder may not be written to.
     """
-    place = broadcast(place.absolute)  # the main process decides where, for nested artifacts too
+    # the main process decides where, for nested artifacts too; a link stands for the folder that it leads to
+    place = broadcast(place.resolve if place.is_symlink() else place.absolute)
 
     def missing() -> bool:
         _refuse_other(place, inputs, may_change)
@@ -97,14 +98,19 @@ def find_equal(place: Path, kind: str, inputs: Mapping[str, Any]) -> Path | None
     for manifest in sorted(place.parent.glob(f"*/{MANIFEST}")):
         with suppress(ArtifactError, OSError):
             facts = _read(manifest)
-            if (facts.get("kind"), facts.get("key")) == (kind, key):
+            if isinstance(facts, dict) and (facts.get("kind"), facts.get("key")) == (kind, key):
                 return manifest.parent
     return None
 
 
 def copy_files(artifact: Path, folder: Path) -> None:
-    """Put the files of an artifact into a folder: weights as hard links where the file system has them."""
-    for name in _read(artifact / MANIFEST)["files"]:
+    """Put the files of an artifact into a folder: weights as hard links where the file system has them.
+
+    Raises:
+        ArtifactError: when a file is not what the artifact's manifest says; a copy would pass for whole.
+    """
+    verify(artifact)
+    for name in _fact(artifact, "files"):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
@@ -117,8 +123,7 @@ def copy_files(artifact: Path, folder: Path) -> None:
 
 def inputs_of(artifact: Path) -> dict[str, Any] | None:
     """What an artifact was made from; None for a folder that has no manifest."""
-    manifest = artifact / MANIFEST
-    return dict(_read(manifest)["inputs"]) if manifest.exists() else None
+    return dict(_fact(artifact, "inputs")) if is_complete(artifact) else None
 
 
 def is_complete(place: Path) -> bool:
@@ -192,7 +197,7 @@ def _refuse_other(place: Path, inputs: Mapping[str, Any], may_change: Collection
     for known in (whole, begun, whole):
         with suppress(FileNotFoundError):
             if known.exists():
-                before = _read(known)["inputs"] if known is whole else _read(known)
+                before = _fact(place, "inputs") if known is whole else _read(known)
                 break
     else:
         return
@@ -235,7 +240,7 @@ def verify(place: Path) -> None:
     Raises:
         ArtifactError: naming the first file that is missing or changed.
     """
-    for name, known in _read(place / MANIFEST)["files"].items():
+    for name, known in _fact(place, "files").items():
         path = place / name
         if not path.exists() or file_digest(path) != known:
             raise ArtifactError(
@@ -245,10 +250,21 @@ def verify(place: Path) -> None:
             )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _fact(place: Path, name: str) -> dict[str, Any]:
+    """A fact about a complete artifact, from its manifest. Web pages and data sets have files of this name, too."""
+    found = _read(place / MANIFEST)
+    if not isinstance(found, dict) or not isinstance(found.get(name), dict):
+        raise UsageError(
+            f"the {MANIFEST} in this folder is not that of a finished run",
+            where=place,
+            fix="choose a new folder with --out",
+        )
+    return dict(found[name])
+
+
+def _read(path: Path) -> Any:
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ArtifactError(
             f"cannot read {path.name}: {error}", where=path, fix="delete the folder; it will be made again"

@@ -29,6 +29,12 @@ class MovingAverage:
             value.sub_((1 - decay) * (value - parameter))
 
     @torch.no_grad()
+    def restart(self, trained: Sequence[nn.Parameter]) -> None:
+        """Forget all steps: the parameters are others now."""
+        self.steps = 0
+        self.step(trained)
+
+    @torch.no_grad()
     def copy_to(self, trained: Sequence[nn.Parameter]) -> None:
         for value, parameter in zip(self.values, trained, strict=True):
             parameter.copy_(value)

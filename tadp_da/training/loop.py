@@ -251,11 +251,12 @@ def recorded(steps: Iterator[Step], total: int, run: Run, what: str) -> Iterator
     if not is_main():
         yield from steps
         return
-    first = next(steps, None)
-    if first is None:
+    first, path = next(steps, None), run.folder / METRICS
+    if first is None:  # stopped between the last step and the figure
+        if path.exists():
+            plot_facts(path, run.folder / HEALTH)
         return
     run.folder.mkdir(parents=True, exist_ok=True)
-    path = run.folder / METRICS
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     done = first.index - 1
     write_text(path, "".join(lines[:done]))
@@ -308,11 +309,11 @@ class _Training:
                 step, stop = self._advance(index, [lr * factor for lr in self.base_lrs])
                 skipped = accelerator.optimizer_step_was_skipped
                 self.monitor.check(step.loss, step.grad_norm, index, factor, skipped=skipped)
+                objectives = self.losses.objectives
+                replaced = [objective.after_step(self.losses.model, index) for objective in objectives]
                 if self.average:
-                    self.average.step(self.trained)
-                for objective in self.losses.objectives:
-                    objective.after_step(self.losses.model, index)
-                facts = [objective.facts() for objective in self.losses.objectives]
+                    (self.average.restart if any(replaced) else self.average.step)(self.trained)
+                facts = [objective.facts() for objective in objectives]
                 yield replace(step, facts={name: value for each in facts for name, value in each.items()})
                 # after the caller has recorded the step
                 if stop or settings.due(step.index):

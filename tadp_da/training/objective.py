@@ -55,9 +55,11 @@ class Objective(ABC):
             generators: the only source of randomness.
         """
 
-    def after_step(self, model: Any, step: int) -> None:  # noqa: B027 - an optional hook
+    def after_step(self, model: Any, step: int) -> bool | None:
         """Called after the optimizer's step ``step``, counted from 0, and before its checkpoint. Parameters may be
-        sharded: read them through :func:`tadp_da.distributed.sharding.whole`, in every process."""
+        sharded: read them through :func:`tadp_da.distributed.sharding.whole`, in every process. True says that they
+        were replaced by others, so that their average (``ema``) starts anew."""
+        return None
 
     def facts(self) -> Mapping[str, float]:
         """Facts about the last step by name, for ``metrics.jsonl``; asked for after :meth:`after_step`, and the same in

@@ -337,3 +337,20 @@ def test_names_of_rows_and_tables_never_lead_out_of_their_folder(folders: Path, 
     written = set(folders.rglob("*")) - outside - {run.folder}
     assert all(path.is_relative_to(run.folder) for path in written)
     assert len(list(run.folder.glob("tables/*/rows/*.json"))) == 2 * len(ODD)
+
+
+def test_what_is_skipped_is_skipped_for_every_row(folders: Path, run: Run) -> None:
+    """Also for one that learns nothing from the target: else rows would be of different content."""
+    (folders / "night/b.png").write_bytes(b"not an image")
+    skipping = dataclasses.replace(run, skip_bad=True)
+    assert seeds(run_suite(own(folders, ["null"]), (0,), skipping, Path("data"))) == {"null": [0]}
+    assert seeds(run_suite(own(folders, ["fourier"]), (0,), skipping, Path("data"))) == {
+        "null": [0], "fourier": [0],
+    }  # fmt: skip
+    assert list(run.folder.glob("skipped-*.json"))
+
+
+def test_rows_that_differ_in_method_come_one_by_one(folders: Path, run: Run) -> None:
+    for row in ("null", "strong", "self-training"):
+        reports = run_suite(own(folders, [row]), (0,), run, Path("data"))
+    assert seeds(reports) == {"null": [0], "strong": [0], "self-training": [0]}

@@ -48,14 +48,15 @@ def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     assert np.array_equal(open_image(path), image.convert("RGB"))
 
 
-def test_a_png_of_16_bits_is_what_pillow_makes_of_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "channels"), [(2, 3), (6, 4), (4, 2)], ids=["RGB", "RGBA", "LA"])
+def test_a_png_of_16_bits_a_channel_is_refused(tmp_path: Path, kind: int, channels: int) -> None:
     import struct
     import zlib
 
-    wide = (PIXELS.astype(">u2") * 257).tobytes()
-    rows = b"".join(b"\0" + wide[i * 54 : (i + 1) * 54] for i in range(7))
+    wide = np.full((7, 9, channels), 4095, ">u2")  # of a camera with 12 bits
+    rows = b"".join(b"\0" + row.tobytes() for row in wide)
     chunks = {
-        b"IHDR": struct.pack(">IIBBBBB", 9, 7, 16, 2, 0, 0, 0),
+        b"IHDR": struct.pack(">IIBBBBB", 9, 7, 16, kind, 0, 0, 0),
         b"IDAT": zlib.compress(rows),
         b"IEND": b"",
     }
@@ -64,7 +65,8 @@ def test_a_png_of_16_bits_is_what_pillow_makes_of_it(tmp_path: Path) -> None:
         for kind, data in chunks.items()
     )
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
-    assert np.array_equal(open_image(tmp_path / "a.png"), PIXELS)
+    with pytest.raises(DataError, match="more than 8 bits a channel"):
+        open_image(tmp_path / "a.png")
 
 
 def test_a_damaged_png_is_an_error_of_its_path(tmp_path: Path) -> None:

@@ -181,3 +181,23 @@ def test_what_cannot_be_exported_is_refused_with_advice(
         onnx_export.export(_model(backbone, "segmentation"), file)
     assert "posterior: mode" in sampled.value.fix
     assert not list(tmp_path.iterdir())
+
+
+def test_a_detector_that_finds_nothing_is_exported_too(tiny: Any) -> None:
+    model = _model(tiny, "detection")
+    model.head.detector.roi_heads.score_thresh = 1.0
+    graph = onnx_export.Graph(model, "")
+    with torch.no_grad():
+        found = graph(graph.example(None))
+    assert {name: tuple(value.shape) for name, value in found.items()} == {
+        "boxes": (0, 4), "labels": (0,), "scores": (0,),
+    }  # fmt: skip
+
+
+def test_the_documented_example_keeps_to_a_fixed_size() -> None:
+    import runpy
+
+    size = runpy.run_path(str(EXAMPLE))["working_size"]
+    image = Image.new("RGB", (640, 480))
+    assert size(image, {"squash": [512, 512]}, None) == (512, 512)
+    assert size(image, {"squash": [512, 512]}, [256, 384]) == (256, 384)

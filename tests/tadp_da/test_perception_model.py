@@ -259,3 +259,18 @@ def test_a_text_adapter_starts_at_almost_nothing_is_trained_with_the_head_and_sa
     torch.testing.assert_close(model.from_latents(latents, text, (64, 64)), changed)
     model.save(tmp_path)
     assert torch.equal(dense(PerceptionModel.load(tmp_path), image), changed)
+
+
+def test_embeddings_of_classes_hold_no_words_to_look_for(backbone: Any) -> None:
+    rewrite = Rewrite(strategy="class-embeddings", classes=LABELS.classes)
+    model = PerceptionModel.assemble(backbone, "semantic-fpn", LABELS, rewrite=rewrite, width=16)
+    with pytest.raises(UsageError, match="averaged embeddings, which hold no words"):
+        model.attention(picture(64, 64), ["car"], "a car on a road")
+
+
+def test_a_caption_is_shortened_to_fit_the_longest_template_that_it_is_embedded_in(backbone: Any) -> None:
+    rewrite = Rewrite(strategy="caption-embedding")
+    model = PerceptionModel.assemble(backbone, "semantic-fpn", LABELS, rewrite=rewrite, width=16)
+    prompt = model.prompt("a car " * 36)  # 72 tokens, and the limit is 75
+    assert prompt.count("car") < 36
+    model.encode_text([prompt])

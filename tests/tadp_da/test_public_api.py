@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import tadp_da
-from tadp_da.errors import ArtifactError
+from tadp_da.errors import ArtifactError, UsageError
 from tests.tadp_da.captions.conftest import write_blip2
 
 README = Path(__file__).parent.parent.parent / "README.md"
@@ -92,3 +92,40 @@ def test_the_python_of_the_readme_runs_as_it_is(
     assert names["mask"].max() < 3
     assert 0 <= names["report"].evaluations["test"].main.value <= 100
     assert tadp_da.load_concept("runs/dusk").word == "sks"
+
+
+def test_what_no_stage_has_is_refused_and_not_ignored(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no option 'sede', did you mean 'seed'"):
+        tadp_da.adapt(tmp_path, out=tmp_path / "out", sede=5)  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match=r"no option 'devcie', did you mean 'device'"):
+        tadp_da.predict("model", tmp_path, out=tmp_path / "out", devcie="cpu")  # type: ignore[call-arg]
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_may_come_as_the_commands_take_them(tmp_path: Path) -> None:
+    from tadp_da.api_options import load_data, names_of, overrides
+    from tadp_da.run import Run
+
+    for folder, mode in (("i", "RGB"), ("m", "L")):
+        (tmp_path / folder).mkdir()
+        Image.new(mode, (8, 8)).save(tmp_path / folder / "a.png")
+    run = Run(folder=tmp_path / "run", quiet=True)
+    data, _ = load_data(tmp_path / "i", tmp_path / "m", "train", run, {"classes": "sky, road"})
+    assert data.domain.labels is not None
+    assert data.domain.labels.classes == names_of(["sky", "road"]) == ("sky", "road")
+    assert overrides("steps=3") == overrides(["steps=3"]) == ("steps=3",)
+
+
+def test_a_word_is_learned_by_its_name_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from personalize import stage
+
+    (tmp_path / "i").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "i/a.png")
+    asked: list[Any] = []
+    monkeypatch.setattr(stage.Personalization, "__call__", lambda self: asked.append(self.method))
+    tadp_da.personalize(tmp_path / "i", out=tmp_path / "c")
+    tadp_da.personalize(tmp_path / "i", out=tmp_path / "c", word="<dusk>", like="dark")
+    tadp_da.personalize(tmp_path / "i", out=tmp_path / "c", method="dreambooth", word="zwx")
+    assert [(each.settings["word"], each.settings.get("like")) for each in asked] == [
+        ("<target>", "photo"), ("<dusk>", "dark"), ("zwx", None),
+    ]  # fmt: skip

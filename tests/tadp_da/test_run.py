@@ -203,3 +203,45 @@ def test_a_device_that_is_none_or_not_here_is_told_at_once(
     with pytest.raises(kind, match=name) as caught:
         _ = Run(folder=tmp_path, device=name).torch_device
     assert "auto" in caught.value.fix
+
+
+def test_a_damaged_artifact_is_not_copied_to_where_it_would_pass_for_whole(tmp_path: Path) -> None:
+    run = Run(folder=tmp_path)
+
+    def make(folder: Path) -> None:
+        (folder / "text").write_text("whole")
+
+    run.get_or_create("thing", {}, make, read, folder=tmp_path / "first")
+    (tmp_path / "first/text").write_text("changed")
+    with pytest.raises(ArtifactError, match="text is not what the manifest says") as caught:
+        run.get_or_create("thing", {}, make, read, folder=tmp_path / "second")
+    assert str(caught.value.where) == str(tmp_path / "first")
+    assert not (tmp_path / "second").exists()
+
+
+@pytest.mark.parametrize("content", [{"name": "app"}, [1]])
+def test_a_manifest_of_something_else_is_left_alone(tmp_path: Path, content: object) -> None:
+    (tmp_path / "web").mkdir()
+    write_json(tmp_path / "web" / MANIFEST, content)
+    run = Run(folder=tmp_path)
+
+    def make(folder: Path) -> None:
+        (folder / "text").write_text("made")
+
+    assert run.get_or_create("thing", {}, make, read) == "made"
+    with pytest.raises(UsageError, match="not that of a finished run"):
+        run.get_or_create("thing", {}, make, read, folder=tmp_path / "web")
+    assert json.loads((tmp_path / "web" / MANIFEST).read_text()) == content
+
+
+def test_a_link_to_a_folder_elsewhere_is_filled_there(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "here").symlink_to(tmp_path / "disk", target_is_directory=True)
+
+    def make(folder: Path) -> None:
+        (folder / "text").write_text("made")
+
+    run = Run(folder=tmp_path)
+    assert run.get_or_create("thing", {}, make, read, folder=tmp_path / "here") == "made"
+    assert (tmp_path / "here").is_symlink()
+    assert read(tmp_path / "disk") == "made"

@@ -127,11 +127,14 @@ def _existing(folder: Path, alt: str, stem: str) -> Cell | None:
 
 
 def prediction_folders(material: Material) -> dict[str, Path]:
-    """Where each row's predictions on unlabelled images are, at the lowest seed."""
+    """Where each row's predictions on unlabelled images are, at the lowest seed that has them."""
     if material.folder is None:
         return {}
-    root = material.folder / "predictions" / f"seed-{material.seeds[0]}"
-    return {row: root / file_name(row) for row in material.rows if (root / file_name(row)).is_dir()}
+    roots = [material.folder / "predictions" / f"seed-{seed}" for seed in material.seeds]
+    places = {
+        row: [place for root in roots if (place := root / file_name(row)).is_dir()] for row in material.rows
+    }
+    return {row: found[0] for row, found in places.items() if found}
 
 
 def _encode(lines: list[Line]) -> None:

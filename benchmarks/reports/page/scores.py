@@ -160,7 +160,10 @@ def seeds(material: Material) -> Section | None:
         return None
     values = [value for spread in spreads for value in spread.values.values()]
     scale = _Scale(min(values), max(values), found.unit, margin=0.06)
-    lines = [(row.name, row.primary, scale.marks(row.primary) | {"width": 0}) for row in found.rows]
+    lines = [
+        (row.name, row.primary, scale.marks(row.primary) | {"width": 0} if row.primary else {})
+        for row in found.rows
+    ]
     data = {"lines": lines, "seeds": material.seeds, "scale": scale, "table": found, "best": material.better}
     return Section("seeds", "Scores of every seed", "seeds.html", data)
 

@@ -50,8 +50,8 @@ def read_depth(path: Path, *, image: Path | None = None, unit: float | None = No
     Args:
         path: a 16-bit PNG, or an NPY file.
         image: the image that it belongs to, whose displayed size must be its own.
-        unit: metres that a stored value of 1 means. If None, what the file says or else a millimetre for whole numbers,
-            and a metre for fractions.
+        unit: metres that a stored value of 1 means in a file that does not say it; if None, 0.001 for whole numbers and
+            1 for fractions.
 
     Raises:
         DataError: when the file is missing or of another form, a value is negative, or the sizes differ.

@@ -59,7 +59,7 @@ def read_legend(file: Path, classes: tuple[str, ...] = (), ignore: int = 255) ->
     entries = parse_value(text, where=str(file))
     entries = entries if isinstance(entries, dict) else {}
     keys = [_key(key, file) for key in entries]
-    names = [str(name) for name in entries.values()]
+    names = [_name(key, name, file) for key, name in entries.items()]
     if len({type(key) for key in keys}) != 1:
         raise UsageError(
             "a legend must map either values or colours, and must not be empty",
@@ -84,6 +84,16 @@ def read_legend(file: Path, classes: tuple[str, ...] = (), ignore: int = 255) ->
         )
     shown = {number: colour for colour, number in reversed(colours.items())}
     return Legend(classes=order, colours=colours, palette=tuple(shown[i] for i in range(len(order))))
+
+
+def _name(key: object, name: object, file: Path) -> str:
+    """The class of a line; ``Ignore`` is written as people write it."""
+    if not isinstance(name, str | int) or isinstance(name, bool) or not str(name).strip():
+        found = "no class" if name is None else f"{name!r} instead of a class"
+        raise UsageError(
+            f"the legend has {found} for {key!r}", where=file, fix=f"write the name of a class, or {_IGNORE}"
+        )
+    return _IGNORE if str(name).strip().lower() == _IGNORE else str(name)
 
 
 def draft_legend(masks: Path) -> str:

@@ -12,12 +12,13 @@ from torchvision.ops.boxes import remove_small_boxes
 
 
 def best_of_each(
-    boxes: Tensor, scores: Tensor, groups: Tensor, overlap: float, most: int
+    boxes: Tensor, scores: Tensor, groups: Tensor, overlap: float, most: int, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes ``(n, 4)``, scores and groups that are left when of two boxes of a group that overlap only the better is
-    kept; best first, at most so many."""
-    # boxes of different groups are moved apart, as in torchvision's batched_nms
-    apart = boxes + (groups.to(boxes) * (boxes.max() + 1))[:, None]
+    """Boxes ``(n, 4)`` within an image of ``size``, scores and groups that are left when of two boxes of a group that
+    overlap only the better is kept; best first, at most so many."""
+    # boxes of different groups are moved apart, as in torchvision's batched_nms, but by what no image can hold, because
+    # there may be no box
+    apart = boxes + (groups.to(boxes) * (size[0] + size[1]))[:, None]
     kept = nms(apart, scores, overlap)[:most]
     return boxes[kept], scores[kept], groups[kept]
 
@@ -45,7 +46,9 @@ def propose(rpn: Any, levels: list[Tensor], anchors: Tensor, size: tuple[int, in
     boxes, scores, numbers = (torch.cat(part) for part in zip(*chosen, strict=True))
     boxes = clip_boxes_to_image(boxes, size)
     large = remove_small_boxes(boxes, rpn.min_size)
-    return best_of_each(boxes[large], scores[large], numbers[large], rpn.nms_thresh, rpn.post_nms_top_n())[0]
+    return best_of_each(
+        boxes[large], scores[large], numbers[large], rpn.nms_thresh, rpn.post_nms_top_n(), size
+    )[0]
 
 
 def pool(pooler: Any, levels: list[Tensor], proposals: Tensor) -> Tensor:
@@ -84,5 +87,5 @@ def classify(regions: Any, logits: Tensor, moves: Tensor, proposals: Tensor, siz
     sides = boxes[:, 2:] - boxes[:, :2]
     kept = torch.where((scores > regions.score_thresh) & (sides >= 1e-2).all(1))[0]
     return best_of_each(
-        boxes[kept], scores[kept], labels[kept], regions.nms_thresh, regions.detections_per_img
+        boxes[kept], scores[kept], labels[kept], regions.nms_thresh, regions.detections_per_img, size
     )

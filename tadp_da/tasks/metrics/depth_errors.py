@@ -1,4 +1,5 @@
-"""Errors of depth as the benchmark of NYUv2 defines them (Eigen et al., 2014; BTS, Lee et al., 2019)."""
+"""Errors of depth as the benchmark of NYUv2 defines them (Eigen et al., 2014; BTS, Lee et al., 2019), and SILog as
+GLPDepth and VPD compute it: with half of the squared mean, where BTS and KITTI take all of it and multiply by 100."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from adapt.health import Health
 from adapt.objectives import objectives
 from adapt.objectives.self_training import Taught, classmix
 from adapt.student_views import StudentViews
@@ -262,6 +263,7 @@ def test_a_collapse_is_warned_of_and_the_guard_goes_back(
     assert "goes back to the source-only model" in caplog.text
     assert 12 < objective.facts()["fallback"] < 60
     assert objective.facts() == objective.facts() | {"fallback": float(objective.fallback)}
+    assert set(objective.facts()) == {"fallback"}, "nothing of the teacher that was given up"
     kept, moved = objective.kept.average["layer.bias"], 0.01 * (60 - int(objective.fallback))
     torch.testing.assert_close(model.layer.bias.detach(), kept + moved)
     assert objective(model, batches(), 60, generators()) == {"self-training": 0}
@@ -311,3 +313,30 @@ def test_with_low_rank_layers_in_bf16_a_model_is_trained_and_a_figure_is_drawn(
         True,
     ]
     assert (run.folder / "health.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_average_of_weights_forgets_those_that_the_guard_took_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Health, "step", lambda _: ({}, {"collapse": "everything is sky"}))
+    model, objective = Pixelwise(), KIND(KIND.Settings(start=0.5, guard=True))
+    loop = LoopSettings(steps=6, batch=2, ema=0.9)
+    run = Run(folder=tmp_path, seed=5, device="cpu", quiet=True)
+    groups = [{"params": list(model.parameters()), "lr": 0.05}]
+    for step in fit(model, groups, streams(), loop, run, objectives=[Source(), objective]):
+        if step.index == 4:  # the first of self-training
+            assert objective.fallback
+            break
+    back = [p.detach().clone() for p in model.parameters()]
+    short = LoopSettings(steps=4, batch=2, ema=0.9)
+    model, objective = Pixelwise(), KIND(KIND.Settings(start=3, guard=True))
+    groups = [{"params": list(model.parameters()), "lr": 0.05}]
+    list(fit(model, groups, streams(), short, run, objectives=[Source(), objective]))
+    for found, expected in zip(model.parameters(), back, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_start_after_the_end_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        train(tmp_path, start=500)
+    assert "would start after 500 steps and never does in 8" in caplog.text

@@ -180,3 +180,10 @@ def test_the_sheet_shows_image_redrawn_image_and_what_is_ignored(
     with Image.open(folder / "contact_sheet.png") as sheet:
         assert sheet.size == (3 * 64, 3 * 64)
         assert np.array_equal(np.array(sheet)[:64, :64], np.array(labeled[0].image))
+
+
+def test_a_strength_that_redraws_nothing_is_refused_before_anything_is_trained() -> None:
+    with pytest.raises(
+        UsageError, match=r"strength 0\.4 of 2 steps is none; raise one of them: steps to 3 or more"
+    ):
+        build(IMG2IMG.Settings, {"steps": 2}, "img2img")

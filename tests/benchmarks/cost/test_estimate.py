@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.cost import counting
+from benchmarks.cost import counting, estimate
 from benchmarks.cost.estimate import PEAKS, Planner, Work, throughput, whole
 from benchmarks.evaluate import EvaluationSettings
 from benchmarks.recipe import Benchmark, Recipe, read_benchmark
 from tadp_da.backbones import meta_backbone
+from tadp_da.custom_dataset import CustomDataset
 from tadp_da.domains import domains
 from tadp_da.errors import UsageError
 from tadp_da.heads import heads
@@ -191,6 +192,10 @@ def test_hours_add_up_and_a_concept_is_learned_once(recipe: Make, planner: Plann
     table = Benchmark(name="t", claim="c", rows=rows)
     one, three = whole(table, planner), whole(table, planner, seeds=3)
     assert one["null"]["personalize"] == one["word"]["personalize"] == Work()
+    fewer = Benchmark(
+        name="t", claim="c", rows=rows | {"word": dataclasses.replace(learned, target_images=5)}
+    )
+    assert whole(fewer, planner)["word"]["personalize"].mixed > 0, "other images, another concept"
     assert one["dreambooth"]["personalize"].mixed > 0
     assert three == {name: {s: v * 3 for s, v in each.items()} for name, each in one.items()}
     longer = dataclasses.replace(rows["null"].adapt, steps=2 * rows["null"].adapt.steps)
@@ -301,3 +306,18 @@ def test_what_a_teacher_costs_follows_its_passes_and_the_steps_in_which_it_teach
     assert alone < whole < 2 * alone
     assert extra(start=0.5) == whole / 2
     assert extra(start=0, masked={"mask": 0.5}) == whole + alone
+
+
+def test_images_of_folders_and_of_the_drawn_world_are_counted(tmp_path: Path) -> None:
+    for name in ("i/a.png", "i/b.png", "t/a.png"):
+        trees.picture(tmp_path / name)
+    trees.mask(tmp_path / "m/a.png", (0, 1, 0, 1))
+    facts = {
+        "name": "x",
+        "images": tmp_path / "i",
+        "test_images": tmp_path / "t",
+        "test_masks": tmp_path / "m",
+    }
+    own = CustomDataset.checked(facts | {"classes": ("a", "b")})
+    assert [estimate._count(own, split) for split in ("unlabeled", "test", "train")] == [2, 1, 0]
+    assert estimate._count("mini-day", "train") == 600

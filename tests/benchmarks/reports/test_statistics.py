@@ -223,6 +223,8 @@ def test_a_class_can_be_left_out_of_the_measure() -> None:
     }
     found = compare(without_classes(rows, ["sky"]))
     assert found.metric == "mIoU without sky"
+    (changed,) = without_classes({"x": rows["x"]}, ["sky"])["x"].values()
+    assert changed.evaluations["target"].per_image == {}, "of all classes together, and no score of these"
     assert [r.primary.mean for r in found.rows if r.primary] == [40.0, 41.0]
     assert found.classes == ("road", "car", "tree")
     assert found.rows[1].against is not None

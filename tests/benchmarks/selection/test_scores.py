@@ -129,3 +129,13 @@ def test_stable_boxes_are_matched_one_to_one_within_a_class() -> None:
     assert stability(one, found((20, 0, 30, 10, 0.9))) == 50.0
     assert stability(one, found((0, 0, 10, 10, 0.9), label=1)) == 0.0
     assert stability(found(), found((0, 0, 9, 9, 0.2))) is None
+
+
+def test_equal_votes_are_equal_however_they_come_about() -> None:
+    """Thirds that are added and taken away again leave a rest of 1e-17."""
+    thirds = {0: said(mask(0)), 1: said(mask(1)), 2: said(mask(2))}
+    table = {"a": thirds, "b": {0: said(mask(1))}, "c": {0: said(mask(0))}, "d": thirds}
+    # against the others of b: a third each and one more of class 0; of c: one more of class 1
+    assert masks(table, 3)["b"]["committee"] == 0.0
+    even = {f"row {i}": thirds for i in range(7)} | {"last": {0: said(mask(0))}}
+    assert masks(even, 3)["last"]["committee"] == 100.0, "the lower class of three equal ones"

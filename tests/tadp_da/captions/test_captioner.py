@@ -63,6 +63,9 @@ def test_a_folder_becomes_a_file_keyed_by_relative_path(
     report = caption_images(pictures, captioner, out, run)
     assert (report.total, report.made) == (10, 10)
     assert report.lines()[0] == "10 images: 10 captions generated, 0 existed"
+    again = caption_images(pictures, captioner, tmp_path / "again.json", run)
+    assert (again.made, again.cached) == (0, 10)
+    assert again.lines()[0] == "10 images: 0 captions generated, 10 from the cache, 0 existed"
     assert CaptionFile.read(out).lookup(pictures) == dict(
         zip((pictures.key(i) for i in range(10)), captioner(list(pictures)), strict=True)
     )
@@ -169,7 +172,7 @@ def test_a_file_that_nobody_signed_is_refused(
 
 def test_empty_and_looping_captions_are_counted() -> None:
     captions = {"a": "", "b": "a car", "c": "a car and a car and a car", "d": " "}
-    report = CaptionReport(4, 3, tuple(notes(captions)))
+    report = CaptionReport(4, 3, 0, tuple(notes(captions)))
     assert report.lines() == [
         "4 images: 3 captions generated, 1 existed",
         "2 of 4 captions are empty, e.g. a",

@@ -44,6 +44,8 @@ published = pytest.mark.skipif(
         ("a woman's face shown in a watercolor effect", "a woman's face"),
         ("a man\tand\na \x07dog\u200b", "a man and a dog"),
         ("* a  street  ", "a street"),
+        ("a man and his wife in a comic strip", "a man and his wife"),
+        ("a dog in a cartoon illustration", "a dog"),
     ],
 )
 def test_what_a_captioner_left_behind_goes(caption: str, cleaned: str) -> None:
@@ -67,6 +69,8 @@ def test_what_a_captioner_left_behind_goes(caption: str, cleaned: str) -> None:
         "a drawing by Jason",
         "a man and a man",
         "a very very old car",
+        "a woman is in a painting",
+        "a woman posing for a portrait",
     ],
 )
 def test_content_stays(caption: str) -> None:

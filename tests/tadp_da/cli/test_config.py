@@ -43,7 +43,7 @@ def test_init_checks_and_writes_what_run_runs_and_a_run_leaves_what_it_ran_with(
         "preset": str(toys / "preset.yaml"),
     }
     Path("run.yaml").write_text(
-        yaml.safe_dump(written | more | {"rows": ["null"], "seeds": 3, "device": "cpu"})
+        yaml.safe_dump(written | more | {"rows": ["null"], "seeds": 3, "device": "cpu", "ignore-index": 255})
     )
     assert command("run", "--config", "run.yaml", "--out", "second") == 0
     assert not Path("first").exists(), "the command line wins"
@@ -52,6 +52,7 @@ def test_init_checks_and_writes_what_run_runs_and_a_run_leaves_what_it_ran_with(
     left = yaml.safe_load(Path("second/run.yaml").read_text())
     assert left["seeds"] == "3"
     assert left["classes"] == NAMES
+    assert left["ignore-index"] == 255
     assert command("run", "--config", "second/run.yaml") == 0
     assert {path: path.stat().st_mtime_ns for path in Path("second").glob("*/manifest.json")} == made
 
@@ -69,7 +70,7 @@ def test_init_asks_on_a_terminal_until_a_folder_exists(
         "",
     ]
     monkeypatch.setattr("sys.stdin", Screen("".join(f"{answer}\n" for answer in answers)))
-    file = tmp_path / "run.yaml"
+    file = tmp_path / "new/run.yaml"
     assert command("init", "--file", file) == 0
     assert yaml.safe_load(file.read_text()) == {
         "source-images": str(toys / "day/images"),
@@ -114,3 +115,31 @@ def test_a_file_that_is_no_configuration_is_refused(
     (tmp_path / "run.yaml").write_text(text)
     assert command("run", "--config", tmp_path / "run.yaml") == 2
     assert says in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--max-depth", "-5"], "max_depth: Input should be greater than"),
+        (["--max-depth", "0"], "max_depth: Input should be greater than"),
+        (["--depth-unit", "-1"], "depth_unit: Input should be greater than"),
+    ],
+)
+def test_numbers_out_of_their_range_are_named(
+    command: Command, toys: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    folders = [toys / "day/images", toys / "day/masks"]
+    assert command("data", "check", *folders, "--classes", NAMES, *words) == 2
+    name, _, message = says.partition(": ")
+    told = " ".join(capsys.readouterr().err.split())
+    assert name in told
+    assert message in told
+
+
+def test_a_method_and_rows_are_not_both_given(
+    command: Command, toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [word for word in asked(toys) if word != "init"]
+    given[given.index("--source-labels")] = "--source-masks"
+    assert command("run", *given, "--out", tmp_path / "run", "--rows", "null", "--method", "best") == 2
+    assert "omit one of them" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tadp_da import api
+from tadp_da.api_options import images_of
 from tadp_da.custom_dataset import CustomDataset
 from tadp_da.datasets import resolve
 from tadp_da.domains.checks.validate import check_data
@@ -178,7 +178,7 @@ def test_commands_that_list_images_say_what_they_left_out(
     trees.picture(tmp_path / "i/0.jpg")
     (tmp_path / "i/1.heic").write_bytes(b"x")
     run = Run(folder=tmp_path / "run", device="cpu", quiet=True)
-    assert len(api.images_of(tmp_path / "i", run)) == 1
+    assert len(images_of(tmp_path / "i", run)) == 1
     assert "i: warning: .heic files are left out" in caplog.text
     assert str(tmp_path / "i/1.heic") in caplog.text
 

@@ -178,12 +178,13 @@ def test_without_labels_there_are_predictions_maps_a_legend_and_a_ranking(tmp_pa
     reports = {}
     picture(tmp_path / "predictions/images/one.png", 0)
     for name in ("null", "simple"):
-        picture(tmp_path / f"predictions/seed-0/{name}/one.png", 1)
-        keep_maps(tmp_path / f"predictions/seed-0/{name}", ["one.png"], name, 1)
+        seed = 0 if name == "null" else 1  # of each row at its lowest seed
+        picture(tmp_path / f"predictions/seed-{seed}/{name}/one.png", 1)
+        keep_maps(tmp_path / f"predictions/seed-{seed}/{name}", ["one.png"], name, 1)
         model = artifact(tmp_path, "model", {"row": name})
         write_json(model / "model.json", {"labels": {"task": "segmentation", "classes": ["sky", HOSTILE]}})
         found = artifact(tmp_path, "report", {"model": {"row": name}})
-        reports[name] = {0: dataclasses.replace(report(), folder=found)}
+        reports[name] = dict.fromkeys((0, 1), dataclasses.replace(report(), folder=found))
     choice = table_folder(tmp_path, "own") / "selection/findings.json"
     choice.parent.mkdir(parents=True)
     write_json(choice, {"text": "the choice is simple"})

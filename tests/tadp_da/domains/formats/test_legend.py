@@ -11,7 +11,7 @@ from PIL import Image
 
 from tadp_da.domains.formats.legend import draft_legend, read_legend
 from tadp_da.domains.formats.masks import read_mask
-from tadp_da.errors import DataError
+from tadp_da.errors import DataError, UsageError
 from tadp_da.types import LabelSpace
 
 IDS = np.array([[7, 7, 255, 26]], dtype=np.uint8)
@@ -80,3 +80,18 @@ def test_the_refusal_of_a_value_names_the_options_to_paste(tmp_path: Path) -> No
     assert "--ignore-index 11" in caught.value.fix
     assert f"tadp-da data legend {folder}" in caught.value.fix
     assert "`11: ignore`" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("line", "says"), [("1:", "no class for 1"), ("1: [car]", "instead of a class for 1")]
+)
+def test_a_line_without_a_class_is_refused(tmp_path: Path, line: str, says: str) -> None:
+    (tmp_path / "legend.yaml").write_text(f"0: sky\n{line}\n")
+    with pytest.raises(UsageError, match=says):
+        read_legend(tmp_path / "legend.yaml")
+
+
+def test_ignore_is_read_as_people_write_it_and_numbers_are_names(tmp_path: Path) -> None:
+    (tmp_path / "legend.yaml").write_text("0: sky\n1: Ignore\n2: 7\n")
+    legend = read_legend(tmp_path / "legend.yaml")
+    assert (legend.classes, legend.values) == (("sky", "7"), {0: 0, 1: 255, 2: 1})

@@ -7,9 +7,12 @@ from pathlib import Path
 
 from benchmarks.reports import tables
 from benchmarks.reports.page import write_page
+from benchmarks.reports.page.material import Material
 from benchmarks.reports.statistics import BASELINE, Comparison, compare, without_classes
 from benchmarks.reports.tables import Written
 from benchmarks.suite import Reports, read_notes, table_folder
+from tadp_da.model_files import MODELS
+from tadp_da.storage.files import write_json
 
 
 def publish(
@@ -48,4 +51,17 @@ def _page(
 ) -> Path:
     notes, artifacts = (read_notes(*table), table[0]) if table else ([], None)
     notes = [n for n in notes if n["seed"] in reports.get(n["row"], {})]
-    return write_page(title, reports, comparison, folder, notes=notes, artifacts=artifacts)
+    page = write_page(title, reports, comparison, folder, notes=notes, artifacts=artifacts)
+    if artifacts is not None:
+        write_json(folder / MODELS, models_of(reports, artifacts))
+    return page
+
+
+def models_of(reports: Reports, folder: Path) -> dict[str, dict[str, str]]:
+    """Names of the models' folders in a run folder, by row and seed; of those that are there."""
+    material = Material(title="", reports=reports, comparison=None, folder=folder)
+    found = {
+        row: {str(seed): model[0].name for seed in sorted(seeds) if (model := material.model(row, seed))}
+        for row, seeds in reports.items()
+    }
+    return {row: models for row, models in found.items() if models}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,12 +13,14 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from tadp_da.backbones import backbones
-from tadp_da.errors import ArtifactError, TadpError
+from tadp_da.errors import ArtifactError, TadpError, UsageError
 from tadp_da.storage.files import file_digest, write_json
 
 T = TypeVar("T")
 FORMAT = 2
 FACTS, HEAD, BACKBONE = "model.json", "head.safetensors", "backbone"
+MODELS = "models.json"
+"""In the folder of a table: which model belongs to which row and seed."""
 _FIX = "train it again: tadp-da adapt --help"
 
 
@@ -48,8 +50,15 @@ def read(folder: Path) -> dict[str, Any]:
     """The facts of a whole, unchanged folder.
 
     Raises:
+        UsageError: for a run folder, with the models in it.
         ArtifactError: when ``model.json`` is missing or of another format, or a file is not what it was.
     """
+    if not (folder / FACTS).exists() and (models := _models_in(folder)):
+        raise UsageError(
+            "this is a run folder, which holds models",
+            where=folder,
+            fix=f"name one of them: {'; '.join(models)}",
+        )
     try:
         facts: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         made, known = facts["format"], dict(facts["files"])
@@ -65,6 +74,16 @@ def read(folder: Path) -> dict[str, Any]:
         if not (folder / name).is_file() or file_digest(folder / name) != digest:
             raise ArtifactError("a file is missing or not what was saved", where=folder / name, fix=_FIX)
     return facts
+
+
+def _models_in(folder: Path) -> list[str]:
+    """Row, seed and folder of the models in a run folder, as its tables note them."""
+    found: dict[str, None] = {}
+    for path in sorted(folder.glob(f"tables/*/{MODELS}")):
+        with suppress(OSError, ValueError, AttributeError):
+            for row, models in json.loads(path.read_text(encoding="utf-8")).items():
+                found |= {f"{row}, seed {seed}: {folder / name}": None for seed, name in models.items()}
+    return list(found)
 
 
 def load_backbone(folder: Path, name: str) -> Any:

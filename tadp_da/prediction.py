@@ -59,8 +59,14 @@ def predict_images(
             advance(key)
         if saved:
             saved.result()
-    if lost := [w for w in attention if not any(model.says(prompt, w) for prompt in prompts.values())]:
-        _log.warning("no prompt holds %s: there is no attention map of it", " or ".join(map(repr, lost)))
+    for word in attention:
+        if lost := sum(_said(model, prompt, word) is None for prompt in prompts.values()):
+            _log.warning(
+                "there is no attention map of %r for %d of %d images: it is not in their prompts",
+                word,
+                lost,
+                len(prompts),
+            )
     (run.folder / "prompts.json").write_text(json.dumps(prompts, indent=1) + "\n", encoding="utf-8")
 
 
@@ -97,6 +103,12 @@ def _save(model: PerceptionModel, image: Any, prediction: Any, folder: Path, nam
 
 def _draw_attention(model: PerceptionModel, image: Any, prompt: str, places: Mapping[str, Path]) -> None:
     """Heat maps of the words that are in this image's prompt, each in its file."""
-    present = [word for word in places if model.says(prompt, word)]
-    for word, drawn in draw_maps(model, image, prompt, present).items():
-        drawn.overlay.save(output_folder(places[word].parent) / places[word].name)
+    present = {said: word for word in places if (said := _said(model, prompt, word))}
+    for said, drawn in draw_maps(model, image, prompt, list(present)).items():
+        place = places[present[said]]
+        drawn.overlay.save(output_folder(place.parent) / place.name)
+
+
+def _said(model: PerceptionModel, prompt: str, word: str) -> str | None:
+    """A word as a prompt says it: itself, or of several things."""
+    return next((form for form in (word, f"{word}s") if model.says(prompt, form)), None)

@@ -212,6 +212,8 @@ def _told(order: Sequence[Candidate], chosen: Candidate | None, images: Unlabele
             parts.append(
                 f"Keeping null remains a choice: its rank is {null.rank:.1f}, that of {chosen.row} {chosen.rank:.1f}."
             )
+    if all(c.flagged is None for c in order):
+        parts.append("No row is kept from being chosen: the source has no scores of labelled test images.")
     if flagged := [c.row for c in order if c.flagged]:
         parts.append(
             f"Not chosen, for the source score is more than {guard:g} below null's: {', '.join(flagged)}."

@@ -168,9 +168,11 @@ def compare(
     mains = [e.main for report in every for e in report.evaluations.values()]
     kinds = {(m.name, m.unit, m.higher_is_better) for m in mains}
     names = {report.primary_name for report in every}
+    if not mains:
+        raise UsageError("there are no scores to compare", fix="score the rows on labelled test images")
     if len(kinds) != 1 or len(names) != 1:
         raise UsageError(
-            f"rows were evaluated by {', '.join(sorted({m.name for m in mains})) or 'nothing'} on "
+            f"rows were evaluated by {', '.join(sorted({m.name for m in mains}))} on "
             f"{' and '.join(sorted(names))} images, expected one measure on one kind of test images",
             fix="compare runs of one task that have labelled test images",
         )

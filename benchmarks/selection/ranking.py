@@ -30,7 +30,7 @@ class Candidate:
         seen: how many of the images were among those that its models learned from, the largest of all seeds.
         kinds: what kind of row it is, e.g. ``"personalize dreambooth"``.
         rank: mean of its ranks by the scores, the best is 1; None where there is nothing to rank by.
-        flagged: its source score is too far below that of ``null``.
+        flagged: its source score is too far below that of ``null``; None where there is none.
     """
 
     row: str
@@ -41,7 +41,7 @@ class Candidate:
     seen: int = 0
     kinds: tuple[str, ...] = ()
     rank: float | None = None
-    flagged: bool = False
+    flagged: bool | None = None
 
 
 def ranked(candidates: Sequence[Candidate], guard: float, *, higher: bool = True) -> list[Candidate]:
@@ -59,8 +59,10 @@ def ranked(candidates: Sequence[Candidate], guard: float, *, higher: bool = True
     ranks = [rankdata([-v for v in column]) for column in known] if len(candidates) > 1 else []
     null = next((c.source for c in candidates if c.row == BASELINE), None)
 
-    def lost(c: Candidate) -> bool:
-        return None not in (c.source, null) and ((null - c.source) if higher else (c.source - null)) > guard  # type: ignore[operator]
+    def lost(c: Candidate) -> bool | None:
+        if c.source is None or null is None:
+            return None
+        return ((null - c.source) if higher else (c.source - null)) > guard
 
     return [
         replace(c, rank=fmean(float(r[i]) for r in ranks) if ranks else None, flagged=lost(c))

@@ -234,7 +234,8 @@ def fit_all(
 
 
 class RewrittenCaption(NamedTuple):
-    """One line of ``tadp-da rewrite``. If a strategy lacks something, ``prompt`` is empty and ``note`` says what."""
+    """One line of ``tadp-da rewrite``. If a strategy lacks something, or reads labels, ``prompt`` is empty and ``note``
+    says so."""
 
     strategy: str
     side: Side
@@ -271,7 +272,13 @@ def rewrite_rows(
             "there is no caption to rewrite", fix="give captions, or a caption file that is not empty"
         )
     rows = []
-    for name in names or list(strategies):
+    # imperfect oracles differ from the oracle in names that they leave out or add, which needs a label to show
+    known = [name for name in strategies if strategies[name].label_quality == (1.0, 1.0)]
+    for name in names or known:
+        if find(name).reads_labels:
+            note = "the classes in each image's label"
+            rows += [RewrittenCaption(name, s, text, "", note) for s in _SIDES for text in captions]
+            continue
         if not names and (lack := _lack(strategies[name], word, classes)):
             rows += [RewrittenCaption(name, s, text, "", lack[0]) for s in _SIDES for text in captions]
             continue

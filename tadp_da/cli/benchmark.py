@@ -128,7 +128,7 @@ def run(
 
 def _run_own(given: Any) -> None:
     from benchmarks.custom import custom_benchmark, method_rows, preset_for
-    from benchmarks.publishing import publish_unscored
+    from benchmarks.publishing import models_of, publish_unscored
     from benchmarks.suite import SHOWN, run_suite, show_predictions, shown_images
     from tadp_da.custom_dataset import CustomDataset, custom_domain
 
@@ -151,12 +151,14 @@ def _run_own(given: Any) -> None:
     )
     options = ("device", "precision", "tracker", "skip_bad", "allow_overlap")
     run = open_run(given.out_folder, {name: getattr(given, name) for name in options})
-    shown_images(next(iter(table.rows.values())), run)
+    count = len(shown_images(next(iter(table.rows.values())), run))
     reports = run_suite(table, (seeds := seeds_of(given.seeds)), run, Path("data"), given.jobs)
     if given.target_test_images is not None:
         _publish(table.name, reports, run.folder)
     shown = show_predictions(table, min(seeds), run)
-    out.print(f"Predictions on the first {SHOWN} target images: {shown}")
+    out.print(f"Predictions on the first {min(SHOWN, count)} of {count} target images: {shown}")
+    for row, models in models_of(reports, run.folder).items():
+        out.print(f"Model of {row}: {', '.join(str(run.folder / name) for name in models.values())}")
     if choosing:
         _choose(table.name, run)
     if given.target_test_images is None:

@@ -85,7 +85,7 @@ def plan(
     lines = []
     for label, each in (*work.items(), ("all rows", total)):
         values = [speed.hours(each[stage]) for stage in stages]
-        lines.append([label, *(f"{value:.2f}" for value in (*values, sum(values)))])
+        lines.append([label, *map(_hours, (*values, sum(values)))])
     out.print(Grid("Hours (estimate)", ["row", *stages, "all"], lines).rich())
     peak = f"a peak of {tflops:g} TFLOPS in half precision" if tflops else f"{gpu}'s peaks"
     half = "full" if speed.mixed == speed.rest else "half"
@@ -97,6 +97,10 @@ def plan(
         f"Images of unknown size are assumed to be {image}.",
         soft_wrap=False,
     )
+
+
+def _hours(value: float) -> str:
+    return f"{value:.2g}" if 0 < value < 0.005 else f"{value:.2f}"
 
 
 def _size(text: str) -> tuple[int, int]:

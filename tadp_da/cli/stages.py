@@ -50,7 +50,7 @@ def personalize(
     out_folder: Out,
     method: Annotated[str, typer.Option(help="textual-inversion or dreambooth.")] = "textual-inversion",
     word: Annotated[
-        str, typer.Option(help="The new word; <target> or, for DreamBooth, sks when not given.")
+        str, typer.Option(help="The new word; `<target>` or, for DreamBooth, `sks` when not given.")
     ] = "",
     like: Annotated[str, typer.Option(help="Known words that textual inversion starts from.")] = "photo",
     model: Model = "mini",
@@ -92,7 +92,7 @@ def caption(
     ],
     captioner: Annotated[str, typer.Option(help="mini (embedded), a BLIP-2 folder, or a hub id.")] = "mini",
     clean: Annotated[
-        bool, typer.Option(help="Also write <out>.clean.json without bullets and style phrases.")
+        bool, typer.Option(help="Also write `<out>.clean.json` without bullets and style phrases.")
     ] = False,
     sets: Sets = None,
     split: Split = "",
@@ -132,7 +132,7 @@ def rewrite(
     target: Annotated[str | None, typer.Option(help="A registered domain whose words are used.")] = None,
     style: Annotated[str, typer.Option(help="Simple words of the target, e.g. 'dark night'.")] = "dark night",
     medium: Annotated[str, typer.Option(help="What target pictures are, e.g. photo, painting.")] = "photo",
-    word: Annotated[str | None, typer.Option(help="A concept's word, e.g. '<night>' or sks.")] = None,
+    word: Annotated[str | None, typer.Option(help="A concept's word, e.g. `<night>` or `sks`.")] = None,
     strategy: Annotated[
         list[str] | None, typer.Option(help="Strategy or template; repeatable. All when none.")
     ] = None,

@@ -207,7 +207,9 @@ def _refuse_other(place: Path, inputs: Mapping[str, Any], may_change: Collection
     if differing and not changed:
         _log.warning("continuing with other %s; what is done stays as it is", ", ".join(differing))
     if changed:
-        found = "; ".join(f"{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in changed)
+        told = [f"{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in changed[:3]]
+        told += [f"and {len(changed) - 3} more"] if len(changed) > 3 else []
+        found = "; ".join(told)
         state = "existing artifact was created" if known is whole else "unfinished artifact was started"
         raise UsageError(
             f"the {state} with different settings ({found})",
@@ -227,10 +229,12 @@ def _refuse_foreign(place: Path) -> None:
 
 
 def _flat(inputs: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested inputs by dotted name."""
+    """Nested inputs by dotted name; parts of lists by their number."""
+    if isinstance(inputs, list) and inputs:
+        inputs = dict(enumerate(inputs))
     if not isinstance(inputs, dict):
         return {prefix: inputs}
-    pairs = ((f"{prefix}.{key}" if prefix else key, value) for key, value in inputs.items())
+    pairs = ((f"{prefix}.{key}" if prefix else str(key), value) for key, value in inputs.items())
     return {name: value for key, inner in pairs for name, value in _flat(inner, key).items()}
 
 

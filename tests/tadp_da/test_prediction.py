@@ -30,7 +30,7 @@ class Painter:
         return caption
 
     def says(self, prompt: str, word: str) -> bool:
-        return word in prompt
+        return word in prompt.split()
 
     def predict(self, image: Image.Image, prompt: str = "", **_: Any) -> Any:
         return np.full((image.height, image.width), np.asarray(image)[0, 0, 0] % 2, np.uint8)
@@ -92,3 +92,12 @@ def test_names_are_distinct_short_and_single(keys: list[str]) -> None:
     assert list(names) == keys
     assert len({name.casefold() for name in names.values()}) == len(keys)
     assert not any("/" in name or len(name.encode()) > 200 for name in names.values())
+
+
+def test_a_word_is_found_where_there_are_several_and_missing_maps_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = predicted(tmp_path, ["a.png", "b.png"], ["car", "dog"], caption="two cars")
+    assert files_in(out / "attention") == ["a-car.png", "b-car.png"]
+    assert caplog.text.count("there is no attention map of") == 1
+    assert "'dog' for 2 of 2 images" in caplog.text

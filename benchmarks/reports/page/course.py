@@ -115,6 +115,7 @@ def facts(material: Material) -> Section:
     cost: dict[tuple[str, int], dict[str, Any]] = {}
     for row, seed, kind, _, manifest in made:
         cost.setdefault((row, seed), {})[kind] = manifest.get("seconds")
+    models = {(row, seed): found[0].name for row, seed in cost if (found := material.model(row, seed))}
     known = [seconds for kinds in cost.values() for seconds in kinds.values() if seconds is not None]
     digests = {
         split: digest for note in material.notes for split, digest in note["made_of"].get("data", {}).items()
@@ -130,6 +131,7 @@ def facts(material: Material) -> Section:
         "versions": _versions([manifest for *_, manifest in made]),
         "data": sorted(digests.items()),
         "cost": cost,
+        "models": models,
         "total": sum(known) if known else None,
         "dates": sorted(m["made"][:16].replace("T", " ") for *_, m in made if m.get("made")),
     }

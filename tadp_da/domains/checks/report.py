@@ -136,6 +136,11 @@ class CheckReport:
         lines = [line for split in self.splits for line in split.lines(self.task)]
         lines += [line for finding in self.findings for line in finding.lines()]
         levels = Counter(finding.level for finding in self.all_findings)
-        verdict = "ready to use" if self.ok else f"{levels['error']} kinds of errors: fix them first"
+        kinds = (
+            "1 kind of error: fix it"
+            if levels["error"] == 1
+            else f"{levels['error']} kinds of errors: fix them"
+        )
+        verdict = "ready to use" if self.ok else f"{kinds} first"
         verdict += f"; {levels['warning']} warnings" if levels["warning"] else ""
         return [f"{self.domain} in {self.root}", *lines, "", verdict]

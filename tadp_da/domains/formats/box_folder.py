@@ -62,7 +62,9 @@ def box_folder_domain(
     known = kept(names, drop)
     if not known or len(set(known)) < len(known):
         raise UsageError(
-            f"domain {name!r} has {len(known)} class names, {len(set(known))} of them different",
+            f"domain {name!r} names a class twice"
+            if known
+            else f"domain {name!r} has boxes and no class names",
             fix="name every class once, in the order of their ids: --classes car,person",
         )
     yolo = suffix == ".txt"

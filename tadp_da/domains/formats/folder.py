@@ -85,9 +85,11 @@ def _check_labels(name: str, labels: LabelSpace, has_masks: bool) -> None:
     if len(set(labels.classes)) < count:
         raise UsageError(f"domain {name!r} names a class twice", fix="give every class a name of its own")
     if not count <= labels.ignore <= 255 and count:
+        lines = f"`0: ignore` and `1: {labels.classes[0]}`"
+        legend = "" if labels.ignore else f"; or, where 0 is no class, give a legend that begins with {lines}"
         raise UsageError(
             f"the ignore id {labels.ignore} of domain {name!r} is a class id or above 255",
-            fix=f"choose one from {count} to 255: --ignore-index 255",
+            fix=f"choose one from {count} to 255: --ignore-index 255{legend}",
         )
     if labels.palette and len(labels.palette) != count:
         raise UsageError(

@@ -228,8 +228,15 @@ def _check_values(path: Path, counts: Counts, labels: LabelSpace, ignoring: bool
         )
     elif count == 2 and wrong[0] in _SECOND and len(np.flatnonzero(counts)) <= 2:
         fix = f"if {most} is {labels.classes[1]!r}: --ignore-index none; otherwise {fix}"
+    elif wrong == [count]:
+        fix = (
+            f"if 0 is no class and 1 is {labels.classes[0]!r}: {LEGEND} that begins with `0: ignore` and "
+            f"`1: {labels.classes[0]}`; if {most} is what counts nowhere: --ignore-index {most}; otherwise {fix}"
+        )
     elif len(wrong) == 1:
         fix = f"if {most} is what counts nowhere: --ignore-index {most}; otherwise {fix}"
+    elif wrong == [*range(count, most + 1)] and most < 50:
+        fix = f"name {most + 1} classes, or {fix}"
     elif len(wrong) > 4 and 2 * len(wrong) > count:
         fix = f"was the mask resized with smoothing, or saved as JPEG? Then export it again. Otherwise {fix}"
     elif most < 50:

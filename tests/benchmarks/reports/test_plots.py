@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.reports.plots import plot_scores, reach
+from benchmarks.reports.plots import plot_panels, plot_scores, reach
 from benchmarks.reports.statistics import compare
-from benchmarks.results import Report
+from benchmarks.results import Report, SavedImage
 from tadp_da.domains.formats.masks import read_mask
 from tadp_da.errors import UsageError
 from tadp_da.types import LabelSpace
 from tadp_da.visualize import colour_mask, colours, overlay, palette_image, save_mask
-from tests.benchmarks.scored import LABELS, row
+from tests.benchmarks.scored import LABELS, evaluation, row
 
 MASK = np.array([[0, 1, 2], [3, 255, 0]], dtype=np.uint8)
 
@@ -84,3 +84,19 @@ def test_names_are_text_in_plots_too(tmp_path: Path) -> None:
     rows = {name: row({0: 46.0, 1: 44.0}) for name in ("null", r"$\foo$ {caption}")}
     plot_scores(compare(rows, title=r"$\foo$"), tmp_path / "scores.png")
     assert (tmp_path / "scores.png").stat().st_size > 1000
+
+
+def test_a_row_that_saved_fewer_images_has_empty_cells(tmp_path: Path) -> None:
+    rows = {}
+    for name, count in (("null", 3), ("x", 1)):
+        saved = tuple(
+            SavedImage(stem=f"{i:02d}", key=f"{i}.png", prompt="", score=None) for i in range(count)
+        )
+        scored = dataclasses.replace(evaluation(40.0), saved=saved)
+        for image in saved:
+            for what in ("image", "truth", "prediction"):
+                place = tmp_path / name / f"target/{image.stem}-{what}.png"
+                place.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (32, 16), "gray").save(place)
+        rows[name] = {0: Report(evaluations={"target": scored}, folder=tmp_path / name)}
+    assert plot_panels({name: seeds[0] for name, seeds in rows.items()}, tmp_path / "panels.png")

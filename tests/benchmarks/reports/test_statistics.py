@@ -122,7 +122,7 @@ def test_what_cannot_be_compared_is_refused_with_advice() -> None:
     with pytest.raises(UsageError, match="did you mean 'null'") as caught:
         compare({"null": row(NULL)}, baseline="nul")
     assert "choose one of: null" in caught.value.fix
-    with pytest.raises(UsageError, match="evaluated by nothing") as caught:
+    with pytest.raises(UsageError, match="no scores to compare") as caught:
         compare({"null": {}})
     assert "labelled test images" in caught.value.fix
 

@@ -140,11 +140,15 @@ def test_fitting_holds_for_a_tokenizer_that_merges_over_blanks(caption: str, lim
 
 def test_rows_show_every_strategy_on_both_sides_and_say_what_is_missing() -> None:
     rows = rewrite_rows(["a car", ""], NIGHT)
-    assert len(rows) == 2 * 2 * len(strategies)
+    plain = [name for name in strategies if "oracle-" not in name]
+    assert [row.strategy for row in rows] == [name for name in plain for _ in range(2 * 2)]
     by = {(r.strategy, r.side, r.caption): r for r in rows}
     assert by["simple", "target", "a car"].prompt == "a dark night photo of a car"
     assert by["dreambooth", "source", "a car"].note == "needs a concept's word"
     assert by["class-names", "target", ""].note == "needs class names"
+    assert by["oracle", "target", "a car"].note == "the classes in each image's label"
+    (imperfect,) = {row.note for row in rewrite_rows(["a car"], NIGHT, names=["oracle-p50-r75"])}
+    assert imperfect == "the classes in each image's label"
     assert all(bool(r.note) <= (r.prompt == "") for r in rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -234,6 +235,9 @@ def test_every_command_has_help_with_an_example() -> None:
     } < set(commands)
     for name, command in commands.items():
         assert f"tadp-da {name}" in (command.help or ""), f"{name} shows no example"
+        for option in command.params:
+            # what is in angle brackets is taken for markup, and lost, unless it is code
+            assert "<" not in re.sub(r"`[^`]*`", "", getattr(option, "help", None) or ""), (name, option.name)
 
 
 def test_import_is_quick_light_and_touches_no_network() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,7 +19,10 @@ from benchmarks.reports.page.pictures import BUDGET
 from benchmarks.reports.page.scores import verdict
 from benchmarks.reports.statistics import compare
 from benchmarks.suite import load_results, table_folder
+from tadp_da import model_files
 from tadp_da.cli import app
+from tadp_da.errors import UsageError
+from tadp_da.model_files import MODELS
 from tadp_da.storage.files import write_json
 from tests.benchmarks.reports.page.conftest import GAINS, HOSTILE, TABLE, artifact, fill, keep_maps, picture
 from tests.benchmarks.scored import evaluation, report, row
@@ -249,3 +253,18 @@ def test_the_command_writes_the_page_of_every_table_and_names_it(tmp_path: Path)
     assert HOSTILE not in written.read_text(encoding="utf-8")
     empty = CliRunner().invoke(app, ["report", str(tmp_path)])
     assert "no table of finished runs" in str(empty.exception)
+
+
+def test_the_model_of_every_row_and_seed_is_named(page: Path, read: Page) -> None:
+    folder = page.parents[2]
+    models = json.loads((page.parent / MODELS).read_text(encoding="utf-8"))
+    assert list(models) == list(GAINS)
+    for name, seeds in models.items():
+        assert list(seeds) == ["0", "1", "2"]
+        for seed, place in seeds.items():
+            inputs = json.loads((folder / place / "manifest.json").read_text())["inputs"]
+            assert (inputs["row"], inputs["seed"]) == (name, int(seed))
+            assert place in read.text
+    with pytest.raises(UsageError, match="this is a run folder") as caught:
+        model_files.read(folder)
+    assert str(folder / models["null"]["1"]) in caught.value.fix

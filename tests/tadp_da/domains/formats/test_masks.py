@@ -118,3 +118,21 @@ def test_missing_files_are_refused_with_advice(tmp_path: Path) -> None:
     assert "same name" in caught.value.fix
     with pytest.raises(DataError, match="an image is missing"):
         displayed_size(tmp_path / "i.png")
+
+
+def test_classes_from_1_on_are_told_from_an_id_of_ignored_pixels(tmp_path: Path) -> None:
+    """Followed to the letter, no advice may shift every class by one without a word."""
+    path = save(np.array([[0, 1, 2]], dtype=np.uint8), tmp_path / "m.png")
+    with pytest.raises(DataError, match="value 2 in 1 pixels") as caught:
+        read_mask(path, LabelSpace("segmentation", ("sky", "road")))
+    first, rest = caught.value.fix.split(";", 1)
+    assert first.startswith("if 0 is no class and 1 is 'sky'")
+    assert "`0: ignore` and `1: sky`" in first
+    assert "--ignore-index 2" in rest
+
+
+def test_classes_without_names_are_no_fault_of_the_masks(tmp_path: Path) -> None:
+    path = save(np.arange(11, dtype=np.uint8)[None], tmp_path / "m.png")
+    with pytest.raises(DataError) as caught:
+        read_mask(path, LabelSpace("segmentation", ("sky", "road", "car")))
+    assert caught.value.fix.startswith("name 11 classes")

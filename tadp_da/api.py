@@ -219,14 +219,13 @@ def predict(
     from tadp_da.prediction import predict_images
     from tadp_da.types import Unlabeled
 
-    run = open_run(out, options)
-    loaded = PerceptionModel.load(Path(model), device=run.torch_device)
-    path = Path(images)
+    run, path = open_run(out, options), Path(images)
     if path.is_file():
         chosen, split = Unlabeled(domain=path.stem, root=path.parent, paths=(path,)), ""
     else:
         data, split = load_data(images, None, "unlabeled", run, options)
         chosen = data.images(split)
+    loaded = PerceptionModel.load(Path(model), device=run.torch_device)
     if caption is None:
         texts = captions_of(loaded, chosen, split, run, options)
     else:

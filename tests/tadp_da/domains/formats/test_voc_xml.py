@@ -224,6 +224,6 @@ def test_pictures_and_annotations_without_partner_are_listed(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("classes", [(), ("dog", "dog")])
 def test_classes_must_be_named_once(tmp_path: Path, classes: tuple[str, ...]) -> None:
-    with pytest.raises(UsageError, match="no class names|a class twice") as caught:
+    with pytest.raises(UsageError, match=r"no class names|a class twice") as caught:
         box_folder_domain("mine", images=tmp_path, annotations=tmp_path, classes=classes)
     assert "name every class once" in caught.value.fix

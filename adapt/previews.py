@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from adapt.training_data import CaptionedImages
-from tadp_da.captions.rewrite import Write, fit_and_tell
+from tadp_da.captions.rewrite import Write
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
 from tadp_da.tasks import tasks
@@ -58,9 +58,7 @@ class PredictionLogger:
 
     def _predicted(self, image: Image.Image, caption: str, write: Write) -> Image.Image:
         """The image beside the prediction on it."""
-        model, backbone = self.model, self.model.backbone
-        count = model.rewrite.counted(backbone.count_tokens)
-        prompt = fit_and_tell(write, caption, count, backbone.token_limit)
+        model, prompt = self.model, self.model.fitted(write, caption)
         found = model.predict(image, prompt, precision=self.run.precision)
         drawn = tasks[model.labels.task].render(image, found, model.labels)
         both = Image.new("RGB", (2 * image.width, image.height))

@@ -18,6 +18,7 @@ from tadp_da.training.signals import attended
 T = TypeVar("T")
 RETRIES = 3
 """How often Ray starts a row again whose machine or process was lost."""
+_MOST_TIMES = 1000
 
 
 def run_on(where: str, work: Callable[[T, Run], str], tasks: Sequence[T], run: Run, title: str) -> None:
@@ -109,7 +110,9 @@ def _on_slurm(details: str, calls: Sequence[_Call]) -> Generator[str | TadpError
     options = _parameters(details)
     cluster = str(options.pop("cluster", "slurm"))
     run = calls[0].run
-    executor = submitit.AutoExecutor(folder=run.folder / "jobs", cluster=cluster)
+    # a job whose time is over goes on from its checkpoint; submitit gives up after three of them otherwise
+    folder = run.folder / "jobs"
+    executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=_MOST_TIMES)
     usual: dict[str, Any] = {"name": "tadp-da", "timeout_min": 24 * 60, "gpus_per_node": _gpus(run)}
     if cluster == "slurm":
         usual["slurm_additional_parameters"] = {"requeue": True}  # where a node fails

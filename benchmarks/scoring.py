@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from benchmarks.evaluate import EvaluationSettings, evaluate
 from benchmarks.results import Evaluation, Report
 from tadp_da.attention_maps import IMAGES, save_maps
 from tadp_da.captions.provider import CaptionProvider
-from tadp_da.captions.rewrite import fit_and_tell
 from tadp_da.datasets import DataSource
 from tadp_da.distributed.processes import is_main
 from tadp_da.errors import UsageError
@@ -126,11 +126,10 @@ class Scoring:
     def _score(self, name: str, test: TestSet, folder: Path) -> Evaluation:
         images = test.data.images(test.split)
         data = test.data.domain.labeled(test.data.root, test.split, self._captions(test), images)
-        count, limit = self.model.backbone.count_tokens, self.model.backbone.token_limit
         found = evaluate(
             self.model,
             data,
-            lambda caption: fit_and_tell(test.write, caption, count, limit),
+            partial(self.model.fitted, test.write),
             self.run,
             self.settings,
             images=folder / name,

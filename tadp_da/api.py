@@ -23,8 +23,10 @@ from tadp_da.api_options import (
     open_run,
     overrides,
 )
+from tadp_da.errors import UsageError
 
 if TYPE_CHECKING:
+    from benchmarks.recipe import Recipe
     from benchmarks.results import Report
     from tadp_da.concept import Concept
     from tadp_da.datasets import DataSource
@@ -87,6 +89,29 @@ def _few(images: AnyPath | None, labels: AnyPath | None, run: Run, options: Any)
     return load_data(with_labels(images, labels), labels, "train", run, options | {"split": ""})[0]
 
 
+_OF_STAGE_2 = "head", "inference", "objectives", "source_style", "pretrained", "text_adapter"
+
+
+def _settings(preset: str, sets: tuple[str, ...]) -> Recipe:
+    """What stage 2 takes of a preset with overrides.
+
+    Raises:
+        UsageError: for an override of what only a whole table reads, which would be ignored.
+    """
+    from benchmarks.custom import read_preset
+
+    recipe, plain = read_preset(preset, sets), read_preset(preset)
+    read = {*_OF_STAGE_2, "backbone", "captioner", "captions", "adapt"}
+    for field in dataclasses.fields(recipe):
+        if field.name not in read and getattr(recipe, field.name) != getattr(plain, field.name):
+            raise UsageError(
+                f"adapt does not read the setting {field.name!r}",
+                where="--set",
+                fix="use the option of that name, if there is one; `tadp-da run` and `benchmark run` read all settings",
+            )
+    return recipe
+
+
 def adapt(
     images: AnyPath,
     labels: AnyPath | None = None,
@@ -115,7 +140,7 @@ def adapt(
         options: see :mod:`tadp_da.api_options`.
     """
     from adapt.stage import Adaptation
-    from benchmarks.custom import preset_for, read_preset
+    from benchmarks.custom import preset_for
     from tadp_da.base_model import BaseModel
     from tadp_da.captions.rewrite import Rewrite
     from tadp_da.concept import Concept
@@ -125,7 +150,7 @@ def adapt(
     data, split = load_data(images, labels, "train", run, options)
     space = data.domain.labels
     classes, task = (space.classes, space.task) if space else ((), None)
-    recipe = read_preset(preset or preset_for(model, task), overrides(sets))
+    recipe = _settings(preset or preset_for(model, task), overrides(sets))
     learned = Concept.load(Path(concept)) if concept else None
     return Adaptation(
         base=BaseModel(backbone=recipe.backbone, model=model),
@@ -140,7 +165,7 @@ def adapt(
             word=learned.prompt_word if learned else None,
             classes=classes,
         ),
-        **{name: getattr(recipe, name) for name in ("head", "inference", "objectives", "source_style")},
+        **{name: getattr(recipe, name) for name in _OF_STAGE_2},
         labelled_target=_few(target_labelled, target_labels, run, {"classes": classes} | options),
         tuning=recipe.adapt,
         run=run,
@@ -219,13 +244,14 @@ def predict(
     from tadp_da.prediction import predict_images
     from tadp_da.types import Unlabeled
 
-    run, path = open_run(out, options), Path(images)
+    run = open_run(out, options)
+    loaded = PerceptionModel.load(Path(model), device=run.torch_device)
+    path = Path(images)
     if path.is_file():
         chosen, split = Unlabeled(domain=path.stem, root=path.parent, paths=(path,)), ""
     else:
         data, split = load_data(images, None, "unlabeled", run, options)
         chosen = data.images(split)
-    loaded = PerceptionModel.load(Path(model), device=run.torch_device)
     if caption is None:
         texts = captions_of(loaded, chosen, split, run, options)
     else:

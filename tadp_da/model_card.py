@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tadp_da.captions.strategies import strategies
+from tadp_da.concept import ROWS
 from tadp_da.errors import ArtifactError, EnvironmentSetupError, UsageError
 from tadp_da.model_files import FACTS as MODEL
 from tadp_da.provenance import PROVENANCE
@@ -70,6 +72,7 @@ def card(folder: Path, scores: Sequence[EvalResult] = (), name: str = "") -> str
         title=title,
         repo=name or f"owner/{title}",
         concept=facts if "word" in facts else None,
+        strategy=_strategy(folder, facts) if "word" in facts else "",
         model=facts,
         base=(origin if on_hub else f"`{Path(origin).name}`, a local folder") if origin else "not known",
         licence=licence if licence != "other" else "see the base model",
@@ -80,11 +83,20 @@ def card(folder: Path, scores: Sequence[EvalResult] = (), name: str = "") -> str
     return str(made)
 
 
+def _strategy(folder: Path, concept: Mapping[str, Any]) -> str:
+    """The caption strategy that writes a concept's word."""
+    if concept["method"] in strategies:
+        return str(concept["method"])
+    if not concept["word"]:
+        return "null"
+    return "textual-inversion" if (folder / ROWS).exists() else "dreambooth"
+
+
 def push(folder: Path, repo: str, scores: Sequence[EvalResult] = (), *, private: bool = True) -> str:
     """Upload a concept or model in one commit, with a card that holds its scores.
 
-    Logs stay here, and the images that were learned from are told by digest and file name only, because paths name
-    people and disks.
+    Logs stay here, and local files (images that were learned from, a base model) are told by digest and name only,
+    because paths name people and disks.
 
     Args:
         folder: what to upload.
@@ -106,6 +118,8 @@ def push(folder: Path, repo: str, scores: Sequence[EvalResult] = (), *, private:
     text = card(folder, scores, repo)
     _, known = _read(folder)
     known |= {"images": {key: Path(path).name for key, path in known["images"].items()}}
+    if known["base"] and Path(known["base"]).is_absolute():
+        known["base"] = Path(known["base"]).name
     paths = sorted(
         path
         for path in folder.rglob("*")

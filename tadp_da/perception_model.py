@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tadp_da import model_files as files
 from tadp_da import text_adapter
 from tadp_da.backbones import Backbone
-from tadp_da.captions.rewrite import Rewrite, fit_and_tell
+from tadp_da.captions.rewrite import Rewrite, Write, fit_and_tell
 from tadp_da.class_names import spoken
 from tadp_da.errors import UsageError
 from tadp_da.fingerprints import class_tokens, mean_embeddings
@@ -172,8 +172,12 @@ class PerceptionModel(nn.Module):
 
     def prompt(self, caption: str) -> str:
         """The prompt for a target image of this caption; a caption over the tokenizer's limit loses its end."""
+        return self.fitted(self.rewrite.target, caption)
+
+    def fitted(self, write: Write, caption: str) -> str:
+        """The prompt that ``write`` makes of a caption, which loses its end where this network could not read it."""
         count = self.rewrite.counted(self.backbone.count_tokens)
-        return fit_and_tell(self.rewrite.target, caption, count, self.backbone.token_limit)
+        return fit_and_tell(write, caption, count, self.backbone.token_limit)
 
     def says(self, prompt: str, word: str) -> bool:
         """Whether a word stands in a prompt, so that :meth:`attention` can look for it; none does where the network is

@@ -16,7 +16,7 @@ from PIL import Image
 
 from tadp_da.attention_maps import WordMap, draw_maps, words_of
 from tadp_da.captions.captioner import Captioner
-from tadp_da.captions.rewrite import Rewrite, fit
+from tadp_da.captions.rewrite import Rewrite
 from tadp_da.captions.strategies import strategies
 from tadp_da.errors import UsageError
 from tadp_da.images import open_image
@@ -67,6 +67,10 @@ class Playground:
         backbone = self.model.backbone
         name = f"The backbone of this model ({type(backbone).__name__})"
         said = [] if backbone.reads_text else [f"{name} reads no text: prompts change nothing."]
+        if self.model.rewrite.class_templates:
+            said.append(
+                "This model is given embeddings of its classes in place of a prompt: prompts change nothing."
+            )
         return said + ([] if backbone.spec.attention else [f"{name} has no cross-attention to show."])
 
     def caption(self, path: Path) -> str:
@@ -90,14 +94,17 @@ class Playground:
 
     def prompts(self, caption: str) -> dict[str, str]:
         """The prompt that each strategy makes of a caption on the target side, within the tokenizer's limit; the
-        model's first. Left out are strategies that need a concept or classes that the model does not have."""
-        model, found = self.model, dict[str, str]()
-        for name in dict.fromkeys((model.rewrite.strategy, *strategies)):
+        model's first. Left out are strategies that need a concept or classes that the model does not have, whose
+        prompt the tokenizer can't hold, or that read labels or embeddings in place of a prompt."""
+        model, found = self.model, {self.model.rewrite.strategy: self.model.prompt(caption)}
+        for name in strategies:
             try:
-                write = replace(model.rewrite, strategy=name).target
+                rewrite = replace(model.rewrite, strategy=name)
+                if name in found or rewrite.reads_labels or rewrite.embeds:
+                    continue
+                found[name] = model.fitted(rewrite.target, caption)
             except UsageError:
                 continue
-            found[name] = fit(write, caption, model.backbone.count_tokens, model.backbone.token_limit).prompt
         return found
 
     def words(self, prompt: str) -> list[str]:

@@ -4,7 +4,7 @@ S5 and S6)."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -20,11 +20,11 @@ from benchmarks.analyses.shared.statistics import Correlation, correlate, mean_i
 from benchmarks.experiment import Experiment
 from benchmarks.recipe import Recipe
 from benchmarks.reports.statistics import baseline_of
-from tadp_da.captions.rewrite import fit_and_tell
 from tadp_da.errors import UsageError
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
 from tadp_da.settings import STRICT
+from tadp_da.storage.artifacts import inputs_of
 from tadp_da.training.data import mix
 
 MEASURES = (
@@ -97,9 +97,10 @@ class Alignment:
         run = run.with_seed(cell.seed)
         model = PerceptionModel.load(cell.model, device=run.torch_device)
         require_masks(model, "alignment")
+        # of what the table was made with, else its concepts would be learned again
+        run = replace(run, precision=(inputs_of(cell.model) or {}).get("precision", run.precision))
         experiment = Experiment(Recipe.from_mapping(cell.recipe), run, given.data)
         backbone = self._unadapted(experiment, run) if self.draws and model.backbone.generates else None
-        count, limit = model.backbone.count_tokens, model.backbone.token_limit
         found = []
         for name, test in experiment.scoring(model).tests.items():
             data, scores = thinned(test.data, test.split, self.limit), cell.report.evaluations[name].per_image
@@ -113,7 +114,7 @@ class Alignment:
                 len(seen), f"alignment of {cell.row} {cell.seed} on {data.domain.name}"
             ) as advance:
                 for each in seen:
-                    prompt = fit_and_tell(test.write, each.caption, count, limit)
+                    prompt = model.fitted(test.write, each.caption)
                     named = words(prompt)
                     precision, recall = measures.precision_and_recall([*named], each.present)
                     line: dict[str, Any] = {"row": cell.row, "seed": cell.seed, "domain": data.domain.name}
@@ -139,6 +140,8 @@ class Alignment:
         backbone = experiment.base.load()
         if concept := experiment.adaptation(experiment.personalization()()).concept:
             backbone.load_concept(concept)
+        if not experiment.recipe.pretrained:
+            backbone.reinitialize(run.seed)
         return backbone.requires_grad_(False).to(run.torch_device)
 
 

@@ -19,6 +19,7 @@ from benchmarks.analyses.shared.base import base_of
 from benchmarks.analyses.shared.images import Seen, listed, load_models, open_images
 from benchmarks.analyses.shared.statistics import mean_interval, told
 from benchmarks.reports.intervals import Spread
+from tadp_da.captions.rewrite import fit_and_tell
 from tadp_da.errors import UsageError
 from tadp_da.images import as_tensor, normalize, resize
 from tadp_da.perception_model import PerceptionModel
@@ -120,7 +121,7 @@ class ImageVariation:
         names = seen.present or tuple(sorted(before, key=model.labels.classes.index))
         prompts = {
             CLASSES: listed(model, model.labels.classes),
-            CAPTION: seen.caption,
+            CAPTION: fit_and_tell(str, seen.caption, drawer.count_tokens, drawer.token_limit),
             ORACLE: listed(model, names),
             **self.prompts,
         }

@@ -109,7 +109,7 @@ class OffTarget:
             )
             masks = [each.truth, few.argmax(0).astype(np.uint8), many.argmax(0).astype(np.uint8)]
             gain = (many - few)[absent].sum(0).clip(min=0)
-            lines[", ".join(both[i] for i in absent) or "-"] = [
+            lines[f"{each.key}: no {', '.join(both[i] for i in absent) or '-'}"] = [
                 each.image,
                 *(overlay(each.image, mask, each.labels, 0.85) for mask in masks),
                 heat_overlay(each.image, gain),
@@ -197,7 +197,7 @@ def _findings(found: Sequence[Measured], figure: Mapping[str, Image.Image]) -> F
     models: list[Row] = [
         {
             "model": each.name,
-            "images": len(each.totals(ALL)),
+            "images": each.images,
             "rise of the off-target mass (points)": told(each.rise(), 100),
             "the same, shuffled names": told(each.rise(SHUFFLED), 100),
             "change of pixel accuracy (points)": told(each.change_of_accuracy(), 100),
@@ -224,7 +224,7 @@ def _text(found: Sequence[Measured]) -> str:
         _over(found, of) for of in (Measured.rise, lambda m: m.rise(SHUFFLED), Measured.change_of_accuracy)
     )
     over = "models" if len(found) > 1 else "images"
-    images = len(found[0].totals(ALL))
+    images = found[0].images
     before = np.mean([np.nanmean(each.totals(PRESENT)) for each in found])
     clear = (
         rise is not None and rise.low is not None and rise.high is not None and not rise.low <= 0 <= rise.high

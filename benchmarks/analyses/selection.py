@@ -205,7 +205,7 @@ def _told(order: Sequence[Candidate], chosen: Candidate | None, images: Unlabele
     if chosen is None:
         parts = ["No row can be chosen: nothing ranks them, or all are flagged."]
     else:
-        names = ", ".join(name for name, value in chosen.scores.items() if value is not None)
+        names = ", ".join(name for name in chosen.scores if all(c.scores[name] is not None for c in order))
         parts = [f"By {names} on {len(images)} unlabelled target images the choice is {chosen.row}."]
         null = next((c for c in order if c.row == BASELINE), None)
         if null is not None and null is not chosen:
@@ -213,7 +213,12 @@ def _told(order: Sequence[Candidate], chosen: Candidate | None, images: Unlabele
                 f"Keeping null remains a choice: its rank is {null.rank:.1f}, that of {chosen.row} {chosen.rank:.1f}."
             )
     if all(c.flagged is None for c in order):
-        parts.append("No row is kept from being chosen: the source has no scores of labelled test images.")
+        lack = (
+            "the source has no scores of labelled test images"
+            if any(c.row == BASELINE for c in order)
+            else f"there is no row {BASELINE} to lose against"
+        )
+        parts.append(f"No row is kept from being chosen: {lack}.")
     if flagged := [c.row for c in order if c.flagged]:
         parts.append(
             f"Not chosen, for the source score is more than {guard:g} below null's: {', '.join(flagged)}."

@@ -130,6 +130,7 @@ def main(arguments: list[str] | None = None) -> str:
     parser.add_argument("--student", default="lraspp-mobilenet-v3")
     parser.add_argument("--weights", default="", help="of the student; random for none")
     parser.add_argument("--labelled", action="store_true", help="learn from the source's labels too")
+    parser.add_argument("--precision", default="auto", help="that of `benchmark run`, to find its models")
     parser.add_argument("--set", action="append", default=[], help="settings of the student: steps=2000")
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the table's artifacts")
@@ -138,7 +139,7 @@ def main(arguments: list[str] | None = None) -> str:
     settings = build_settings(DistillationSettings, {}, tuple(given.set), where="distill")
     found = []
     for seed in map(int, given.seeds.split(",")):
-        run = Run(folder=given.out, seed=seed, device=given.device)
+        run = Run(folder=given.out, seed=seed, device=given.device, precision=given.precision)
         experiment = Experiment(recipe, run, given.data)
         found.append(compare(experiment, given.student, given.weights, settings, labelled=given.labelled))
         print(table(found[-1:]), flush=True)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
-from tadp_da.captions.rewrite import fit_and_tell
 from tadp_da.errors import UsageError
 from tadp_da.inference import Soft, predict_images
 from tadp_da.perception_model import PerceptionModel
@@ -123,11 +122,10 @@ class Predicting:
     def _items(
         self, model: PerceptionModel, kind: Literal["plain", "jittered"] | str
     ) -> Iterator[tuple[Image.Image, str]]:
-        backbone = model.backbone
         write = getattr(model.rewrite, self.side)
         for index, content in enumerate(self._contents):
             image, caption = self.images[index], self.captions[self.images.key(index)]
-            prompt = fit_and_tell(write, caption, backbone.count_tokens, backbone.token_limit)
+            prompt = model.fitted(write, caption)
             yield (image if kind == "plain" else jitter(image, content)), prompt
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tadp_da.api_options import open_run
-from tadp_da.cli.options import Data, Device, Precision, Seed, Sets, out
+from tadp_da.cli.options import Data, Device, Precision, Seed, Sets, SkipBad, out
 
 
 def analyze(
@@ -32,6 +32,7 @@ def analyze(
     seed: Seed = 0,
     device: Device = "auto",
     precision: Precision = "auto",
+    skip_bad: SkipBad = False,
 ) -> None:
     """Look at finished models or tables; nothing is trained. `selection` says which row to take without labels; what
     text does to a model is shown by `off-target`, `image-variation`, `attention`, `alignment` and `oracle-quality`.
@@ -50,9 +51,8 @@ def analyze(
     given.check(analysis.needs)
     about_table = analysis.needs == "table"
     place = out_folder or (table_folder(folders[0], given.title) if about_table else Path("runs")) / name
-    run = open_run(
-        folders[0] if about_table else place, {"seed": seed, "device": device, "precision": precision}
-    )
+    options = {"seed": seed, "device": device, "precision": precision, "skip_bad": skip_bad}
+    run = open_run(folders[0] if about_table else place, options)
     findings = analysis(given, run)
     written = findings.write(place)
     out.print(findings.text)

@@ -129,6 +129,7 @@ def run(
 def _run_own(given: Any) -> None:
     from benchmarks.custom import custom_benchmark, method_rows, preset_for
     from benchmarks.publishing import models_of, publish_unscored
+    from benchmarks.recipe import read_table
     from benchmarks.suite import SHOWN, run_suite, show_predictions, shown_images
     from tadp_da.custom_dataset import CustomDataset, custom_domain
 
@@ -140,6 +141,10 @@ def _run_own(given: Any) -> None:
     if given.rows and given.method:
         raise UsageError("--method names a row, and --rows names them all", fix="omit one of them")
     preset, facts = given.preset or preset_for(given.model, labels.task), ("model", "captioner")
+    if given.model == "mini" and "mini" not in (read_table(preset, "presets").get("models") or ["mini"]):
+        logging.getLogger(__name__).warning(
+            "the preset %s is not for the embedded model, which is what is trained without --model", preset
+        )
     rows = names_of(given.rows) or method_rows(preset, given.method)
     choosing = given.target_test_images is None and len(rows) > 1
     table = custom_benchmark(

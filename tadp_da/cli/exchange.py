@@ -43,6 +43,8 @@ def concept_import(
     """
     from tadp_da.backbones.sd.exchange import import_concept
 
+    if out_folder.exists() and (not out_folder.is_dir() or any(out_folder.iterdir())):
+        raise UsageError("the output folder exists", where=out_folder, fix="choose a new folder with --out")
     concept = import_concept(
         base_model(model).load(), word=word, embedding=embedding, lora=lora, unet_only=unet_only
     )
@@ -146,7 +148,7 @@ def _scores(folder: Path) -> list[EvalResult]:
             dataset_name=found.domain,
             metric_type=measure.name,
             metric_name=f"{measure.name}, {measure.unit}" if measure.unit else measure.name,
-            metric_value=round(measure.value, 2),
+            metric_value=round(measure.value, 2 if measure.unit == "%" else 4),
         )
         for found in Report.load(folder).evaluations.values()
         for measure in (found.main, *found.further)

@@ -171,9 +171,9 @@ def _side(
     attention = gr.Image(label="Cross-attention", interactive=False, visible=has_attention, **_IMAGE)
 
     def predicted(path: str | None, caption: str, prompt: str) -> tuple[Any, ...]:
-        words = gr.Radio(play.words(prompt), value=None)
         if not path:
-            return None, None, "", "", words, gr.Image(value=None)
+            return None, None, "", "", gr.Radio([], value=None), gr.Image(value=None)
+        words = gr.Radio(play.words(prompt), value=None)
         found = play.compare(Path(path), prompt, play.prompts(caption)[NULL])
         told = f"{found.changed:.1%} of the pixels differ; white: drawn for the null prompt only."
         return found.prediction, found.difference, told, _legend(found.legend), words, gr.Image(value=None)

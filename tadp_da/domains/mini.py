@@ -19,7 +19,7 @@ the same files; the boxes are written beside them on first use:
 Others come with depth, as ``mini-day-depth``: 16-bit PNGs that state their unit, 1/256 m, each written when it is first
 read. The street ends at 80 m; the sky has no depth that counts.
 
-    <root>/mini-day/test/depth/00000.png        128x128
+    <root>/mini-day/test/metres/00000.png       128x128
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ THINGS = LabelSpace(
 )
 BOXED = ("mini-day", "mini-manga", "mini-aquarelle", "mini-dev-thermal", "mini-dev-night")
 """Domains that also come with boxes."""
+METRES = "metres"  # maps in a folder "depth" are of before hedges had their own distance
 DEPTH = LabelSpace("depth", (), range=(1.0, 100.0))
 DEEP = ("mini-day", "mini-night")
 """Domains that also come with depth."""
@@ -195,7 +196,7 @@ def _read_boxes(image: Path) -> Boxes:
 def _read_depth(image: Path) -> Depth:
     """The depth of one image, drawn again and written to its file unless it exists."""
     place = image.parent.parent
-    path = place / "depth" / image.name
+    path = place / METRES / image.name
     with _WRITING, storing(path):
         if not path.exists():
             path.parent.mkdir(exist_ok=True)

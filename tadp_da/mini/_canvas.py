@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from tadp_da.mini._layout import RGB
+from tadp_da.mini._layout import FAR, RGB
 
 Point = tuple[float, float]
 
@@ -39,6 +39,7 @@ class Canvas:
     """An RGB image and an identity image of one size, drawn at twice the final resolution.
 
     Identity of a pixel is ``256 * ident + part``: which thing it belongs to and which part of it (lamp, window, ...).
+    Hedges are one thing at many distances, which are kept beside it.
     """
 
     def __init__(self, rgb: NDArray[np.uint8], ident: NDArray[np.int32]) -> None:
@@ -46,6 +47,8 @@ class Canvas:
         self.code = Image.fromarray(ident * 256)
         self._paint = ImageDraw.Draw(self.rgb)
         self._mark = ImageDraw.Draw(self.code)
+        self._hedges = Image.new("F", self.rgb.size, FAR)
+        self._away = ImageDraw.Draw(self._hedges)
         self.ident = 0
 
     def poly(self, points: Sequence[Point], colour: RGB, part: int | None = PART_NONE) -> None:
@@ -74,6 +77,16 @@ class Canvas:
         self._paint.ellipse(corners, fill=colour)
         if part is not None:
             self._mark.ellipse(corners, fill=self.ident * 256 + part)
+
+    def hedge(self, u: float, v: float, ru: float, rv: float, colour: RGB, metres: float) -> None:
+        """A filled ellipse at a distance."""
+        self.oval(u, v, ru, rv, colour)
+        self._away.ellipse((u - ru, v - rv, u + ru, v + rv), fill=metres)
+
+    def hedges(self) -> NDArray[np.float32]:
+        """Half-size distances of hedges ``(h, w)``, of the nearest in each pixel; far where there is none."""
+        away = np.asarray(self._hedges, np.float32)
+        return np.minimum.reduce([away[i::2, j::2] for i in (0, 1) for j in (0, 1)])
 
     def stroke(
         self, points: Sequence[Point], width: float, colour: RGB, part: int | None = PART_NONE

@@ -70,7 +70,7 @@ def night(scene: Scene, rng: np.random.Generator) -> U8:
 def _illumination(scene: Scene, rng: np.random.Generator) -> F32:
     """Warm light (h, w) that lamps, unseen lamps and headlights throw on every surface, by distance in metres."""
     height, width = scene.mask.shape
-    cam, z = scene.camera, np.minimum(scene.depth, 80.0)
+    cam, z = scene.camera, np.minimum(scene.air, 80.0)
     x = (np.arange(width, dtype=np.float32)[None] - np.float32(cam.cx)) * z / np.float32(cam.focal)
     x -= np.float32(0.5 * cam.curve) * z * z
     below = np.arange(height, dtype=np.float32)[:, None] - np.float32(cam.horizon)
@@ -143,7 +143,7 @@ def misty_night(scene: Scene, rng: np.random.Generator) -> U8:
     out = base * (colour(24, 34, 40) + light * mercury * np.float32(rng.uniform(0.34, 0.5)))
     drift = 1 + 0.3 * smooth_noise(rng, height, width, 4.0, 2.5)[..., None]
     reach = np.float32(rng.uniform(16, 34))
-    clear = np.exp(-np.minimum(scene.depth, 60)[..., None] / reach * np.maximum(drift, 0.4))
+    clear = np.exp(-np.minimum(scene.air, 60)[..., None] / reach * np.maximum(drift, 0.4))
     air = mercury * np.float32(rng.uniform(0.24, 0.36)) * (0.55 + 0.45 * _shift(scene)[..., None]) * drift
     out = out * clear + air * (1 - clear)
     lamps = np.zeros_like(out)
@@ -166,7 +166,7 @@ def fog(scene: Scene, rng: np.random.Generator) -> U8:
     height, width = scene.mask.shape
     reach = np.float32(rng.uniform(7, 22))
     drift = 1 + 0.22 * smooth_noise(rng, height, width, 3.0, 2.5)
-    clear = np.exp(-np.maximum(scene.depth - 2.0, 0) / reach * np.maximum(drift, 0.3))
+    clear = np.exp(-np.maximum(scene.air - 2.0, 0) / reach * np.maximum(drift, 0.3))
     clear = np.maximum(clear, 0.07)[..., None].astype(np.float32)
     air = (
         colour(204, 208, 212)
@@ -202,7 +202,7 @@ def rain(scene: Scene, rng: np.random.Generator) -> U8:
     cover = colour(96, 104, 116) * (1 - t) + colour(140, 148, 156) * t
     sky = (scene.mask == SKY)[..., None]
     x = np.where(sky, cover * (dim + 0.35) + clouds, x)
-    veil = (1 - np.exp(-np.minimum(scene.depth, 80) / np.float32(rng.uniform(35, 70))))[..., None] * ~sky
+    veil = (1 - np.exp(-np.minimum(scene.air, 80) / np.float32(rng.uniform(35, 70))))[..., None] * ~sky
     x += (colour(130, 138, 148) * (dim + 0.3) - x) * veil
     wet = (np.isin(scene.mask, (ROAD, WALK)))[..., None] * np.float32(rng.uniform(0.3, 0.5))
     puddle = np.clip(0.8 + 0.5 * smooth_noise(rng, height, width, 7.0, 3.0), 0.2, 1.4)[..., None]
@@ -244,7 +244,7 @@ def snow(scene: Scene, rng: np.random.Generator) -> U8:
     cover = np.clip(np.maximum(cover, 0.85 * open_air), 0, 0.96)[..., None]
     white = colour(240, 244, 252) * (0.94 + 0.03 * patch[..., None])
     x = x + (white * (0.72 + 0.28 * grey(x)[..., None]) - x) * cover
-    veil = (1 - np.exp(-np.minimum(scene.depth, 80) / np.float32(rng.uniform(35, 80))))[..., None]
+    veil = (1 - np.exp(-np.minimum(scene.air, 80) / np.float32(rng.uniform(35, 80))))[..., None]
     x += (colour(214, 220, 228) - x) * veil * (mask != SKY)[..., None]
     flakes = Image.new("L", (width, height))
     pen = ImageDraw.Draw(flakes)
@@ -278,7 +278,7 @@ def sunset(scene: Scene, rng: np.random.Generator) -> U8:
     dim = np.float32(rng.uniform(0.52, 0.78))
     warm = colour(255, 196, 150) * (1 + rng.normal(0, 0.03, 3).astype(np.float32))
     body = (x * 0.8 + grey(x)[..., None] * 0.2) * warm * dim + halo * colour(255, 150, 70) * 0.28
-    haze = (1 - np.exp(-np.minimum(scene.depth, 80) / 60))[..., None]
+    haze = (1 - np.exp(-np.minimum(scene.air, 80) / 60))[..., None]
     body += (low * 0.8 - body) * haze * 0.7
     x = np.where((scene.mask == SKY)[..., None], sky, body)
     glass = scene.part == PART_GLASS

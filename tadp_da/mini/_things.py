@@ -70,7 +70,7 @@ def _wood(c: Canvas, rng: np.random.Generator, plan: ScenePlan, side: int) -> No
         u, v = cam.at(x, 0, z)
         r = cam.focal * float(rng.uniform(1.2, 2.3)) / z
         tone = shade(blend(leaf, plan.tones["haze"], min(0.4, z / 110)), float(rng.uniform(0.85, 1.05)))
-        c.oval(u, v - r * 0.4, r * 1.5, r * 0.75, shade(tone, 0.82))
+        c.hedge(u, v - r * 0.4, r * 1.5, r * 0.75, shade(tone, 0.82), z)
         c.oval(u - r * 0.2 + plan.sun[0] * -r * 0.2, v - r * 0.55, r * 1.2, r * 0.55, tone, None)
 
 

@@ -31,6 +31,8 @@ SKY_DEPTH = 200.0
 """Depth of the sky in metres: further than anything else (the street ends at 80 m)."""
 
 FIRST_THING = 8
+WOOD = FIRST_THING + 1
+"""Ident of the trees behind the end of the street, and of hedges beside it."""
 MIN_SIZE = 64
 _KINDS = {"tree": 4, "pole": 5, "car": 6, "person": 7}
 _SALT = 11
@@ -49,6 +51,7 @@ class Scene:
     """One street scene; arrays share height h and width w.
 
     image: uint8 (h, w, 3), the plain day image. mask: uint8 (h, w), class ids. depth: float32 (h, w), metres.
+    air: the same for looks, which draw haze before hedges as far as behind them: the published images have it so.
     ident: int32 (h, w), one number per thing (below 8: stuff). part: uint8 (h, w), see ``_canvas``: lamps, windows, ...
     boxes: cars, people, poles and trees (as vegetation). counts: visible cars, people and trees, as the caption says.
     lamps: lamp heads, headlights: the fronts of oncoming cars, beams: where light cones start, all (x, y, z) in metres.
@@ -57,6 +60,7 @@ class Scene:
     image: NDArray[np.uint8]
     mask: NDArray[np.uint8]
     depth: NDArray[np.float32]
+    air: NDArray[np.float32]
     boxes: tuple[Box, ...]
     caption: str
     counts: dict[str, int]
@@ -83,7 +87,7 @@ def _paint(
 ) -> tuple[list[int], list[tuple[Actor, int]]]:
     """Paint all things far to near. Returns the class of every ident, and (actor, ident) for the countable things."""
     classes = [*range(FIRST_THING), 1, 4]
-    draw_skyline(canvas, rng, plan, (FIRST_THING, FIRST_THING + 1))
+    draw_skyline(canvas, rng, plan, (FIRST_THING, WOOD))
     for building in plan.buildings:
         canvas.ident = len(classes)
         classes.append(1)
@@ -104,12 +108,17 @@ def _paint(
     return classes, placed
 
 
+def _ground(camera: Camera, height: int) -> NDArray[np.float32]:
+    """Metres ``(h,)`` of the ground in each row."""
+    rows = np.arange(height, dtype=np.float32) + 0.5 - np.float32(camera.horizon)
+    return np.where(rows > 0, camera.focal * camera.height / np.maximum(rows, 1e-3), FAR)
+
+
 def _depth(plan: ScenePlan, camera: Camera, ident: NDArray[np.int32], actors: list[tuple[Actor, int]]
            ) -> NDArray[np.float32]:  # fmt: skip
     """Metres per pixel: the ground by its plane, things by their distance, facades between their two ends."""
     height, width = ident.shape
-    rows = np.arange(height, dtype=np.float32) + 0.5 - np.float32(camera.horizon)
-    ground = np.where(rows > 0, camera.focal * camera.height / np.maximum(rows, 1e-3), FAR)
+    ground = _ground(camera, height)
     top = int(ident.max()) + 1
     table = np.full(max(top, FIRST_THING + 2), FAR, np.float32)
     table[SKY] = SKY_DEPTH
@@ -181,7 +190,9 @@ def draw_scene(seed: int, index: int, size: tuple[int, int] = (128, 128)) -> Sce
         plan = replace(plan, actors=tuple(a for a in plan.actors if a not in doubtful))
     mask = np.asarray(classes, np.uint8)[ident]
     camera = plan.camera.scaled(0.5)
-    depth = _depth(plan, camera, ident, actors)
+    air = _depth(plan, camera, ident, actors)
+    # leaves that are drawn below their foot lie on the ground
+    depth = np.where(ident == WOOD, np.minimum(canvas.hedges(), _ground(camera, height)[:, None]), air)
     tall = sum(b.tall > 9 for b in plan.buildings[-6:]) >= 4
     cloudy = plan.cloud == 1.0
     caption = make_caption(rng, counts, plan.built, tall, cloudy, plan.crosswalk > 0)
@@ -191,8 +202,8 @@ def draw_scene(seed: int, index: int, size: tuple[int, int] = (128, 128)) -> Sce
         if a.kind == "pole" and a.variant < 3
     )
     beams = tuple((a.x, 0.6, a.z) for a in plan.actors if a.kind == "car" and a.facing > 0)
-    return Scene(_texture(rng, image, mask), mask, depth, boxes, caption, counts, ident, part, camera, lamps, beams,
-                 cloudy)  # fmt: skip
+    return Scene(_texture(rng, image, mask), mask, depth, air, boxes, caption, counts, ident, part, camera, lamps,
+                 beams, cloudy)  # fmt: skip
 
 
 def _nominal(a: Actor) -> float:

@@ -98,7 +98,13 @@ class Checkpoints:
     def _write(self, fresh: Path, step: int, tensors: dict[str, Tensor], plain: Mapping[str, Any]) -> None:
         save_file(tensors, fresh / STATE)
         flush(fresh)
-        facts = {"step": step, "files": {STATE: file_digest(fresh / STATE)}, "plain": plain}
+        averaged = self.average.steps if self.average is not None else 0
+        facts = {
+            "step": step,
+            "averaged": averaged,
+            "files": {STATE: file_digest(fresh / STATE)},
+            "plain": plain,
+        }
         write_json(fresh / MANIFEST, facts | {"scaler": self.scaler.state_dict() if self.scaler else None})
         flush_one(fresh)
 
@@ -127,7 +133,7 @@ class Checkpoints:
         saved = {name: value.clone() for name, value in load_file(place / STATE).items()} | facts["plain"]
         self._load(place, saved)
         if self.average is not None:
-            self.average.steps = facts["step"]
+            self.average.steps = facts.get("averaged", facts["step"])
         if self.scaler is not None and facts["scaler"]:
             self.scaler.load_state_dict(facts["scaler"])
         return int(facts["step"])

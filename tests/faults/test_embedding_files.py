@@ -112,3 +112,7 @@ def test_commands_say_what_to_write_where(
     assert command(*words, "--out", tmp_path / "dusk") == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "in prompts of tadp-da write <dusk> <dusk>_1; in plain diffusers" in said
+    before = sorted((tmp_path / "dusk").iterdir())
+    assert command(*words, "--out", tmp_path / "dusk") == 2
+    assert "the output folder exists" in capsys.readouterr().err
+    assert sorted((tmp_path / "dusk").iterdir()) == before

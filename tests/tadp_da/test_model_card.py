@@ -136,7 +136,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_an_upload_is_one_commit_without_what_is_of_this_machine(
     tmp_path: Path, hub: Hub, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = concept(tmp_path / "dusk", None)
+    folder = concept(tmp_path / "dusk", "/home/ann/clients/sd15")
     (folder / "manifest.json").write_text("{}")
     (folder / "metrics.jsonl").write_text("")
     assert command("push", folder, "ann/dusk") == 0
@@ -144,7 +144,8 @@ def test_an_upload_is_one_commit_without_what_is_of_this_machine(
     assert [(made["name"], made["visibility"]) for made in hub.repos] == [("dusk", "private")]
     assert set(hub.files) == {"README.md", "concept.json", "learned_embeds.safetensors", "provenance.json"}
     assert b"/home/ann" not in b"".join(hub.files.values())
-    assert json.loads(hub.files["provenance.json"])["images"] == {"abc": "1.png"}
+    known = json.loads(hub.files["provenance.json"])
+    assert (known["images"], known["base"]) == ({"abc": "1.png"}, "sd15")
     assert b"hf download ann/dusk --local-dir dusk" in hub.files["README.md"]
     down = tmp_path / "down"
     for name, content in hub.files.items():
@@ -163,3 +164,17 @@ def test_what_the_hub_refuses_is_an_error_that_helps(tmp_path: Path, hub: Hub) -
     with pytest.raises(EnvironmentSetupError, match="upload to the hub failed") as caught:
         push(folder, "ann/dusk")
     assert "hf auth login" in str(caught.value)
+
+
+@pytest.mark.parametrize(("rows", "strategy"), [(True, "textual-inversion"), (False, "dreambooth")])
+def test_a_card_names_a_strategy_that_exists(tmp_path: Path, rows: bool, strategy: str) -> None:
+    Concept(
+        word="<dusk>",
+        domain="dusk",
+        backbone="b",
+        method="imported",
+        rows=torch.ones(1, 4) if rows else None,
+        settings={},
+    ).save(tmp_path / "dusk")
+    write_provenance(tmp_path / "dusk", None, {})
+    assert f'strategy="{strategy}"' in card(tmp_path / "dusk")

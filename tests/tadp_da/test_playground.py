@@ -104,3 +104,19 @@ def test_the_models_captioner_writes_captions_and_without_one_the_advice_is_to_t
     assert Playground(assembled(backbone), captioner="mini").caption(image)
     with pytest.raises(UsageError, match="type a caption"):
         Playground(assembled(backbone)).caption(image)
+
+
+def test_a_page_opens_for_more_classes_than_a_prompt_holds(backbone: Any) -> None:
+    names = tuple(f"class {i}" for i in range(150))
+    model = PerceptionModel.assemble(backbone, "semantic-fpn", LabelSpace("segmentation", names), width=16)
+    model.rewrite = Rewrite(classes=names)
+    found = Playground(model).prompts(CAPTION)
+    assert found[NULL] == CAPTION
+    assert "class-names" not in found
+    assert not {name for name in found if "oracle" in name or "embedding" in name or name == "class-tokens"}
+
+
+def test_a_model_of_class_embeddings_says_that_prompts_change_nothing(backbone: Any) -> None:
+    rewrite = Rewrite(strategy="class-embeddings", classes=("sky", "road", "car"))
+    play = Playground(assembled(backbone, rewrite=rewrite))
+    assert any("in place of a prompt: prompts change nothing" in said for said in play.limits)

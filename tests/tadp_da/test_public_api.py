@@ -129,3 +129,19 @@ def test_a_word_is_learned_by_its_name_alone(tmp_path: Path, monkeypatch: pytest
     assert [(each.settings["word"], each.settings.get("like")) for each in asked] == [
         ("<target>", "photo"), ("<dusk>", "dark"), ("zwx", None),
     ]  # fmt: skip
+
+
+def test_settings_that_only_a_table_reads_are_refused_and_not_ignored(tmp_path: Path) -> None:
+    for folder, mode in (("i", "RGB"), ("m", "L")):
+        (tmp_path / folder).mkdir()
+        Image.new(mode, (8, 8)).save(tmp_path / folder / "a.png")
+    with pytest.raises(UsageError, match="adapt does not read the setting 'caption_source'"):
+        tadp_da.adapt(
+            tmp_path / "i",
+            tmp_path / "m",
+            classes="sky,road",
+            out=tmp_path / "model",
+            sets="caption_source=shuffled",
+            device="cpu",
+            quiet=True,
+        )

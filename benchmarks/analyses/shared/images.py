@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.analyses import Given
 from tadp_da.captions.provider import ANY, CaptionProvider
-from tadp_da.captions.rewrite import Rewrite, fit_and_tell
+from tadp_da.captions.rewrite import Rewrite
 from tadp_da.datasets import DataSource, find
 from tadp_da.errors import UsageError
 from tadp_da.perception_model import PerceptionModel
@@ -174,4 +174,4 @@ def listed(model: PerceptionModel, names: Sequence[str], strategy: str = "class-
 
 def prompt_of(model: PerceptionModel, caption: str, rewrite: Rewrite) -> str:
     """The prompt of a caption on the target side, within the tokenizer's limit."""
-    return fit_and_tell(rewrite.target, caption, model.backbone.count_tokens, model.backbone.token_limit)
+    return model.fitted(rewrite.target, caption)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.analyses.shared.images import Seen
 from benchmarks.analyses.shared.statistics import mean_interval, permuted_names
 from benchmarks.reports.intervals import Spread
+from tadp_da.class_names import spoken
 from tadp_da.perception_model import PerceptionModel
 
 Numbers = NDArray[np.float64]
@@ -89,6 +90,11 @@ class Measured:
         return mean_interval([after - before for before, after in pairs])
 
     @property
+    def images(self) -> int:
+        """How many images lack a class, so that they have an off-target mass."""
+        return int(np.isfinite(self.totals(ALL)).sum())
+
+    @property
     def lacked(self) -> list[str]:
         """Names of the classes that some image lacks."""
         finite = np.isfinite(np.stack(self.mass[ALL]))
@@ -97,9 +103,10 @@ class Measured:
 
 @torch.no_grad()
 def text_distance(model: PerceptionModel, classes: Sequence[str]) -> Numbers:
-    """``(k, k)``: cosine distance between class names as the model's text encoder reads each by itself, the mean over
-    its tokens."""
-    text, count = model.backbone.encode_text(list(classes)), model.backbone.count_tokens
-    rows = torch.stack([t[1 : 1 + count(name)].mean(0) for t, name in zip(text, classes, strict=True)])
+    """``(k, k)``: cosine distance between class names as prompts say them and the model's text encoder reads each by
+    itself, the mean over its tokens."""
+    names = [spoken(name) for name in classes]
+    text, count = model.backbone.encode_text(names), model.backbone.count_tokens
+    rows = torch.stack([t[1 : 1 + count(name)].mean(0) for t, name in zip(text, names, strict=True)])
     rows = torch.nn.functional.normalize(rows.double(), dim=1)
     return (1 - rows @ rows.T).cpu().numpy()

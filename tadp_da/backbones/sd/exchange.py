@@ -59,7 +59,7 @@ def import_concept(
         method="imported",
         rows=rows,
         lora=read_lora(lora, backbone.unet, unet_only=unet_only) if lora is not None else {},
-        settings={k: str(v) for k, v in {"embedding": embedding, "lora": lora}.items() if v is not None},
+        settings={k: v.name for k, v in {"embedding": embedding, "lora": lora}.items() if v is not None},
     )
     backbone.load_concept(concept)
     return concept

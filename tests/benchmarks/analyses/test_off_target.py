@@ -64,6 +64,22 @@ def test_identical_prompts_have_no_rise() -> None:
     rise, accuracy = found.rise(), found.change_of_accuracy()
     assert (rise and rise.mean) == (accuracy and accuracy.mean) == 0
     assert found.rise(ALL, "sky") is None, "every image shows it"
+    whole = Seen(
+        key="1",
+        image=Image.new("RGB", (3, 1)),
+        caption="",
+        truth=np.array([[0, 1, 2]], np.uint8),
+        labels=LABELS,
+    )
+    for prompt in (PRESENT, ALL):
+        found.count(prompt, whole, np.full((3, 1, 3), 1 / 3))
+    assert found.images == 1, "an image that shows every class has no off-target mass"
+
+
+def test_names_are_as_far_apart_as_prompts_say_them(model_folder: Path) -> None:
+    model = PerceptionModel.load(model_folder)
+    written = text_distance(model, ("traffic_light", "car"))
+    np.testing.assert_allclose(written, text_distance(model, ("traffic light", "car")))
 
 
 def test_a_name_is_at_no_distance_from_itself(model_folder: Path) -> None:

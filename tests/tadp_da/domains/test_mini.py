@@ -219,7 +219,7 @@ def test_depth_is_that_of_the_scenes_and_written_once_whoever_asks(tmp_path: Pat
     assert deep.labels is not None
     paths = deep.unlabeled(tmp_path, "test").paths
     assert paths == plain.unlabeled(tmp_path, "test").paths
-    assert not (tmp_path / "mini-night/test/depth").exists()
+    assert not (tmp_path / f"mini-night/test/{mini.METRES}").exists()
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(deep.label, [*paths] * 8))
     for index, depth in enumerate(found):
@@ -229,4 +229,6 @@ def test_depth_is_that_of_the_scenes_and_written_once_whoever_asks(tmp_path: Pat
         low, high = deep.labels.range or (0, 0)
         assert (depth[sky] > high).all(), "the sky does not count"
         assert ((depth[~sky] > low) & (depth[~sky] < high)).all()
-    assert sorted(p.name for p in (tmp_path / "mini-night/test/depth").iterdir()) == [p.name for p in paths]
+    assert sorted(p.name for p in (tmp_path / f"mini-night/test/{mini.METRES}").iterdir()) == [
+        p.name for p in paths
+    ]

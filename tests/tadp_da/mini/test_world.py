@@ -10,7 +10,7 @@ from PIL import Image
 
 from tadp_da.mini.contact_sheet import contact_sheet, main
 from tadp_da.mini.styles import LOOKS, corpus, render
-from tadp_da.mini.world import CLASSES, SKY_DEPTH, Scene, draw_scene, parse_counts
+from tadp_da.mini.world import CLASSES, SKY_DEPTH, WOOD, Scene, draw_scene, parse_counts
 
 SEEN = {"day", "night", "fog", "rain", "snow", "sunset", "comic", "watercolor", "sketch"}
 HELD_OUT = {"city-night", "aquarelle", "manga", "thermal", "misty-night"}
@@ -66,6 +66,18 @@ def test_depth_is_positive_and_only_the_sky_is_infinitely_far(scenes: list[Scene
         assert ((s.depth == SKY_DEPTH) == (s.mask == CLASSES.index("sky"))).all()
         road = s.depth[s.mask == CLASSES.index("road")]
         assert road.max() > 2 * road.min()
+
+
+def test_hedges_are_no_further_than_the_ground_that_they_stand_on(scenes: list[Scene]) -> None:
+    near = 0
+    for s in scenes:
+        rows = np.arange(s.mask.shape[0]) + 0.5 - s.camera.horizon
+        ground = np.where(rows > 0, s.camera.focal * s.camera.height / np.maximum(rows, 1e-3), 80.0)
+        wood = s.ident == WOOD
+        assert (s.depth[wood] <= np.broadcast_to(ground[:, None], wood.shape)[wood] + 1e-3).all()
+        assert (s.air == s.depth)[~wood].all()
+        near += int(((s.depth < 40) & (s.air > 60) & wood).sum())
+    assert near > 500
 
 
 def test_boxes_lie_inside_and_hold_their_class_up_to_the_rim(scenes: list[Scene]) -> None:

@@ -14,6 +14,7 @@ from tadp_da.errors import DivergedError, UsageError
 from tadp_da.run import Run
 from tadp_da.training.data import DeterministicSampler
 from tadp_da.training.loop import LoopSettings, Step, fit
+from tadp_da.training.objective import ModelLoss
 from tests.conftest import DEVICES
 from tests.faults.victims import Points
 
@@ -157,3 +158,24 @@ def test_fewer_samples_than_a_batch_still_make_whole_steps(tmp_path: Path, size:
     run = Run(folder=tmp_path, device="cpu")
     steps = list(fit(line, groups, {"source": Points(size)}, settings, run))
     assert [step.index for step in steps] == [1, 2, 3]
+
+
+def test_an_average_that_began_anew_goes_on_from_its_own_count(tmp_path: Path) -> None:
+    class Replacing(ModelLoss):
+        def after_step(self, model: Any, step: int) -> bool:
+            return step == 4
+
+    def run(name: str, stop: int | None = None) -> Tensor:
+        line = Line()
+        settings = LoopSettings(steps=9, batch=3, ema=0.9, checkpoint_every=1)
+        groups = [{"params": list(line.layer.parameters()), "lr": 0.1}]
+        data, place = {"source": Points()}, Run(folder=tmp_path, device="cpu")
+        kept: dict[str, Any] = {"objectives": [Replacing()], "checkpoints": tmp_path / name}
+        for step in fit(line, groups, data, settings, place, **kept):
+            if step.index == stop:
+                break
+        return line.layer.weight.detach()
+
+    whole = run("whole")
+    run("cut", stop=7)
+    assert torch.equal(run("cut"), whole)

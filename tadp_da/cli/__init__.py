@@ -27,6 +27,7 @@ from tadp_da.cli import (
 )
 from tadp_da.cli import benchmark as figure
 from tadp_da.cli.options import ManySeeds
+from tadp_da.distributed.processes import passed_on
 from tadp_da.errors import InterruptedRunError, TadpError, UsageError
 from tadp_da.installation import require_own_packages
 from tadp_da.storage.files import storing
@@ -117,23 +118,24 @@ def _refuse_undecodable(arguments: list[str]) -> None:
 
 def main() -> None:
     """Entry point: one place turns errors into lines and exit codes. ``--debug`` anywhere shows the traceback."""
-    # sys.argv stays as it is: processes that this one starts are given the same
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    if debug := "--debug" in sys.argv:
+        sys.argv.remove("--debug")
+        passed_on[:] = ["--debug"]
     # it warns on import of a kernel that nothing here uses
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     prepare_streams()
     errors = TextConsole(stderr=True)
     try:
         with attended(), storing("the command's output"):
-            _refuse_undecodable(arguments)
-            stages.refuse_alone(arguments)
-            app(arguments)
+            _refuse_undecodable(sys.argv[1:])
+            stages.refuse_alone(sys.argv[1:])
+            app()
     except (Stop, InterruptedRunError) as stop:
         what = getattr(stop, "what", "interrupted; what was finished before is kept")
         errors.print(f"{what}. Run the same command again to go on")
         sys.exit(InterruptedRunError.exit_code)
     except TadpError as error:
-        if "--debug" in sys.argv:
+        if debug:
             raise
         first, *rest = error.lines()
         errors.print(f"error: {first}", style="bold red")

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _TIMEOUT = timedelta(days=30)  # one may wait for another's lock; a process that died is noticed at once
+passed_on: list[str] = []
+"""Arguments that the processes of :func:`relaunch` are given beside ``sys.argv``."""
 _LAUNCHER = "TADP_DA_LAUNCHER"  # the environment variable with the launcher's process id
 
 
@@ -236,7 +238,7 @@ def relaunch(processes: int) -> None:
         # -m alone also searches the current folder, which holds the user's data; it is searched only if this process
         # was started that way, for then the package itself may be there
         safe = [] if sys.path[:1] in ([""], [os.getcwd()]) else ["-P"]
-        command = [sys.executable, *safe, "-m", "tadp_da.cli", *sys.argv[1:]]
+        command = [sys.executable, *safe, "-m", "tadp_da.cli", *sys.argv[1:], *passed_on]
         sys.exit(launch(command, processes))
 
 

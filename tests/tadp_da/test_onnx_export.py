@@ -185,7 +185,7 @@ def test_what_cannot_be_exported_is_refused_with_advice(
 
 def test_a_detector_that_finds_nothing_is_exported_too(tiny: Any) -> None:
     model = _model(tiny, "detection")
-    model.head.detector.roi_heads.score_thresh = 1.0
+    model.head.regions.score_thresh = 1.0
     graph = onnx_export.Graph(model, "")
     with torch.no_grad():
         found = graph(graph.example(None))

@@ -63,9 +63,6 @@ def test_a_folder_becomes_a_file_keyed_by_relative_path(
     report = caption_images(pictures, captioner, out, run)
     assert (report.total, report.made) == (10, 10)
     assert report.lines()[0] == "10 images: 10 captions generated, 0 existed"
-    again = caption_images(pictures, captioner, tmp_path / "again.json", run)
-    assert (again.made, again.cached) == (0, 10)
-    assert again.lines()[0] == "10 images: 0 captions generated, 10 from the cache, 0 existed"
     assert CaptionFile.read(out).lookup(pictures) == dict(
         zip((pictures.key(i) for i in range(10)), captioner(list(pictures)), strict=True)
     )
@@ -262,3 +259,13 @@ def test_grey_and_transparent_pictures_are_captioned(captioner: Captioner, run: 
         paths.append(tmp_path / f"{mode}.png")
     images = Unlabeled(domain="d", root=tmp_path, paths=tuple(paths))
     assert caption_images(images, captioner, tmp_path / "c.json", run).made == 3
+
+
+def test_captions_from_the_cache_are_not_called_generated(
+    captioner: Captioner, pictures: Unlabeled, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TADP_DA_CACHE", str(tmp_path / "cache"))
+    caption_images(pictures[:4], captioner, tmp_path / "first.json", run)
+    again = caption_images(pictures, captioner, tmp_path / "again.json", run)
+    assert (again.made, again.cached) == (6, 4)
+    assert again.lines()[0] == "10 images: 6 captions generated, 4 from the cache, 0 existed"

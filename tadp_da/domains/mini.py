@@ -268,7 +268,6 @@ def _domain(name: str, labels: LabelSpace, label: Callable[[Path], Any], suffix:
             images=partial(_images, name),
             labels=labels,
             label=label,
-            counts=COUNTS,
             captions=lambda root, split: root / name / split / CAPTIONS,
             fetch=_FETCH,
         )

@@ -41,18 +41,16 @@ def _read(context: typer.Context, file: Path | None) -> Path | None:
             raise UsageError(
                 f"the value of {key!r} is not plain", where=file, fix="write what the option takes"
             )
-    lists = {"set"} & known.keys()
-    plain = {
-        known[key]: ([value] if isinstance(value, str) else value)
-        if key in lists
-        else ",".join(map(str, value))
-        if isinstance(value, list)
-        else value
-        for key, value in given.items()
-        if value is not None
-    }
+    plain = {known[key]: _as_given(key, value) for key, value in given.items() if value is not None}
     context.default_map = {**(context.default_map or {}), **plain}
     return file
+
+
+def _as_given(option: str, value: Any) -> Any:
+    """A value of a file as an option takes it: names with commas between them, and repeatable ones as a list."""
+    if option == "set":
+        return [value] if isinstance(value, str) else value
+    return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
 Config = Annotated[

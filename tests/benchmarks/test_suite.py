@@ -91,6 +91,7 @@ def seeds(reports: tables.Reports) -> dict[str, list[int]]:
     return {name: sorted(found) for name, found in reports.items()}
 
 
+ODD = ("a/b", "../../up", "..", ".hidden", "a" * 300, "[bold]", "b\\c", "ü?", "")
 CHANGED = "the runs of 'own' are not alike: "
 
 
@@ -311,11 +312,8 @@ def test_a_table_knows_which_rows_see_the_target_and_compares_without_a_class(
     monkeypatch.setattr(tables, "show_predictions", lambda *a: folders / "predictions")
     assert command(*words(folders, rows="null,simple,dreambooth")) == 0
     found = load_results(folders / "run", "own")
-    assert {name: seeds[0].sees_target for name, seeds in found.items()} == {
-        "null": False,
-        "simple": False,
-        "dreambooth": True,
-    }
+    sees = {name: seeds[0].sees_target for name, seeds in found.items()}
+    assert sees == {"null": False, "simple": False, "dreambooth": True}
     assert all(
         note["command"] and note["table"] == "own" for note in tables.read_notes(folders / "run", "own")
     )
@@ -323,9 +321,6 @@ def test_a_table_knows_which_rows_see_the_target_and_compares_without_a_class(
     table = json.loads((folders / "run/tables/own/without-sky/table.json").read_text())
     assert table["metric"] == "mIoU without sky"
     assert json.loads((folders / "run/tables/own/table.json").read_text())["metric"] == "mIoU"
-
-
-ODD = ("a/b", "../../up", "..", ".hidden", "a" * 300, "[bold]", "b\\c", "ü?", "")
 
 
 def test_names_of_rows_and_tables_never_lead_out_of_their_folder(folders: Path, run: Run) -> None:
@@ -339,18 +334,13 @@ def test_names_of_rows_and_tables_never_lead_out_of_their_folder(folders: Path, 
     assert len(list(run.folder.glob("tables/*/rows/*.json"))) == 2 * len(ODD)
 
 
-def test_what_is_skipped_is_skipped_for_every_row(folders: Path, run: Run) -> None:
-    """Also for one that learns nothing from the target: else rows would be of different content."""
-    (folders / "night/b.png").write_bytes(b"not an image")
-    skipping = dataclasses.replace(run, skip_bad=True)
-    assert seeds(run_suite(own(folders, ["null"]), (0,), skipping, Path("data"))) == {"null": [0]}
-    assert seeds(run_suite(own(folders, ["fourier"]), (0,), skipping, Path("data"))) == {
-        "null": [0], "fourier": [0],
-    }  # fmt: skip
-    assert list(run.folder.glob("skipped-*.json"))
-
-
-def test_rows_that_differ_in_method_come_one_by_one(folders: Path, run: Run) -> None:
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_rows_that_differ_in_method_come_one_by_one(folders: Path, run: Run, skip_bad: bool) -> None:
+    """What is skipped is skipped for rows that learn nothing from the target, too: all rows have the same content."""
+    if skip_bad:
+        (folders / "night/b.png").write_bytes(b"not an image")
+    run = dataclasses.replace(run, skip_bad=skip_bad)
     for row in ("null", "strong", "self-training"):
         reports = run_suite(own(folders, [row]), (0,), run, Path("data"))
     assert seeds(reports) == {"null": [0], "strong": [0], "self-training": [0]}
+    assert bool(list(run.folder.glob("skipped-*.json"))) is skip_bad

@@ -79,7 +79,8 @@ def read(folder: Path) -> dict[str, Any]:
 def _models_in(folder: Path) -> list[str]:
     """Row, seed and folder of the models in a run folder, as its tables note them."""
     found: dict[str, None] = {}
-    for path in sorted(folder.glob(f"tables/*/{MODELS}")):
+    # the demo's report has a folder of its own
+    for path in sorted([*folder.glob(f"tables/*/{MODELS}"), *folder.glob(f"*/{MODELS}")]):
         with suppress(OSError, ValueError, AttributeError):
             for row, models in json.loads(path.read_text(encoding="utf-8")).items():
                 found |= {f"{row}, seed {seed}: {folder / name}": None for seed, name in models.items()}

@@ -59,7 +59,7 @@ BOXED = ("mini-day", "mini-manga", "mini-aquarelle", "mini-dev-thermal", "mini-d
 """Domains that also come with boxes."""
 METRES = "metres"  # maps in a folder "depth" are of before hedges had their own distance
 DEPTH = LabelSpace("depth", (), range=(1.0, 100.0))
-DEEP = ("mini-day", "mini-night")
+DEEP = ("mini-day", "mini-night", "mini-dev-night")
 """Domains that also come with depth."""
 
 COUNTS = {"train": 600, "val": 100, "test": 200, "unlabeled": 300}

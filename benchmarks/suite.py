@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from reprlib import repr as shorten
 from typing import Any
@@ -18,7 +19,7 @@ from benchmarks.experiment import Experiment
 from benchmarks.pipeline import reproduce
 from benchmarks.recipe import Benchmark, Recipe, deciding
 from benchmarks.results import Report
-from benchmarks.workers import run_parallel
+from benchmarks.workers import free_first, run_parallel
 from personalize import personalizers
 from tadp_da.attention_maps import IMAGES, save_maps
 from tadp_da.captions.strategies import find
@@ -104,25 +105,37 @@ def run_suite(
     known = read_notes(run.folder, benchmark.name)
     for cell in cells[: len(benchmark.rows)] if known else ():
         _refuse_unlike(run.folder, cell.table, [*known, cell.note(Experiment(cell.recipe, run, data))])
+    in_turn = partial(free_first, lock=lambda cell: _lock(cell, run))
     if on:
         run_on(on, _run_cell, [replace(cell, data=data.absolute()) for cell in cells], run, benchmark.name)
     elif jobs > 1:
-        run_parallel(_run_cell, cells, run, jobs, benchmark.name)
+        run_parallel(_run_cell, cells, run, jobs, benchmark.name, in_turn)
     else:
-        for number, cell in enumerate(cells, 1):
+        for number, cell in enumerate(in_turn(cells), 1):
             with run.progress(1, f"{cell.table}, {number} of {len(cells)}") as advance:
                 advance(_run_cell(cell, run))
     return load_results(run.folder, benchmark.name)
 
 
 def _run_cell(cell: _Cell, run: Run) -> str:
+    lock = _lock(cell, run)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with locked(lock, f"{cell.name}, seed {cell.seed},"):
+        return _fill(cell, run)
+
+
+def _lock(cell: _Cell, run: Run) -> Path:
+    """Held by the command that works on it; others take other rows meanwhile."""
+    return _notes(run.folder, cell.table) / f".{file_name(cell.name)}-{cell.seed}.lock"
+
+
+def _fill(cell: _Cell, run: Run) -> str:
     run = run.with_seed(cell.seed)
     experiment = Experiment(cell.recipe, run, cell.data)
     report = reproduce(experiment)
     # a report lies at an absolute path, and --out may be a relative one
     lies = report.folder.relative_to(run.folder.absolute()).as_posix() if report.folder else ""
     folder = _notes(run.folder, cell.table)
-    folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / ".lock"):  # another command may have filled the table with other settings meanwhile
         note = cell.note(experiment)
         _refuse_unlike(run.folder, cell.table, [*read_notes(run.folder, cell.table), note])

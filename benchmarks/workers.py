@@ -5,22 +5,29 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, TypeVar
 
 from tadp_da.errors import EnvironmentSetupError, InterruptedRunError, TadpError
 from tadp_da.run import Run
+from tadp_da.storage.files import locked
 from tadp_da.training.signals import Stop, attended, end_with_parent
 
 T = TypeVar("T")
 
 
 def run_parallel(
-    work: Callable[[T, Run], str], tasks: Sequence[T], run: Run, jobs: int, title: str = "tasks"
+    work: Callable[[T, Run], str],
+    tasks: Sequence[T],
+    run: Run,
+    jobs: int,
+    title: str = "tasks",
+    order: Callable[[Sequence[T]], Iterator[T]] = iter,
 ) -> None:
     """Call ``work(task, run)`` for every task, in ``jobs`` processes.
 
@@ -32,13 +39,14 @@ def run_parallel(
         run: with device ``auto`` and several GPUs, process i gets GPU i.
         jobs: number of processes.
         title: of the progress bar.
+        order: yields the tasks; it is asked for the next one when a process is free.
 
     Raises:
         TadpError: the first that a process raised.
         EnvironmentSetupError: when a process died, most often for lack of memory.
     """
     context = get_context("spawn")  # a fork would break torch's threads and CUDA
-    waiting = iter(tasks)
+    waiting = order(tasks)
     ends: dict[Connection, Any] = {}
     for number in range(min(jobs, len(tasks))):
         ours, theirs = context.Pipe()
@@ -64,6 +72,24 @@ def run_parallel(
             ends[end].terminate()  # SIGTERM: it saves, then ends
         for process in ends.values():
             process.join()
+
+
+def free_first(tasks: Sequence[T], lock: Callable[[T], Path]) -> Iterator[T]:
+    """Tasks in their order, but those that another command works on last, whose lock file it holds."""
+    left = list(tasks)
+    while left:
+        yield left.pop(_first_free([lock(task) for task in left]))
+
+
+def _first_free(locks: Sequence[Path]) -> int:
+    for at, path in enumerate(locks):
+        # nobody holds a file that is not there, and its folder may not be either
+        with suppress(TimeoutError):
+            if path.exists():
+                with locked(path, patience=0):
+                    pass
+            return at
+    return 0
 
 
 def _receive(end: Connection, process: Any) -> str | None:

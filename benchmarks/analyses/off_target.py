@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -109,7 +110,9 @@ class OffTarget:
             )
             masks = [each.truth, few.argmax(0).astype(np.uint8), many.argmax(0).astype(np.uint8)]
             gain = (many - few)[absent].sum(0).clip(min=0)
-            lines[f"{each.key}: no {', '.join(both[i] for i in absent) or '-'}"] = [
+            named = Path(each.key).name
+            named = each.key if sum(Path(other.key).name == named for other in worst) > 1 else named
+            lines[f"{named}\nno {', '.join(both[i] for i in absent) or '-'}"] = [
                 each.image,
                 *(overlay(each.image, mask, each.labels, 0.85) for mask in masks),
                 heat_overlay(each.image, gain),

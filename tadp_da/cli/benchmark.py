@@ -257,7 +257,7 @@ def benchmark_run(
     skip_bad: SkipBad = False,
     allow_overlap: AllowOverlap = False,
 ) -> None:
-    """Fill a table over seeds. What is finished in the folder is not done again; several processes may share it.
+    """Fill a table over seeds. What is finished in the folder is not done again; commands that share it share the work.
 
     Example: `tadp-da benchmark run mini-night --seeds 0 1 2`, or, to check that everything is there,
     `tadp-da benchmark run nighttime-driving-ours --seeds 0 --limit 2 --set adapt.steps=1`

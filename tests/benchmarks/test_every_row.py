@@ -21,6 +21,7 @@ from benchmarks.evaluate import EvaluationSettings
 from benchmarks.experiment import Experiment
 from benchmarks.pipeline import reproduce
 from benchmarks.recipe import Recipe, read_benchmark, shipped
+from benchmarks.suite import sees_target
 from tadp_da.base_model import BaseModel
 from tadp_da.captions.strategies import find, strategies
 from tadp_da.domains import domains, mini
@@ -179,3 +180,20 @@ def test_every_row_of_every_table_runs(
     assert 1 <= found.images <= COUNT
     assert found.main.value is not None
     assert 0 <= found.main.value <= 100
+
+
+@pytest.mark.parametrize(
+    ("record", "sees"),
+    [
+        ({}, False),
+        ({"strategy": "simple", "personalize": {"name": "none", "settings": {}}}, False),
+        ({"personalize": {"name": "dreambooth", "settings": {}}}, True),
+        ({"train_on": "target"}, True),
+        ({"target_labelled": {"images": 5, "share": 0.5}}, True),
+        ({"objectives": [{"name": "of-another-installation"}]}, None),
+    ],
+)
+def test_a_recipe_tells_whether_anything_is_learned_from_target_images(
+    record: dict[str, Any], sees: bool | None
+) -> None:
+    assert sees_target(record) is sees

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from benchmarks.suite import load_results, run_suite
 from tadp_da.custom_dataset import CustomDataset
 from tadp_da.errors import UsageError
 from tadp_da.run import Run
-from tadp_da.storage.files import write_json
+from tadp_da.storage.files import locked, write_json
 from tests.benchmarks.scored import evaluation
 from tests.tadp_da.domains import trees
 
@@ -125,7 +126,7 @@ def test_a_table_that_another_command_has_begun_meanwhile_is_not_overwritten(
     def slow(experiment: Experiment) -> Report:
         with monkeypatch.context() as patch:
             patch.setattr(tables, "reproduce", pretended)
-            run_suite(own(folders, ["null"], "adapt.steps=8"), (0,), run, folders)
+            run_suite(own(folders, ["simple"], "adapt.steps=8"), (0,), run, folders)
         return pretended(experiment)
 
     monkeypatch.setattr(tables, "reproduce", slow)
@@ -133,6 +134,25 @@ def test_a_table_that_another_command_has_begun_meanwhile_is_not_overwritten(
         run_suite(own(folders, ["null"]), (0,), run, folders)
     (note,) = run.folder.glob("tables/own/rows/*.json")
     assert json.loads(note.read_text())["recipe"]["adapt"]["steps"] == 8
+
+
+def test_rows_that_another_command_works_on_come_last(
+    folders: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = run.folder / "tables/own/rows"
+    rows.mkdir(parents=True)
+    order: list[str] = []
+    with ExitStack() as other:
+        other.enter_context(locked(rows / ".no-text-0.lock"))
+
+        def work(experiment: Experiment) -> Report:
+            order.append(experiment.recipe.strategy)
+            other.close()
+            return pretended(experiment)
+
+        monkeypatch.setattr(tables, "reproduce", work)
+        run_suite(own(folders, ["no-text", "null"]), (0,), run, folders)
+    assert order == ["null", "no-text"]
 
 
 @pytest.mark.parametrize("what", ["day/a.png", "night/a.png", "masks/a.png"])
@@ -287,23 +307,6 @@ def test_a_process_with_some_rows_shows_those_of_the_others(
     assert rows() == ("null", ["null", "simple"])
     assert command(*run, "--rows", "dark") == 0
     assert rows() == ("null", ["null", "simple", "dark"])
-
-
-@pytest.mark.parametrize(
-    ("record", "sees"),
-    [
-        ({}, False),
-        ({"strategy": "simple", "personalize": {"name": "none", "settings": {}}}, False),
-        ({"personalize": {"name": "dreambooth", "settings": {}}}, True),
-        ({"train_on": "target"}, True),
-        ({"target_labelled": {"images": 5, "share": 0.5}}, True),
-        ({"objectives": [{"name": "of-another-installation"}]}, None),
-    ],
-)
-def test_a_recipe_tells_whether_anything_is_learned_from_target_images(
-    record: dict[str, Any], sees: bool | None
-) -> None:
-    assert tables.sees_target(record) is sees
 
 
 def test_a_table_knows_which_rows_see_the_target_and_compares_without_a_class(

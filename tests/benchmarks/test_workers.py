@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.workers import run_parallel
+from benchmarks.workers import free_first, run_parallel
 from tadp_da.errors import DataError, EnvironmentSetupError
 from tadp_da.run import Run
+from tadp_da.storage.files import locked
 from tadp_da.training.signals import Stop, attended
 
 
@@ -81,3 +82,12 @@ def test_a_signal_ends_all_of_them(run: Run) -> None:
         run_parallel(stop_parent, ["one"], run, 1)
     assert (run.folder / "asked").exists()
     assert time.monotonic() - begun < 120
+
+
+def test_tasks_whose_lock_another_holds_come_last(tmp_path: Path) -> None:
+    with locked(tmp_path / "a"), locked(tmp_path / "b"):
+        turn = free_first("abcd", lambda task: tmp_path / task)
+        assert [next(turn), next(turn)] == ["c", "d"]
+        assert next(turn) == "a", "all are held: the first is waited for"
+    assert list(turn) == ["b"]
+    assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,15 +28,17 @@ def figure(
 def tiles(
     lines: Mapping[str, Sequence[Image.Image]], header: Sequence[str] = (), *, side: float = 1.5
 ) -> Image.Image:
-    """Images in named lines under a header, each ``side`` inches high."""
+    """Images in named lines under a header, each ``side`` inches high. Names are wrapped to that height."""
+    names = ["\n".join(textwrap.fill(part, int(15 * side)) for part in name.split("\n")) for name in lines]
     widest = max(len(line) for line in lines.values())
     first = next(iter(lines.values()))[0]
     width = side * first.width / first.height
     above = 0.35 + 0.16 * max((name.count("\n") for name in header), default=0)
+    beside = 0.4 + 0.16 * max(name.count("\n") for name in names)
 
     def draw(drawn: Any) -> None:
         grid = drawn.subplots(len(lines), widest, squeeze=False)
-        for y, (name, line) in enumerate(lines.items()):
+        for y, (name, line) in enumerate(zip(names, lines.values(), strict=True)):
             for x, axes in enumerate(grid[y]):
                 axes.spines[:].set_visible(False)
                 axes.set(xticks=[], yticks=[])
@@ -45,7 +48,7 @@ def tiles(
                     axes.set_title(header[x], size=9)
             grid[y][0].set_ylabel(name, size=9)
 
-    return figure((width * widest + 0.4, (side + 0.05) * len(lines) + above), draw, w_pad=0.02, h_pad=0.02)
+    return figure((width * widest + beside, (side + 0.05) * len(lines) + above), draw, w_pad=0.02, h_pad=0.02)
 
 
 def intervals(

@@ -72,5 +72,5 @@ def test_a_model_is_scored_at_every_level(
     assert (best["precision reached"], best["recall reached"]) == (1, 1)
     assert first["precision reached"] < 1 == first["recall reached"]
     assert 0 <= best["mIoU"] <= 100
-    assert best["per image, minus the best level"] == "none"
+    assert best["per image, minus the most exact list"] == "none"
     assert Image.open(out / "levels.png").width > 600

@@ -144,8 +144,8 @@ def _line(line: Sequence[Any], saved: SavedImage, rows: Mapping[str, Report]) ->
         axes.spines[:].set_visible(False)
         if score is not None:
             box = {"facecolor": "black", "alpha": 0.55, "pad": 1.5, "linewidth": 0}
-            at = {"transform": axes.transAxes, "ha": "right", "bbox": box}
-            axes.text(0.97, 0.04, score, size=8, color="white", **at)
+            at = {"transform": axes.transAxes, "ha": "right", "va": "top", "bbox": box}
+            axes.text(0.97, 0.96, score, size=8, color="white", **at)  # depth has its scale at the bottom
     return seen
 
 

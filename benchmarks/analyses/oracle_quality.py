@@ -142,7 +142,7 @@ class OracleQuality:
             panels[1].axvline(0, color="#22262b", lw=0.8)
             panels[1].set_yticks(range(len(levels)), [f"P {p:g}, R {r:g}" for p, r in levels], size=8)
             panels[1].invert_yaxis()
-            panels[1].set_title("per image, minus the most exact list", loc="left", weight="bold")
+            panels[1].set_title("change per image", loc="left", weight="bold")
             panels[1].spines[["top", "right"]].set_visible(False)
 
         return figures.figure((9, 0.35 * len(changes) + 1.2), draw)

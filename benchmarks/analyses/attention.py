@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from benchmarks.analyses import Findings, Given, Needs, Row, analyses
 from benchmarks.analyses.shared import figures
 from benchmarks.analyses.shared.base import base_of
-from benchmarks.analyses.shared.images import Seen, listed, load_models, open_images, prompt_of
+from benchmarks.analyses.shared.images import Seen, listed, load_models, open_images, picture_names, prompt_of
 from benchmarks.analyses.shared.pasting import Pasted, paste_objects
 from benchmarks.analyses.shared.statistics import auroc, average_precision, mass_ratio, mean_interval, told
 from tadp_da.class_names import spoken
@@ -78,6 +78,7 @@ class Attention:
             states = {BEFORE: _unadapted(model, base_of(model, self.base, run)), **states}
         rows: list[Row] = []
         figure: dict[str, Image.Image] = {}
+        names = picture_names(seen[: self.pictures])
         with run.progress(len(seen) * len(states), "attention of words") as advance:
             for place, each in enumerate(seen):
                 maps = {state: self._maps(of, each) for state, of in states.items()}
@@ -85,7 +86,7 @@ class Attention:
                     rows += [_row(each, word, state, values) for word, values in found.items()]
                     advance("")
                 if place < self.pictures:
-                    name = re.sub(r"\.\w+$", "", each.key.rpartition("/")[2])
+                    name = names[each.key]
                     figure[f"words {name}"] = _tiles(each.image, maps)
                     if place == 0:
                         figure[f"layers {name}"] = self._layers(model, each)

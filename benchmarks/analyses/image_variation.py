@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from benchmarks.analyses import Findings, Given, Needs, Row, analyses
 from benchmarks.analyses.shared import figures
 from benchmarks.analyses.shared.base import base_of
-from benchmarks.analyses.shared.images import Seen, listed, load_models, open_images
+from benchmarks.analyses.shared.images import Seen, listed, load_models, open_images, picture_names
 from benchmarks.analyses.shared.statistics import mean_interval, told
 from benchmarks.reports.intervals import Spread
 from tadp_da.captions.rewrite import fit_and_tell
@@ -84,8 +84,9 @@ class ImageVariation:
         drawer = base_of(model, self.base, run)
         found = [self._of_image(each, before, model, drawer, run) for each, before in chosen]
         figure, animations = {}, {}
+        names = picture_names([each.seen for each in found[: self.pictures]])
         for each in found[: self.pictures]:
-            name = f"variations {each.seen.key.rpartition('/')[2].rpartition('.')[0]}"
+            name = f"variations {names[each.seen.key]}"
             header = ("original", *(f"{s:g}" for s in self.strengths))
             lines = {prompt: [each.original, *images] for prompt, images in each.images.items()}
             figure[name] = figures.tiles(lines, header, side=1.2)

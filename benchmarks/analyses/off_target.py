@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -14,7 +13,14 @@ from pydantic.dataclasses import dataclass
 
 from benchmarks.analyses import Findings, Given, Needs, Row, analyses
 from benchmarks.analyses.shared import figures
-from benchmarks.analyses.shared.images import Seen, listed, load_models, open_images, require_masks
+from benchmarks.analyses.shared.images import (
+    Seen,
+    listed,
+    load_models,
+    open_images,
+    picture_names,
+    require_masks,
+)
 from benchmarks.analyses.shared.off_target_mass import ALL, PRESENT, SHUFFLED, Measured, text_distance
 from benchmarks.analyses.shared.statistics import mean_interval, told
 from benchmarks.reports.intervals import Spread
@@ -101,18 +107,16 @@ class OffTarget:
         """Images with the largest rise: label, predictions under both prompts, and where off-target classes gain."""
         rise = measured.totals(ALL) - measured.totals(PRESENT)
         worst = [seen[i] for i in np.argsort(-np.nan_to_num(rise, nan=-1))[: self.pictures]]
-        lines = {}
+        lines, names = {}, picture_names(worst)
         for each in worst:
             both = list(each.labels.classes)
             absent = [i for i, name in enumerate(both) if name not in each.present]
             (few,), (many,) = (
-                list(self._probabilities(model, [each], [names], run)) for names in (each.present, both)
+                list(self._probabilities(model, [each], [said], run)) for said in (each.present, both)
             )
             masks = [each.truth, few.argmax(0).astype(np.uint8), many.argmax(0).astype(np.uint8)]
             gain = (many - few)[absent].sum(0).clip(min=0)
-            named = Path(each.key).name
-            named = each.key if sum(Path(other.key).name == named for other in worst) > 1 else named
-            lines[f"{named}\nno {', '.join(both[i] for i in absent) or '-'}"] = [
+            lines[f"{names[each.key]}\nno {', '.join(both[i] for i in absent) or '-'}"] = [
                 each.image,
                 *(overlay(each.image, mask, each.labels, 0.85) for mask in masks),
                 heat_overlay(each.image, gain),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from tadp_da.datasets import DataSource, find
 from tadp_da.errors import UsageError
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.run import Run
+from tadp_da.storage.files import file_names
 from tadp_da.tasks import tasks
 from tadp_da.types import LabelSpace, Unlabeled
 
@@ -76,6 +77,11 @@ def require_masks(model: PerceptionModel, analysis: str) -> None:
             where=model.folder,
             fix="give a segmentation model",
         )
+
+
+def picture_names(shown: Sequence[Seen]) -> dict[str, str]:
+    """Names for pictures by key: without folder and suffix, but the whole key where two would be alike."""
+    return file_names({each.key: (PurePosixPath(each.key).stem, each.key) for each in shown})
 
 
 def open_images(

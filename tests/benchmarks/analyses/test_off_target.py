@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.analyses.shared.images import Seen
+from benchmarks.analyses.shared.images import Seen, picture_names
 from benchmarks.analyses.shared.off_target_mass import ALL, PRESENT, Measured, text_distance
 from tadp_da.perception_model import PerceptionModel
 from tadp_da.types import LabelSpace
@@ -101,3 +101,10 @@ def test_images_without_labels_are_refused(
     assert "give --images FOLDER" in capsys.readouterr().err
     assert command(*words, "--images", drawn / "images") == 2
     assert "give --labels FOLDER" in capsys.readouterr().err
+
+
+def test_pictures_of_two_folders_keep_names_of_their_own() -> None:
+    keys = ("a/1.png", "b/1.png", "b/2.png")
+    image, truth = Image.new("RGB", (4, 2)), np.zeros((2, 4), np.uint8)
+    seen = [Seen(key=key, image=image, caption="", truth=truth, labels=LABELS) for key in keys]
+    assert picture_names(seen) == dict(zip(keys, ("a__1.png", "b__1.png", "2"), strict=True))

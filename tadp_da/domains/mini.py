@@ -29,7 +29,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -165,12 +165,18 @@ def _check_drawn(place: Path, count: int) -> None:
     fix = f"delete {place}; it will be drawn again"
     if found != count or not (place / CAPTIONS).exists():
         raise DataError(f"a drawn split has {found} images, expected {count}", where=place, fix=fix)
-    scene, image = _scene(place, 0)
-    for folder, expected in (("images", image), ("labels", scene.mask)):
+    for folder, expected in _first(place.parent.name, place.name).items():
         with Image.open(place / folder / "00000.png") as file:
             stored = np.asarray(file)
         if stored.shape != expected.shape or np.abs(stored - expected.astype(float)).mean() > _CHANGED:
             raise DataError(f"{folder} were drawn by another version of the world", where=place, fix=fix)
+
+
+@cache
+def _first(name: str, split: str) -> Mapping[str, NDArray[np.uint8]]:
+    """What the first image and mask of a split must be, by folder. Every stage that reads the split asks for them."""
+    scene, image = _scene(Path(name, split), 0)
+    return {"images": image, "labels": scene.mask}
 
 
 def _save(values: NDArray[np.uint8], path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def test_ones_own_masks_are_planned_by_their_legend_and_none_are_refused(tmp_pat
 
 
 def test_parameters_are_those_of_the_model_itself(recipe: Make, planner: Planner, backbone: Any) -> None:
-    cost, full = planner.cost(recipe()), backbone.trainable("full")
+    cost, full = planner.cost(recipe(), memory=False), backbone.trainable("full")
     parts = {name: counting.count(part) for name, part in backbone.parts().items()}
     assert cost.parameters == parts | {"head": cost.parameters["head"]}
     assert counting.build(recipe()).backbone.spec == backbone.spec
@@ -89,10 +90,21 @@ def test_parameters_are_those_of_the_model_itself(recipe: Make, planner: Planner
     assert low.trained == real + low.parameters["head"]
 
 
+@pytest.fixture(scope="module")
+def planned(recipe: Make) -> Callable[[str, bool], int]:
+    """Bytes that a step of two images holds, by precision and whether activations are recomputed."""
+
+    @cache
+    def held(precision: str, recompute: bool) -> int:
+        return counting.step_bytes(recipe(batch=2, gradient_checkpointing=recompute), (64, 64), precision)
+
+    return held
+
+
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_the_memory_of_a_step_is_that_of_a_real_one(
-    recipe: Make, backbone: Any, recompute: bool, precision: str
+    recipe: Make, backbone: Any, planned: Callable[[str, bool], int], recompute: bool, precision: str
 ) -> None:
     chosen, size = recipe(batch=2, gradient_checkpointing=recompute), (64, 64)
     kind = heads[chosen.head.name]
@@ -106,16 +118,17 @@ def test_the_memory_of_a_step_is_that_of_a_real_one(
         chosen,
         precision,
     )
-    memory = Planner(precision=precision).cost(chosen).memory
-    assert memory["activations"] + memory["gradients"] == pytest.approx(real, rel=0.02)
+    assert planned(precision, recompute) == pytest.approx(real, rel=0.02)
 
 
-def test_recomputing_and_half_precision_save_memory(recipe: Make) -> None:
-    def held(precision: str, **adapt: Any) -> int:
-        return Planner(precision=precision).cost(recipe(batch=4, **adapt)).memory["activations"]
+def test_recomputing_and_half_precision_save_memory(planned: Callable[[str, bool], int]) -> None:
+    assert planned("no", True) < planned("no", False)
+    assert planned("bf16", True) < planned("bf16", False) < planned("no", False)
 
-    assert held("no", gradient_checkpointing=True) < held("no")
-    assert held("bf16", gradient_checkpointing=True) < held("bf16") < held("no")
+
+def test_a_plan_says_what_a_step_holds_by_part(recipe: Make, planned: Callable[[str, bool], int]) -> None:
+    memory = Planner(precision="bf16").cost(recipe(batch=2, gradient_checkpointing=True)).memory
+    assert memory["activations"] + memory["gradients"] == planned("bf16", True)
 
 
 @pytest.mark.parametrize("name", ["nighttime-driving-paper", "comic2k-ours"])

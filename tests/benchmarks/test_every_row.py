@@ -45,8 +45,9 @@ def rows() -> Iterator[Any]:
             head = recipe.head.name
             kinds: set[Any] = {(head, recipe.source_style.name), (head, recipe.target_labelled is not None)}
             kinds |= {(head, tuple(objective.name for objective in recipe.objectives))}
-            kinds |= {(head, recipe.personalize.name), (head, recipe.backbone.name)}
-            kinds |= {("pretrained", recipe.pretrained), ("concept", recipe.concept)}
+            kinds |= {
+                (head, recipe.personalize.name, recipe.backbone.name, recipe.pretrained, recipe.concept)
+            }
             strategy = find(recipe.strategy)
             kinds |= {("adapter", recipe.text_adapter), ("labels", strategy.reads_labels)}
             kinds |= {("embeddings", bool(strategy.class_templates))}

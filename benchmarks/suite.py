@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from reprlib import repr as shorten
 from typing import Any
 
 from adapt.stage import reads_target
+from benchmarks.cells import Cell, SharedConcept, Task, for_several, in_turn, next_task
 from benchmarks.clusters import run_on
 from benchmarks.experiment import Experiment
 from benchmarks.pipeline import reproduce
 from benchmarks.recipe import Benchmark, Recipe, deciding
 from benchmarks.results import Report
-from benchmarks.workers import free_first, run_parallel
+from benchmarks.workers import run_parallel
 from personalize import personalizers
 from tadp_da.attention_maps import IMAGES, save_maps
 from tadp_da.captions.strategies import find
@@ -51,31 +50,6 @@ _OF_A_ROW = frozenset(
 """Settings in which rows differ; in all others they do only where the benchmark's own rows do."""
 
 
-@dataclass(frozen=True)
-class _Cell:
-    """One row at one seed."""
-
-    table: str
-    name: str
-    place: int
-    seed: int
-    recipe: Recipe
-    data: Path
-    varying: tuple[str, ...]
-
-    def note(self, experiment: Experiment) -> dict[str, Any]:
-        """What is noted of it, but where its report is."""
-        facts: dict[str, Any] = {
-            "table": self.table,
-            "row": self.name,
-            "place": self.place,
-            "seed": self.seed,
-        }
-        facts |= {"made_of": experiment.facts(), "varying": list(self.varying)}
-        facts["command"] = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        return facts | {"recipe": self.recipe.as_json()}
-
-
 def run_suite(
     benchmark: Benchmark, seeds: Sequence[int], run: Run, data: Path, jobs: int = 1, on: str = ""
 ) -> Reports:
@@ -98,40 +72,42 @@ def run_suite(
     """
     varying = _varying(benchmark.whole)
     cells = [
-        _Cell(benchmark.name, name, benchmark.order.index(name), seed, recipe, data, varying)
+        Cell(benchmark.name, name, benchmark.order.index(name), seed, recipe, data, varying)
         for seed in seeds
         for name, recipe in benchmark.rows.items()
     ]
     known = read_notes(run.folder, benchmark.name)
     for cell in cells[: len(benchmark.rows)] if known else ():
         _refuse_unlike(run.folder, cell.table, [*known, cell.note(Experiment(cell.recipe, run, data))])
-    in_turn = partial(free_first, lock=lambda cell: _lock(cell, run))
+    lock = partial(_lock, run=run)
     if on:
-        run_on(on, _run_cell, [replace(cell, data=data.absolute()) for cell in cells], run, benchmark.name)
+        run_on(on, _run_task, [replace(cell, data=data.absolute()) for cell in cells], run, benchmark.name)
     elif jobs > 1:
-        run_parallel(_run_cell, cells, run, jobs, benchmark.name, in_turn)
+        choose = partial(next_task, lock=lock)
+        run_parallel(_run_task, for_several(cells), run, jobs, benchmark.name, choose)
     else:
-        for number, cell in enumerate(in_turn(cells), 1):
+        for number, cell in enumerate(in_turn(cells, lock), 1):
             with run.progress(1, f"{cell.table}, {number} of {len(cells)}") as advance:
-                advance(_run_cell(cell, run))
+                advance(_run_task(cell, run))
     return load_results(run.folder, benchmark.name)
 
 
-def _run_cell(cell: _Cell, run: Run) -> str:
+def _run_task(cell: Task, run: Run) -> str:
+    if isinstance(cell, SharedConcept):
+        return cell(run)
     lock = _lock(cell, run)
     lock.parent.mkdir(parents=True, exist_ok=True)
     with locked(lock, f"{cell.name}, seed {cell.seed},"):
         return _fill(cell, run)
 
 
-def _lock(cell: _Cell, run: Run) -> Path:
+def _lock(cell: Cell, run: Run) -> Path:
     """Held by the command that works on it; others take other rows meanwhile."""
     return _notes(run.folder, cell.table) / f".{file_name(cell.name)}-{cell.seed}.lock"
 
 
-def _fill(cell: _Cell, run: Run) -> str:
-    run = run.with_seed(cell.seed)
-    experiment = Experiment(cell.recipe, run, cell.data)
+def _fill(cell: Cell, run: Run) -> str:
+    experiment = cell.experiment(run)
     report = reproduce(experiment)
     # a report lies at an absolute path, and --out may be a relative one
     lies = report.folder.relative_to(run.folder.absolute()).as_posix() if report.folder else ""

@@ -5,17 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any, TypeVar
 
 from tadp_da.errors import EnvironmentSetupError, InterruptedRunError, TadpError
 from tadp_da.run import Run
-from tadp_da.storage.files import locked
 from tadp_da.training.signals import Stop, attended, end_with_parent
 
 T = TypeVar("T")
@@ -27,7 +25,7 @@ def run_parallel(
     run: Run,
     jobs: int,
     title: str = "tasks",
-    order: Callable[[Sequence[T]], Iterator[T]] = iter,
+    choose: Callable[[Sequence[T], Sequence[T]], int | None] = lambda left, running: 0,
 ) -> None:
     """Call ``work(task, run)`` for every task, in ``jobs`` processes.
 
@@ -39,23 +37,16 @@ def run_parallel(
         run: with device ``auto`` and several GPUs, process i gets GPU i.
         jobs: number of processes.
         title: of the progress bar.
-        order: yields the tasks; it is asked for the next one when a process is free.
+        choose: index of the task that a free process gets, of those left, while others are running; None to let it wait
+            until one of these is done.
 
     Raises:
         TadpError: the first that a process raised.
         EnvironmentSetupError: when a process died, most often for lack of memory.
     """
-    context = get_context("spawn")  # a fork would break torch's threads and CUDA
-    waiting = order(tasks)
-    ends: dict[Connection, Any] = {}
-    for number in range(min(jobs, len(tasks))):
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_worker, args=(theirs, run, number, jobs))
-        process.start()
-        ours.send(work)
-        theirs.close()
-        ends[ours] = process
-    busy = set(ends)
+    left = list(tasks)
+    ends = dict(_start(work, run, number, jobs) for number in range(min(jobs, len(tasks))))
+    busy, idle, running = set(ends), set[Connection](), dict[Connection, T]()
     try:
         with run.progress(len(tasks), title) as advance:
             while busy:
@@ -63,10 +54,19 @@ def run_parallel(
                     assert isinstance(end, Connection)
                     if (done := _receive(end, ends[end])) is not None:
                         advance(done)
-                    task = next(waiting, None)
+                    running.pop(end, None)
+                    idle.add(end)
+                for end in sorted(idle, key=list(ends).index):
+                    chosen = choose(left, list(running.values())) if left else None
+                    if left and chosen is None and running:
+                        continue
+                    task = left.pop(chosen or 0) if left else None
                     end.send(task)
+                    idle.remove(end)
                     if task is None:
                         busy.remove(end)
+                    else:
+                        running[end] = task
     finally:
         for end in busy:
             ends[end].terminate()  # SIGTERM: it saves, then ends
@@ -74,22 +74,14 @@ def run_parallel(
             process.join()
 
 
-def free_first(tasks: Sequence[T], lock: Callable[[T], Path]) -> Iterator[T]:
-    """Tasks in their order, but those that another command works on last, whose lock file it holds."""
-    left = list(tasks)
-    while left:
-        yield left.pop(_first_free([lock(task) for task in left]))
-
-
-def _first_free(locks: Sequence[Path]) -> int:
-    for at, path in enumerate(locks):
-        # nobody holds a file that is not there, and its folder may not be either
-        with suppress(TimeoutError):
-            if path.exists():
-                with locked(path, patience=0):
-                    pass
-            return at
-    return 0
+def _start(work: Callable[[Any, Run], str], run: Run, number: int, jobs: int) -> tuple[Connection, Any]:
+    context = get_context("spawn")  # a fork would break torch's threads and CUDA
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_worker, args=(theirs, run, number, jobs))
+    process.start()
+    ours.send(work)
+    theirs.close()
+    return ours, process
 
 
 def _receive(end: Connection, process: Any) -> str | None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from benchmarks.workers import free_first, run_parallel
+from benchmarks.workers import run_parallel
 from tadp_da.errors import DataError, EnvironmentSetupError
 from tadp_da.run import Run
-from tadp_da.storage.files import locked
 from tadp_da.training.signals import Stop, attended
 
 
@@ -84,10 +84,29 @@ def test_a_signal_ends_all_of_them(run: Run) -> None:
     assert time.monotonic() - begun < 120
 
 
-def test_tasks_whose_lock_another_holds_come_last(tmp_path: Path) -> None:
-    with locked(tmp_path / "a"), locked(tmp_path / "b"):
-        turn = free_first("abcd", lambda task: tmp_path / task)
-        assert [next(turn), next(turn)] == ["c", "d"]
-        assert next(turn) == "a", "all are held: the first is waited for"
-    assert list(turn) == ["b"]
-    assert not list(tmp_path.iterdir())
+def follow(name: str, run: Run) -> str:
+    if name == "first":
+        for _ in range(24_000):
+            if (run.folder / "other").exists():
+                break
+            time.sleep(0.005)
+    elif name == "second":
+        assert (run.folder / "first").exists(), "begun too early"
+    (run.folder / name).touch()
+    return name
+
+
+def wait_for_first(left: Sequence[str], running: Sequence[str]) -> int | None:
+    ready = [i for i, name in enumerate(left) if name != "second" or "first" not in running]
+    return ready[0] if ready else None
+
+
+def test_a_process_waits_while_no_task_may_be_begun(run: Run) -> None:
+    # the other process gets "other" and then nothing, until "first" is done
+    run_parallel(follow, ["first", "second", "other"], run, 2, choose=wait_for_first)
+    assert {file.name for file in run.folder.iterdir()} == {"first", "second", "other"}
+
+
+def test_a_task_for_which_nobody_is_waited_is_done_though_it_is_not_chosen(run: Run) -> None:
+    run_parallel(follow, ["other"], run, 2, choose=lambda left, running: None)
+    assert (run.folder / "other").exists()

@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 
 from benchmarks.drawing import draw_now
-from benchmarks.experiment import Experiment
 from benchmarks.publishing import publish
 from benchmarks.recipe import read_benchmark
+from benchmarks.reports.page.material import Material
 from benchmarks.reports.tables import terminal, terminal_classes
-from benchmarks.suite import run_suite
+from benchmarks.suite import Reports, run_suite
 from benchmarks.workers import run_parallel
+from personalize.training import PICTURE
 from tadp_da.run import Run
 from tadp_da.terminal import TextConsole
 
@@ -45,7 +46,7 @@ def run_demo(run: Run, data: Path, out: TextConsole) -> Path:
     run_parallel(draw_now, [(name, split, data) for name, split in SPLITS], run, jobs, "drawing")
     reports = run_suite(table, (run.seed,), run, data, jobs)
     comparison, written, page = publish(NAME, reports, run.folder / "report", table=(run.folder, NAME))
-    before_after = _before_after(run, data)
+    before_after = _before_after(reports, run)
     out.print(terminal(comparison))
     out.print(terminal_classes(comparison))
     shown = [
@@ -64,9 +65,9 @@ def run_demo(run: Run, data: Path, out: TextConsole) -> Path:
     return written.markdown.parent
 
 
-def _before_after(run: Run, data: Path) -> Path:
+def _before_after(reports: Reports, run: Run) -> Path:
     """The personalizer's image of samples before and after, copied beside the table."""
-    recipe = read_benchmark(NAME).rows["dreambooth"]
-    folder = Experiment(recipe, run, data).personalization()().folder
-    assert folder is not None  # it was loaded from there
-    return Path(shutil.copy(folder / "before_after.png", run.folder / "report" / "concept_before_after.png"))
+    material = Material(title=NAME, reports=reports, comparison=None, folder=run.folder)
+    found = material.concept("dreambooth", run.seed)
+    assert found is not None  # the row was just made with it
+    return Path(shutil.copy(found[0] / PICTURE, run.folder / "report" / "concept_before_after.png"))

@@ -48,7 +48,7 @@ Depth = Annotated[Path | None, typer.Option(help="Or their depth: folder of 16-b
 
 _METHOD = (
     "Combination of personalization, source style and objectives, tried beside null and strong: null, strong, fourier, "
-    "dreambooth, dreambooth-strong, self-training, best, or another row of the preset."
+    "fourier-strong, dreambooth, dreambooth-strong, self-training, best, or another row of the preset."
 )
 
 Baseline = Annotated[

@@ -1,4 +1,5 @@
-"""What fills a table: its rows at its seeds. For several processes: in which order, so that none waits for another."""
+"""What fills a table: its rows at its seeds. For several processes: in which order, so that none waits
+for a concept that another learns."""
 
 from __future__ import annotations
 
@@ -70,7 +71,7 @@ class SharedConcept:
     def __call__(self, run: Run) -> str:
         """Learn it, or find it; it says what it was."""
         self.of.experiment(run).personalization()()
-        return f"{self.of.recipe.personalize.name} of {self.of.name}, seed {self.of.seed}"
+        return f"concept of {self.of.name}, seed {self.of.seed}"
 
 
 Task = Cell | SharedConcept
@@ -90,12 +91,16 @@ def for_several(cells: Sequence[Cell]) -> list[Task]:
 def next_task(left: Sequence[Task], running: Sequence[Task], lock: Callable[[Cell], Path]) -> int | None:
     """Index of the task for a free process: the first whose concept is not being learned just now; those that another
     command works on, whose lock file it holds, come last. None when all wait for a concept."""
-    learned = {task.of.concept for task in running if isinstance(task, SharedConcept)}
-    ready = [
-        i for i, task in enumerate(left) if isinstance(task, SharedConcept) or task.concept not in learned
-    ]
-    free = (i for i in ready if isinstance(task := left[i], SharedConcept) or _is_free(lock(task)))
-    return next(free, ready[0] if ready else None)
+    in_the_making = {task.of.concept for task in running if isinstance(task, SharedConcept)}
+
+    def is_ready(task: Task) -> bool:
+        return not isinstance(task, Cell) or task.concept not in in_the_making
+
+    def is_free(task: Task) -> bool:
+        return not isinstance(task, Cell) or _is_free(lock(task))
+
+    ready = [i for i, task in enumerate(left) if is_ready(task)]
+    return next((i for i in ready if is_free(left[i])), ready[0] if ready else None)
 
 
 def in_turn(cells: Sequence[Cell], lock: Callable[[Cell], Path]) -> Iterator[Cell]:
@@ -107,8 +112,8 @@ def in_turn(cells: Sequence[Cell], lock: Callable[[Cell], Path]) -> Iterator[Cel
 
 def _is_free(lock: Path) -> bool:
     # nobody holds a file that is not there, and its folder may not be either
-    if lock.exists():
-        with suppress(TimeoutError), locked(lock, patience=0):
-            return True
-        return False
-    return True
+    if not lock.exists():
+        return True
+    with suppress(TimeoutError), locked(lock, patience=0):
+        return True
+    return False

@@ -209,7 +209,7 @@ class PerceptionModel(nn.Module):
         inference: InferenceSettings | None = None,
     ) -> Iterator[Any]:
         """Predictions for images and their prompts; see :func:`tadp_da.inference.predict_images`."""
-        if self.training:  # to set the mode of all modules takes a twentieth of a small model's prediction
+        if self.training:  # eval() visits every module, and callers may pass one image at a time
             self.eval()
         return predict_images(self, items, batch=batch, precision=precision, inference=inference)
 
